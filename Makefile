@@ -1,0 +1,48 @@
+# Needs Python 3.11 to 3.13, pip and make; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Every process of a test run gets one thread: the runs are parallel, and the results repeatable.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks lab lint lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
+
+book: $(INSTALLED) ## execute every chapter and write _build/html/index.html
+	$(BIN)/python -m tools.build_book
+
+test: $(INSTALLED) book ## run every test this machine can run: units, notebooks, the built site
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope -p no:cacheprovider --nbval \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120 book/notebooks
+
+notebooks: $(INSTALLED) ## regenerate the executed notebooks in book/notebooks from the text
+	$(ONE_THREAD) $(BIN)/python -m tools.notebooks
+
+lab: $(INSTALLED) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab book/notebooks
+
+lint: $(INSTALLED) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: $(INSTALLED) ## write the installed versions to requirements.lock
+	$(BIN)/python -m tools.lock
+
+clean: ## remove everything that make has made
+	rm -rf _build $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+$(INSTALLED): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Python 3.11 to 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint requirements.lock --editable '.[book,test,dev]'
+	touch $@

@@ -1,0 +1,74 @@
+"""Data of the live chapters: scikit-learn's bundled sets, nothing downloaded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DIGITS_TEST_SIZE = 450  # of 1,797 images
+
+
+class Split(NamedTuple):
+    """A training and a test set: inputs ``(m, features)``, classes ``(m,)`` as int64."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+def digits(seed: int = 0, dtype: torch.dtype = torch.float32) -> Split:
+    """The 8×8 handwritten digits of scikit-learn, 64 pixels from 0 to 1, ten classes.
+
+    Parameters
+    ----------
+    seed : of the split into 1,347 training and 450 test images
+    dtype : of the inputs
+
+    Raises
+    ------
+    ModuleNotFoundError : scikit-learn is not installed
+
+    Source: Alpaydin & Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI; as bundled
+    with scikit-learn.
+    """
+    from sklearn.datasets import load_digits
+
+    bundled = load_digits()
+    order = np.random.default_rng(seed).permutation(len(bundled.target))
+    x = torch.from_numpy(bundled.data[order] / 16.0).to(dtype)
+    y = torch.from_numpy(bundled.target[order]).to(torch.int64)
+    cut = len(order) - DIGITS_TEST_SIZE
+    return Split(x[:cut], y[:cut], x[cut:], y[cut:])
+
+
+def table(name: str) -> tuple[np.ndarray, list[str]]:
+    """One of scikit-learn's bundled tables of measurements, in float64.
+
+    Parameters
+    ----------
+    name : "iris", "wine" or "breast_cancer"
+
+    Returns
+    -------
+    values ``(m, features)``, and the features' names
+
+    Raises
+    ------
+    ValueError : another name
+    ModuleNotFoundError : scikit-learn is not installed
+    """
+    from sklearn import datasets
+
+    loaders = {
+        "iris": datasets.load_iris,
+        "wine": datasets.load_wine,
+        "breast_cancer": datasets.load_breast_cancer,
+    }
+    if name not in loaders:
+        raise ValueError(f"name: expected one of {', '.join(loaders)}, got {name!r}")
+    bundled = loaders[name]()
+    return bundled.data, [str(feature) for feature in bundled.feature_names]

@@ -1,0 +1,64 @@
+"""Colours, fonts and sizes that every figure of the book shares.
+
+The palette is Okabe and Ito's, which colour-blind readers can tell apart, and a colour means the same
+thing in every chapter.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+BATCH = "#0072B2"  # with batch statistics: blue
+PLAIN = "#D55E00"  # without normalization: vermilion
+INFERENCE = "#009E73"  # with fixed statistics: green
+THEORY = "#222222"  # a closed form or a bound: near black
+NEUTRAL = "#888888"  # data, axes of symmetry, what is not compared
+
+STYLE: dict[str, Any] = {
+    "axes.grid": True,
+    "axes.labelsize": 11,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.prop_cycle": mpl.cycler(color=[BATCH, PLAIN, INFERENCE, "#CC79A7", "#E69F00", "#56B4E9"]),
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "font.size": 11,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "companion",
+}
+
+
+def use_style() -> None:
+    """Draw this notebook's figures in the book's style, as vectors where Jupyter shows them."""
+    plt.rcParams.update(STYLE)
+    if "IPython" in sys.modules:
+        from IPython.core.getipython import get_ipython
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        if get_ipython() is not None:
+            set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def figure(columns: int = 1, rows: int = 1, *, height: float = 3.2, **options: Any) -> tuple[Figure, Any]:
+    """A figure as wide as the text, with a grid of `rows` × `columns` axes.
+
+    Parameters
+    ----------
+    height : of one row, in inches
+    options : passed on to ``matplotlib.pyplot.subplots``
+
+    Returns
+    -------
+    figure, axes : the axes alone if there is one, else an array of them
+    """
+    return plt.subplots(rows, columns, figsize=(7.2, height * rows), **options)

@@ -1,0 +1,46 @@
+"""What several test files share: devices, and the built site."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SITE = Path(__file__).parents[1] / "_build" / "html"
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    no_gpu = pytest.mark.skip(reason="this machine has no CUDA device")
+    for item in items:
+        if "cuda" in item.keywords:
+            item.add_marker(no_gpu)
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The folder of the built pages."""
+    if not (SITE / "intro.html").exists():
+        pytest.fail("the book is not built: run `make book`")
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real Chromium, without network; tests without one are skipped unless REQUIRE_BROWSER is set."""
+    import shutil
+
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        message = "no Chromium on this machine (Debian: apt-get install chromium)"
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield chromium
+        chromium.close()

@@ -1,0 +1,65 @@
+"""The twins in book/notebooks against the text they come from."""
+
+import nbformat
+import pytest
+
+from tools.notebooks import BOOK, TWINS, chapters, execute, from_text, strip
+
+
+@pytest.mark.parametrize("name", chapters())
+def test_the_twin_is_what_the_text_says(name):
+    path = TWINS / f"{name}.ipynb"
+    assert path.exists(), f"{path.name} is missing: run `make notebooks`"
+    twin, text = nbformat.read(path, as_version=4), from_text(name)
+    stale = f"book/notebooks/{name}.ipynb is stale against book/{name}.md: run `make notebooks`"
+    assert [cell.id for cell in twin.cells] == [cell.id for cell in text.cells], stale
+    for in_twin, in_text in zip(twin.cells, text.cells, strict=True):
+        assert in_twin.cell_type == in_text.cell_type, stale
+        assert in_twin.source == in_text.source, stale
+        assert in_twin.metadata == in_text.metadata, stale
+
+
+def test_every_twin_has_a_text():
+    assert sorted(path.stem for path in TWINS.glob("*.ipynb")) == chapters()
+
+
+@pytest.mark.parametrize("name", chapters())
+def test_the_twin_holds_results_and_nothing_volatile(name):
+    twin = nbformat.read(TWINS / f"{name}.ipynb", as_version=4)
+    assert list(twin.metadata) == ["kernelspec"]
+    outputs = [output for cell in twin.cells for output in cell.get("outputs", [])]
+    assert outputs
+    for output in outputs:
+        assert output.output_type != "error"
+        assert not [mime for mime in output.get("data", {}) if mime.startswith("image/")]
+    for cell in twin.cells:
+        assert cell.get("execution_count") is None
+        assert "execution" not in cell.metadata
+
+
+def test_pages_without_code_have_no_twin():
+    assert "bibliography" not in chapters()
+    assert (BOOK / "bibliography.md").exists()
+
+
+def test_execution_keeps_text_and_drops_images():
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3"}})
+    source = (
+        "from IPython.display import display\n"
+        "print('kept')\n"
+        "display({'image/png': 'AA==', 'text/plain': 'alt'}, raw=True)\n"
+        "1 + 1"
+    )
+    notebook.cells = [nbformat.v4.new_code_cell(source)]
+    [cell] = execute(notebook).cells
+    stream, image, result = cell.outputs
+    assert stream.text == "kept\n"
+    assert image.data == {"text/plain": "alt"}
+    assert result.data == {"text/plain": "2"}
+    assert result.execution_count is None
+    assert cell.execution_count is None
+
+
+def test_strip_leaves_streams_alone():
+    stream = nbformat.v4.new_output("stream", text="kept")
+    assert strip(stream).text == "kept"

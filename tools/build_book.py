@@ -1,0 +1,46 @@
+"""Build the book into `_build/html`: every chapter executed, every warning an error.
+
+`jupyter-book build` alone can report success for a broken book: a warning is not repeated when the
+page that caused it is unchanged, so that the second build of a failing book passes. Here a build
+starts from the parsed pages of the last one only if that one succeeded.
+"""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from jupyter_book.cli.main import main as jupyter_book
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "_build"
+SUCCEEDED = BUILD / ".succeeded"
+ARGUMENTS = [
+    *("build", "book", "--path-output", "."),
+    *("--config", "_config.yml", "--toc", str(ROOT / "_toc.yml")),
+    *("--warningiserror", "--keep-going"),
+]
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    if not SUCCEEDED.exists():
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+        shutil.rmtree(BUILD / "html", ignore_errors=True)
+    SUCCEEDED.unlink(missing_ok=True)
+    start = time.monotonic()
+    try:
+        jupyter_book(ARGUMENTS, standalone_mode=False)
+    except (RuntimeError, SystemExit):  # how jupyter-book ends once it has printed what went wrong
+        seconds = time.monotonic() - start
+        print(f"The book was not built: see the errors above ({seconds:.0f} s).", file=sys.stderr)
+        return 1
+    SUCCEEDED.touch()
+    index = BUILD / "html" / "index.html"
+    print(f"The book is built ({time.monotonic() - start:.0f} s): open {index}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

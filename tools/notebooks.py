@@ -1,0 +1,108 @@
+"""Regenerate the executed twins, `book/notebooks/NAME.ipynb`, from the text, `book/NAME.md`.
+
+The text is the source; its twin is what a reader downloads and what nbval compares a fresh run
+against. A twin keeps the text outputs and drops what says nothing about the result: images, times,
+execution counts.
+
+usage: python -m tools.notebooks [NAME ...]
+"""
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+BOOK = Path(__file__).parents[1] / "book"
+TWINS = BOOK / "notebooks"
+CELL_TIMEOUT = 120  # seconds
+
+
+def chapters() -> list[str]:
+    """Names of the pages that have code: those with a jupytext header."""
+    return [
+        path.stem for path in sorted(BOOK.glob("*.md")) if path.read_text().startswith("---\njupytext:")
+    ]
+
+
+def from_text(name: str) -> NotebookNode:
+    """The notebook that the text of chapter `name` describes, not yet executed."""
+    notebook = jupytext.read(BOOK / f"{name}.md")
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"{name}-{number:03d}"
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def execute(notebook: NotebookNode) -> NotebookNode:
+    """Run every cell, in the folder the twin lies in, and keep what a reader and a test need."""
+    client = NotebookClient(
+        notebook, timeout=CELL_TIMEOUT, resources={"metadata": {"path": str(TWINS)}}
+    )
+    client.execute()
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            cell.outputs = [stripped for output in cell.outputs if (stripped := strip(output))]
+    return notebook
+
+
+def strip(output: NotebookNode) -> NotebookNode:
+    """Remove images and the execution count from one output of a cell."""
+    if "data" in output:
+        output.data = {
+            mime: data for mime, data in output.data.items() if not mime.startswith("image/")
+        }
+        output.metadata = {
+            key: value for key, value in output.metadata.items() if not key.startswith("image/")
+        }
+    if "execution_count" in output:
+        output.execution_count = None
+    return output
+
+
+def regenerate(name: str) -> float:
+    """Write the twin of chapter `name`; the number of seconds its cells took."""
+    start = time.monotonic()
+    twin = execute(from_text(name))
+    unfinished = TWINS / f".{name}.ipynb"
+    nbformat.write(twin, unfinished)
+    unfinished.replace(TWINS / f"{name}.ipynb")
+    return time.monotonic() - start
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.notebooks",
+        description="Regenerate the executed notebooks in book/notebooks from the text.",
+    )
+    known = chapters()
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"chapters: {', '.join(known)}")
+    names = parser.parse_args().names or known
+    if unknown := sorted(set(names) - set(known)):
+        parser.error(f"NAME: expected chapters of the book ({', '.join(known)}), got {unknown}")
+    TWINS.mkdir(exist_ok=True)
+    failed = False
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        runs = {pool.submit(regenerate, name): name for name in names}
+        for run in as_completed(runs):
+            try:
+                print(f"{runs[run]}: {run.result():.0f} s", flush=True)
+            except CellExecutionError as error:
+                failed = True
+                print(f"{runs[run]}: a cell failed\n{error}", file=sys.stderr, flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
