@@ -1,8 +1,8 @@
 """State a number that the text quotes, assert that it holds, and pass it to the page.
 
 A chapter's prose quotes a number by its name. The cell that computes the number calls
-:func:`claim`, which fails when the number leaves its range, prints it for the reader, and records it
-in the notebook where Jupyter Book's ``glue`` role finds it.
+:func:`claim`, which fails when the number leaves its range, prints it for the reader, and records
+it in the notebook where Jupyter Book's ``glue`` role finds it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Batch normalization in NumPy and float64: the oracle every other implementation is held against.
 
 Read it beside the paper. Each step names the equation of the book that it computes, as
-``Eq. (number) chapter/label``. Nothing here is fast; everything here is meant to be checkable by eye.
+``Eq. (number) chapter/label``. Nothing here is fast; everything can be checked by eye.
 
 Layouts: ``(m, C)`` and ``(N, C, *spatial)``. By default statistics are taken over every axis but
 axis 1, so that there is one mean and one variance per channel, over ``m`` values. Every function
@@ -94,7 +94,7 @@ class Batch:
 
 
 class Gradients(NamedTuple):
-    """Gradients of the loss: ``x`` in the shape of the input, ``gamma`` and ``beta`` per channel."""
+    """Gradients of the loss: ``x`` in the input's shape, ``gamma`` and ``beta`` per channel."""
 
     x: Array
     gamma: Array
@@ -197,9 +197,7 @@ def forward(
         x_hat = (x64 - batch_mean) * inv_std
     # Eq. (4) mini-batch-algorithm/scale-shift
     y = gamma64 * x_hat + beta64
-    return Batch(
-        reduced, x64, gamma64, beta64, eps, batch_mean, batch_var, inv_std, x_hat, y
-    )
+    return Batch(reduced, x64, gamma64, beta64, eps, batch_mean, batch_var, inv_std, x_hat, y)
 
 
 def _upstream(name: str, value: ArrayLike, batch: Batch) -> Array:

@@ -1,6 +1,7 @@
 """What several test files share: devices, and the built site."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,7 @@ def site():
 
 @pytest.fixture(scope="session")
 def browser():
-    """A real Chromium, without network; tests without one are skipped unless REQUIRE_BROWSER is set."""
-    import shutil
-
+    """A real Chromium; without one a test is skipped, or fails if REQUIRE_BROWSER is set."""
     from playwright.sync_api import sync_playwright
 
     executable = shutil.which("chromium") or shutil.which("chromium-browser")

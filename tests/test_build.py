@@ -25,7 +25,13 @@ kernelspec:
 # A page
 
 """
-CELL = "```{code-cell} ipython3\nfrom pathlib import Path\nwith Path('runs').open('a') as f: f.write('x')\nprint('the cell ran')\n```\n"
+CELL = """\
+```{code-cell} ipython3
+with open('runs', 'a') as counter:
+    counter.write('x')
+print('the cell ran')
+```
+"""
 FAILING_CELL = "```{code-cell} ipython3\nraise RuntimeError('on purpose')\n```\n"
 WARNING = "A reference to {doc}`nowhere`.\n"
 

@@ -36,7 +36,7 @@ def test_a_number_that_varies_is_marked(capsys):
     ],
 )
 def test_a_number_out_of_its_range_fails(value, bounds):
-    with pytest.raises(AssertionError, match="answer: expected .*, got"):
+    with pytest.raises(AssertionError, match=r"answer: expected .*, got"):
         claim("answer", value, **bounds)
 
 

@@ -27,5 +27,7 @@ def test_table():
     assert values.shape == (569, len(names))
     assert names[0] == "mean radius"
     assert values[:, 0].mean() == pytest.approx(14.127, abs=1e-3)
-    with pytest.raises(ValueError, match="name: expected one of iris, wine, breast_cancer, got 'x'"):
+    with pytest.raises(
+        ValueError, match="name: expected one of iris, wine, breast_cancer, got 'x'"
+    ):
         data.table("x")

@@ -133,7 +133,9 @@ def test_jacobian(eps):
 
 @settings(deadline=None, derandomize=True)
 @given(
-    x=hnp.arrays(np.float64, st.tuples(st.integers(2, 9), st.integers(1, 4)), elements=st.floats(-1e6, 1e6)),
+    x=hnp.arrays(
+        np.float64, st.tuples(st.integers(2, 9), st.integers(1, 4)), elements=st.floats(-1e6, 1e6)
+    ),
     scale=st.floats(0.5, 4),
     shift=st.floats(-1e3, 1e3),
 )

@@ -118,7 +118,6 @@ def test_a_page_in_the_browser(site, browser, name, width, theme):
     page.on("console", lambda entry: entry.type == "error" and errors.append(entry.text))
     page.route(re.compile("^https?://"), lambda route: route.abort())
     page.goto((site / f"{name}.html").as_uri())
-    page.wait_for_function("!window.MathJax?.startup?.promise || document.readyState === 'complete'")
     page.evaluate("window.MathJax?.startup?.promise")
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "scrolls sideways"

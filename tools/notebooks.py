@@ -27,9 +27,8 @@ CELL_TIMEOUT = 120  # seconds
 
 def chapters() -> list[str]:
     """Names of the pages that have code: those with a jupytext header."""
-    return [
-        path.stem for path in sorted(BOOK.glob("*.md")) if path.read_text().startswith("---\njupytext:")
-    ]
+    texts = sorted(BOOK.glob("*.md"))
+    return [path.stem for path in texts if path.read_text().startswith("---\njupytext:")]
 
 
 def from_text(name: str) -> NotebookNode:

@@ -69,7 +69,7 @@ def train(
 
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Fraction of `x` that `model` classifies as `y`, in evaluation mode; the mode is then restored."""
+    """Fraction of `x` that `model` classifies as `y`, in evaluation mode; restores the mode."""
     was_training = model.training
     model.eval()
     correct = (model(x).argmax(dim=1) == y).double().mean().item()

@@ -12,7 +12,7 @@ from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, THEORY, figu
 
 
 def sigmoid_regimes(scales: Sequence[float]) -> Figure:
-    """The sigmoid, the density of its input N(0, γ²), and the best straight line through the input."""
+    """The sigmoid, the density N(0, γ²) of its input, and the best straight line under it."""
     fig, axes = figure(len(scales), height=2.8, sharey=True)
     z = np.linspace(-8, 8, 401)
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)

@@ -14,6 +14,15 @@ def losses(curves: Mapping[str, Sequence[float]]) -> Figure:
     fig, ax = figure(height=3.2)
     for (label, values), color in zip(curves.items(), (PLAIN, BATCH), strict=True):
         ax.plot(values, color=color)
-        ax.annotate(label, (len(values), values[-1]), xytext=(4, 0), textcoords="offset points", color=color, va="center")
-    ax.set(xlabel="step", ylabel="training loss (nats)", ylim=(0, None), xlim=(0, 1.35 * len(values)))
+        ax.annotate(
+            label,
+            (len(values), values[-1]),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=color,
+            va="center",
+        )
+    ax.set(
+        xlabel="step", ylabel="training loss (nats)", ylim=(0, None), xlim=(0, 1.35 * len(values))
+    )
     return fig

@@ -1,6 +1,6 @@
 """Colours, fonts and sizes that every figure of the book shares.
 
-The palette is Okabe and Ito's, which colour-blind readers can tell apart, and a colour means the same
+The palette is Okabe and Ito's, which colour-blind readers can tell apart. A colour means the same
 thing in every chapter.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
+from cycler import cycler
 from matplotlib.figure import Figure
 
 BATCH = "#0072B2"  # with batch statistics: blue
@@ -26,7 +26,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "axes.prop_cycle": mpl.cycler(color=[BATCH, PLAIN, INFERENCE, "#CC79A7", "#E69F00", "#56B4E9"]),
+    "axes.prop_cycle": cycler(color=[BATCH, PLAIN, INFERENCE, "#CC79A7", "#E69F00", "#56B4E9"]),
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
     "font.size": 11,
@@ -40,7 +40,7 @@ STYLE: dict[str, Any] = {
 
 def use_style() -> None:
     """Draw this notebook's figures in the book's style, as vectors where Jupyter shows them."""
-    plt.rcParams.update(STYLE)
+    plt.style.use(STYLE)
     if "IPython" in sys.modules:
         from IPython.core.getipython import get_ipython
         from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -49,7 +49,9 @@ def use_style() -> None:
             set_matplotlib_formats("svg", metadata={"Date": None})
 
 
-def figure(columns: int = 1, rows: int = 1, *, height: float = 3.2, **options: Any) -> tuple[Figure, Any]:
+def figure(
+    columns: int = 1, rows: int = 1, *, height: float = 3.2, **options: Any
+) -> tuple[Figure, Any]:
     """A figure as wide as the text, with a grid of `rows` × `columns` axes.
 
     Parameters
