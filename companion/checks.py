@@ -1,0 +1,131 @@
+"""What :func:`companion.functional.batch_norm` refuses, and how it says so.
+
+An error names the argument, what was expected and what came, and has the type that PyTorch raises
+for the same mistake. Nothing here reads a tensor's values, so nothing here waits for a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from .kernels import eager
+
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_arguments(
+    input: object,
+    statistics: Mapping[str, object],
+    parameters: Mapping[str, object],
+    num_batches_tracked: object,
+    *,
+    training: bool,
+    momentum: object,
+    eps: object,
+) -> None:
+    """Raise what the arguments of a batch normalization deserve, or return.
+
+    Parameters
+    ----------
+    input, num_batches_tracked, training, momentum, eps : as given by the caller
+    statistics : ``running_mean`` and ``running_var`` by name
+    parameters : ``weight`` and ``bias`` by name
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError, NotImplementedError, IndexError
+        as listed in :func:`companion.functional.batch_norm`
+    """
+    x = _check_input(input, statistics, training)
+    _check_eps(eps, training)
+    _check_momentum(momentum, num_batches_tracked)
+    _check_presence(statistics, training)
+    for name, value in (*statistics.items(), *parameters.items()):
+        if value is not None:
+            _check_per_channel(x, name, value)
+    for name, value in statistics.items():
+        if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{name}: expected a tensor that does not require a gradient, got one that does"
+            )
+
+
+def _check_input(value: object, statistics: Mapping[str, object], training: bool) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"input: expected a tensor, got {type(value).__name__}")
+    shape = tuple(value.shape)
+    if value.dtype not in _FLOATING or value.layout is not torch.strided:
+        raise NotImplementedError(
+            "input: expected a dense tensor of float16, bfloat16, float32 or float64, "
+            f"got {value.dtype}, {value.layout}"
+        )
+    if value.ndim < 2:
+        without = value.ndim == 0 or all(given is None for given in statistics.values())
+        error = IndexError if training and without else RuntimeError
+        raise error(f"input: expected at least 2 dimensions (N, C, ...), got {len(shape)}: {shape}")
+    if training and eager.values_per_channel(value) == 1:
+        raise ValueError(
+            f"input: expected more than 1 value per channel when training, got shape {shape}"
+        )
+    return value
+
+
+def _check_eps(eps: object, training: bool) -> None:
+    if not isinstance(eps, Real):
+        raise TypeError(f"eps: expected a number, got {type(eps).__name__}")
+    if eps < 0.0 or (training and eps == 0.0):
+        expected = "a positive number in training" if training else "a number not below 0"
+        raise ValueError(f"eps: expected {expected}, got {eps}")
+
+
+def _check_momentum(momentum: object, num_batches_tracked: object) -> None:
+    if momentum is None and num_batches_tracked is None:
+        raise TypeError("momentum: expected a number where num_batches_tracked is None, got None")
+    if momentum is not None and not isinstance(momentum, Real):
+        raise TypeError(f"momentum: expected a number or None, got {type(momentum).__name__}")
+    if num_batches_tracked is None:
+        return
+    if not isinstance(num_batches_tracked, Tensor):
+        came = type(num_batches_tracked).__name__
+        raise TypeError(f"num_batches_tracked: expected a tensor or None, got {came}")
+    if num_batches_tracked.ndim != 0 or num_batches_tracked.is_floating_point():
+        raise RuntimeError(
+            "num_batches_tracked: expected an integer tensor of shape (), "
+            f"got {num_batches_tracked.dtype} of shape {tuple(num_batches_tracked.shape)}"
+        )
+
+
+def _check_presence(statistics: Mapping[str, object], training: bool) -> None:
+    missing = [name for name, value in statistics.items() if value is None]
+    if missing and not training:
+        raise RuntimeError(f"{missing[0]}: expected a tensor when not training, got None")
+    if len(missing) == 1:
+        raise ValueError(
+            f"{missing[0]}: expected a tensor, since {' and '.join(statistics)} go together, "
+            "got None"
+        )
+
+
+def _check_per_channel(x: Tensor, name: str, value: object) -> None:
+    """Check what has one value per channel against the input."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor or None, got {type(value).__name__}")
+    if value.ndim != 1 or value.shape[0] != x.shape[1]:
+        raise RuntimeError(
+            f"{name}: expected shape ({x.shape[1]},), one value for each channel of the input "
+            f"{tuple(x.shape)}, got {tuple(value.shape)}"
+        )
+    allowed = {x.dtype, eager.compute_dtype(x.dtype)}
+    if value.dtype not in allowed:
+        expected = " or ".join(sorted(str(dtype) for dtype in allowed))
+        raise RuntimeError(
+            f"{name}: expected {expected} with an input of {x.dtype}, got {value.dtype}"
+        )
+    if value.device != x.device:
+        raise RuntimeError(
+            f"{name}: expected a tensor on the input's device, {x.device}, got {value.device}"
+        )

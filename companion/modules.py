@@ -1,0 +1,242 @@
+"""BatchNorm1d, BatchNorm2d and BatchNorm3d: drop-in replacements for the ones in ``torch.nn``.
+
+They are subclasses of PyTorch's, so that whatever asks ``isinstance`` (averaging of weights,
+sharding, conversion to synchronized layers) sees what it expects, and their buffers, state
+dictionaries and versions are PyTorch's own. What they compute is ``companion.functional``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import init
+
+from .functional import batch_norm
+from .kernels.eager import HALF_PRECISION
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "convert"]
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What the three layers share: ``torch.nn``'s state, this package's arithmetic."""
+
+    _layouts: ClassVar[dict[int, str]]
+    # A default for layers that were converted, or pickled before the option existed.
+    skip_nonfinite: bool = False
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        skip_nonfinite: bool = False,
+    ) -> None:
+        # `bias` is not handed on: PyTorch before 2.13 does not know it.
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:
+            self.register_parameter("bias", None)
+        self.skip_nonfinite = skip_nonfinite
+        for name in _STATISTICS:
+            buffer = getattr(self, name)
+            if buffer is not None and buffer.dtype in HALF_PRECISION:
+                setattr(self, name, buffer.to(torch.float32))
+
+    def reset_parameters(self) -> None:
+        """Set statistics, weight and bias to their initial values."""
+        self.reset_running_stats()
+        if self.affine:
+            init.ones_(self.weight)
+            # PyTorch before 2.13 expects a bias here.
+            if self.bias is not None:
+                init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        """PyTorch's text, and `skip_nonfinite` where it is on."""
+        parent: Any = super()
+        text = str(parent.extra_repr())
+        return f"{text}, skip_nonfinite=True" if self.skip_nonfinite else text
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() not in self._layouts:
+            expected = " or ".join(f"{rank} {axes}" for rank, axes in self._layouts.items())
+            shape = tuple(input.shape)
+            raise ValueError(f"input: expected dimensions {expected}, got {input.dim()}: {shape}")
+
+    def _check_input(self, input: Tensor) -> None:
+        self._check_input_dim(input)
+        if input.shape[1] != self.num_features:
+            raise RuntimeError(
+                f"input: expected {self.num_features} channels in dimension 1, "
+                f"got {input.shape[1]}: {tuple(input.shape)}"
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move and convert as PyTorch does, but never turn statistics into half precision.
+
+        In half precision a running average stops moving. A statistic that `fn` would convert
+        keeps its values and its type, and goes where `fn` put it.
+        """
+        former = {name: getattr(self, name) for name in _STATISTICS}
+        parent: Any = super()
+        result = parent._apply(fn, recurse)
+        for name, buffer in former.items():
+            if buffer is None or buffer.dtype in HALF_PRECISION:
+                continue
+            converted = getattr(self, name)
+            if converted.dtype in HALF_PRECISION:
+                setattr(self, name, buffer.to(converted.device))
+        return result
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize `input`; in training, track its statistics.
+
+        Parameters
+        ----------
+        input : floating-point tensor with `num_features` channels in axis 1
+
+        Returns
+        -------
+        tensor of the shape, type and memory format of `input`
+
+        Raises
+        ------
+        ValueError, RuntimeError, NotImplementedError, TypeError
+            for an input of the wrong rank or channel count, and as
+            :func:`companion.functional.batch_norm`; nothing is changed then
+        """
+        if isinstance(input, Tensor):
+            self._check_input(input)
+        tracks = self.training and self.track_running_stats
+        count = self.num_batches_tracked if tracks else None
+        momentum = self.momentum
+        if momentum is None and count is None:
+            # Nothing to average over: as in PyTorch, statistics that are there do not move.
+            momentum = 0.0
+        fixed = not self.training and not (self.running_mean is None and self.running_var is None)
+        return batch_norm(
+            input,
+            self.running_mean if tracks or fixed else None,
+            self.running_var if tracks or fixed else None,
+            self.weight,
+            self.bias,
+            not fixed,
+            momentum,
+            self.eps,
+            num_batches_tracked=count,
+            skip_nonfinite=self.skip_nonfinite,
+        )
+
+
+_PARAMETERS = """
+
+    Parameters
+    ----------
+    num_features : C, the number of channels
+    eps : added to the variance, inside the root
+    momentum : weight of a batch in the running statistics; None averages all batches alike
+    affine : whether to learn a weight (and a bias) per channel
+    track_running_stats : whether to keep running statistics; without them the statistics of the
+        batch are used in evaluation too
+    device, dtype : of parameters and statistics; the latter are float32 for half precision
+    bias : whether there is a bias next to the weight
+    skip_nonfinite : leave running statistics and count alone when a batch has statistics that are
+        not finite
+
+    Notes
+    -----
+    Defaults, buffers, state dictionary, and behaviour are those of PyTorch's layer of this name.
+    Differences: statistics never become half precision, not by ``.half()`` either; an input of the
+    wrong number of channels is refused even where neither parameters nor statistics exist; a
+    refused input leaves ``num_batches_tracked`` as it was. For types, NaN, overflow, empty batches
+    and checkpointing see :func:`companion.functional.batch_norm`.
+
+    Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
+    (13) of the chapter `mini-batch-algorithm`.
+    """
+
+
+class BatchNorm1d(_CompanionBatchNorm, nn.BatchNorm1d):
+    __doc__ = (
+        "Batch normalization of ``(N, C)`` or ``(N, C, L)``, as ``torch.nn.BatchNorm1d``."
+        + _PARAMETERS
+    )
+    _layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
+
+
+class BatchNorm2d(_CompanionBatchNorm, nn.BatchNorm2d):
+    __doc__ = "Batch normalization of ``(N, C, H, W)``, as ``torch.nn.BatchNorm2d``." + _PARAMETERS
+    _layouts: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
+
+
+class BatchNorm3d(_CompanionBatchNorm, nn.BatchNorm3d):
+    __doc__ = (
+        "Batch normalization of ``(N, C, D, H, W)``, as ``torch.nn.BatchNorm3d``." + _PARAMETERS
+    )
+    _layouts: ClassVar[dict[int, str]] = {5: "(N, C, D, H, W)"}
+
+
+_OURS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: BatchNorm1d,
+    nn.BatchNorm2d: BatchNorm2d,
+    nn.BatchNorm3d: BatchNorm3d,
+}
+_SWAPS = {"companion": _OURS, "torch": {ours: theirs for theirs, ours in _OURS.items()}}
+
+
+def convert(model: nn.Module, to: str = "companion") -> nn.Module:
+    """Swap every batch normalization layer in `model`, in place, for this package's or back.
+
+    Only the class of a layer changes: it remains the same object, with its parameters, buffers,
+    hooks, mode and attributes, so that optimizers and references to it keep working. Statistics
+    that are half precision already stay so.
+
+    Parameters
+    ----------
+    model : any module; may be a batch normalization layer itself
+    to : ``"companion"`` or ``"torch"``
+
+    Returns
+    -------
+    `model`, the same object. Subclasses of the six layers, lazy and synchronized ones are left
+    alone; layers with parametrizations are swapped below them. The option `skip_nonfinite` has
+    no counterpart in PyTorch and is dropped on the way there.
+
+    Raises
+    ------
+    TypeError : `model` is not a module
+    ValueError : `to` is neither of the two
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if to not in _SWAPS:
+        raise ValueError(f"to: expected 'companion' or 'torch', got {to!r}")
+    for module in model.modules():
+        _swap(module, _SWAPS[to])
+    if to == "torch":
+        for module in model.modules():
+            if type(module) in _OURS:
+                module.__dict__.pop("skip_nonfinite", None)
+    return model
+
+
+def _swap(module: nn.Module, swaps: dict[type[nn.Module], type[nn.Module]]) -> None:
+    cls = type(module)
+    if cls in swaps:
+        module.__class__ = swaps[cls]
+    elif nn.utils.parametrize.is_parametrized(module) and cls.__bases__[0] in swaps:
+        # PyTorch gives a parametrized layer a class of its own, below the layer's; copies of the
+        # layer share it, so it is not changed but made again below the other class.
+        own = {key: value for key, value in vars(cls).items() if key != "__weakref__"}
+        own.pop("__dict__", None)
+        module.__class__ = type(cls.__name__, (swaps[cls.__bases__[0]],), own)
