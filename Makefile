@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Every process of a test run gets one thread: the runs are parallel, and the results repeatable.
+# One thread a process: the chapters' tensors are small, and the runs are parallel.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
@@ -15,7 +15,7 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 book: $(INSTALLED) ## execute every chapter and write _build/html/index.html
-	$(BIN)/python -m tools.build_book
+	$(ONE_THREAD) $(BIN)/python -m tools.build_book
 
 test: $(INSTALLED) book ## run every test this machine can run: units, notebooks, the built site
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered tests

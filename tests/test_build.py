@@ -52,7 +52,7 @@ def book(tmp_path):
 
 
 def build(book, text):
-    (book / "book" / "page.md").write_text(HEADER + text)
+    (book / "book" / "page.md").write_text(HEADER + text, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "tools.build_book"],
         cwd=book,
@@ -65,7 +65,7 @@ def build(book, text):
 
 def runs(book):
     counter = book / "book" / "runs"
-    return len(counter.read_text()) if counter.exists() else 0
+    return len(counter.read_text(encoding="utf-8")) if counter.exists() else 0
 
 
 def test_a_good_book_is_built_once(book):
@@ -73,7 +73,7 @@ def test_a_good_book_is_built_once(book):
     assert first.returncode == 0, first.stdout + first.stderr
     assert f"open {book / '_build' / 'html' / 'index.html'}" in first.stdout
     assert "Executed notebook in" in first.stderr + first.stdout
-    assert "the cell ran" in (book / "_build" / "html" / "page.html").read_text()
+    assert "the cell ran" in (book / "_build" / "html" / "page.html").read_text(encoding="utf-8")
 
     assert build(book, CELL).returncode == 0
     assert runs(book) == 1, "an unchanged page was executed again"

@@ -1,16 +1,20 @@
 """The twins in book/notebooks against the text they come from."""
 
+import re
+
 import nbformat
 import pytest
 
-from tools.notebooks import BOOK, TWINS, chapters, execute, from_text, strip
+from tools.notebooks import TWINS, chapters, execute, from_text, readable, strip
+from tools.plain_markdown import BOOK, Page, plain, recorded
 
 
 @pytest.mark.parametrize("name", chapters())
 def test_the_twin_is_what_the_text_says(name):
     path = TWINS / f"{name}.ipynb"
     assert path.exists(), f"{path.name} is missing: run `make notebooks`"
-    twin, text = nbformat.read(path, as_version=4), from_text(name)
+    twin = nbformat.read(path, as_version=4)
+    text = readable(from_text(name), Page(name, recorded(twin.cells)))
     stale = f"book/notebooks/{name}.ipynb is stale against book/{name}.md: run `make notebooks`"
     assert [cell.id for cell in twin.cells] == [cell.id for cell in text.cells], stale
     for in_twin, in_text in zip(twin.cells, text.cells, strict=True):
@@ -63,3 +67,47 @@ def test_execution_keeps_text_and_drops_images():
 def test_strip_leaves_streams_alone():
     stream = nbformat.v4.new_output("stream", text="kept")
     assert strip(stream).text == "kept"
+
+
+@pytest.mark.parametrize(
+    ("myst", "expected"),
+    [
+        ("By {eq}`std-shrinkage` it is small.", "By (6) it is small."),
+        ("$$\nc_m\n$$ (std-shrinkage)", "$$\nc_m\n\\tag{6}$$"),
+        ("It is {glue:text}`share:.1f`.", "It is 0.2."),
+        ("{math}`x^2`", "$x^2$"),
+        ("% a comment\nText", "Text"),
+        ("(a-target)=\n## Heading", "## Heading"),
+        (
+            ":::{admonition} Title\n:class: tip\n\nBody {math}`x`.\n:::",
+            "> **Title**\n>\n> Body $x$.",
+        ),
+        (
+            "See {cite:t}`ioffe2015batch`.",
+            "See [Ioffe and Szegedy (2015)](https://arxiv.org/abs/1502.03167).",
+        ),
+        (
+            "Luo {cite:p}`luo2019towards`",
+            "Luo [[Luo et al., 2019](https://arxiv.org/abs/1809.00846)]",
+        ),
+        ("```{solution-start} ex-best-gamma\n```", None),
+    ],
+)
+def test_myst_becomes_plain_markdown(myst, expected):
+    converted = plain(Page("identity", {"share": 0.15}), myst)
+    assert "{" not in re.sub(r"\\tag\{\d+\}", "", converted)
+    if expected is not None:
+        assert converted == expected
+
+
+def test_a_reference_to_another_page_names_it():
+    converted = plain(Page("backprop"), "{prf:ref}`thm-identity`")
+    assert converted.startswith("Theorem ")
+    assert converted.endswith(" in *Restoring the identity: γ and β*")
+
+
+def test_what_has_no_plain_form_is_refused():
+    with pytest.raises(ValueError, match="no plain form for the role"):
+        plain(Page("identity"), "{unknown}`x`")
+    with pytest.raises(ValueError, match="no plain form for the directive unknown"):
+        plain(Page("identity"), ":::{unknown}\n:::")

@@ -8,8 +8,10 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
+from tools.plain_markdown import targets
+
 ROOT = Path(__file__).parents[1]
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PARTS = {part["caption"]: [entry["file"] for entry in part["chapters"]] for part in TOC["parts"]}
 APPENDICES = PARTS["Appendices"]
 CHAPTERS = [name for names in PARTS.values() for name in names if name not in APPENDICES]
@@ -22,7 +24,9 @@ EQUATION = re.compile(r"Eq\. \((\d+)\) ([a-z-]+)/([a-z-]+)")
 def pages(site):
     """Parsed pages by file name, search and index pages included."""
     return {
-        path.relative_to(site).as_posix(): BeautifulSoup(path.read_text(), "html.parser")
+        path.relative_to(site).as_posix(): BeautifulSoup(
+            path.read_text(encoding="utf-8"), "html.parser"
+        )
         for path in site.rglob("*.html")
         if "_static" not in path.parts
     }
@@ -94,7 +98,7 @@ def test_equations_cited_in_the_package_have_the_number_given(pages):
     cited = {
         match.groups()
         for path in (ROOT / "companion").rglob("*.py")
-        for match in EQUATION.finditer(path.read_text())
+        for match in EQUATION.finditer(path.read_text(encoding="utf-8"))
     }
     assert len(cited) > 10
     wrong = []
@@ -104,6 +108,18 @@ def test_equations_cited_in_the_package_have_the_number_given(pages):
         found = equation.text.strip("()#\n ") if equation else "no such equation"
         if found != number and not found.startswith(f"{number})"):
             wrong.append(f"Eq. ({number}) {chapter}/{label}: the page says {found}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_twins_number_things_as_the_site_does(pages):
+    wrong = []
+    for label, target in targets().items():
+        page = pages[f"{target.page}.html"]
+        shown = page.select_one(
+            f"#equation-{label} .eqno, #{label} .caption-number, #{label} .admonition-title"
+        )
+        if not shown or not shown.text.strip().startswith(target.name):
+            wrong.append(f"{label}: {target.name}, but the page says {shown and shown.text}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -24,7 +24,7 @@ def pinned(freeze: str) -> list[str]:
 def main() -> None:
     command = [sys.executable, "-m", "pip", "freeze", "--exclude-editable"]
     freeze = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    LOCK.write_text(HEADER + "\n".join(pinned(freeze)) + "\n")
+    LOCK.write_text(HEADER + "\n".join(pinned(freeze)) + "\n", encoding="utf-8")
     print(f"wrote {LOCK.name}")
 
 

@@ -2,7 +2,7 @@
 
 The text is the source; its twin is what a reader downloads and what nbval compares a fresh run
 against. A twin keeps the text outputs and drops what says nothing about the result: images, times,
-execution counts.
+execution counts. Its Markdown is plain, for Jupyter and Colab do not read MyST.
 
 usage: python -m tools.notebooks [NAME ...]
 """
@@ -12,23 +12,24 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 
-BOOK = Path(__file__).parents[1] / "book"
+from tools.plain_markdown import BOOK, CODE_HEADER, Page, caption, plain, recorded
+
 TWINS = BOOK / "notebooks"
 CELL_TIMEOUT = 120  # seconds
 
 
 def chapters() -> list[str]:
     """Names of the pages that have code: those with a jupytext header."""
-    texts = sorted(BOOK.glob("*.md"))
-    return [path.stem for path in texts if path.read_text().startswith("---\njupytext:")]
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("*.md"))}
+    return [name for name, text in texts.items() if text.startswith(CODE_HEADER)]
 
 
 def from_text(name: str) -> NotebookNode:
@@ -70,10 +71,24 @@ def strip(output: NotebookNode) -> NotebookNode:
     return output
 
 
+def readable(notebook: NotebookNode, page: Page) -> NotebookNode:
+    """The same notebook with plain Markdown, and each figure's caption under it."""
+    cells = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = plain(page, cell.source)
+        cells.append(cell)
+        if figure_caption := caption(page, cell):
+            cells.append(new_markdown_cell(figure_caption, id=f"{cell.id}-caption"))
+    notebook.cells = [cell for cell in cells if cell.source]
+    return notebook
+
+
 def regenerate(name: str) -> float:
     """Write the twin of chapter `name`; the number of seconds its cells took."""
     start = time.monotonic()
-    twin = execute(from_text(name))
+    executed = execute(from_text(name))
+    twin = readable(executed, Page(name, recorded(executed.cells)))
     unfinished = TWINS / f".{name}.ipynb"
     nbformat.write(twin, unfinished)
     unfinished.replace(TWINS / f"{name}.ipynb")

@@ -1,0 +1,76 @@
+"""Every figure of the book, drawn from its chapter's own data and looked at by rule."""
+
+from itertools import combinations
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pytest
+
+from companion import plots
+from tools.notebooks import chapters, from_text
+
+TOLERANCE = 2  # pixels that a text may reach over an edge or into another
+
+
+def texts(figure):
+    """What is written in a figure outside its tick labels, as (text, box in pixels)."""
+    renderer = figure.canvas.get_renderer()
+    ticks = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for label in (*axis.get_ticklabels("both"), axis.get_offset_text())
+    }
+    written = [
+        text
+        for text in figure.findobj(mpl.text.Text)
+        if text.get_visible() and text.get_text().strip() and text not in ticks
+    ]
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in written]
+
+
+def faults(figure):
+    """What a reader would stumble over."""
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    boxes = texts(figure)
+    for text, box in boxes:
+        if min(box.x0, box.y0) < -TOLERANCE or box.x1 > width + TOLERANCE:
+            yield f"{text!r} is cut off"
+        if box.y1 > height + TOLERANCE:
+            yield f"{text!r} is cut off above"
+    for (one, first), (other, second) in combinations(boxes, 2):
+        across = min(first.x1, second.x1) - max(first.x0, second.x0)
+        down = min(first.y1, second.y1) - max(first.y0, second.y0)
+        if min(across, down) > TOLERANCE:
+            yield f"{one!r} and {other!r} overlap"
+
+
+@pytest.mark.parametrize("name", chapters())
+def test_every_figure_of_a_chapter_can_be_read(name):
+    found, figures = [], 0
+    with mpl.rc_context(), mpl.rc_context({"backend": "agg"}):
+        namespace = {"__name__": name}
+        for cell in from_text(name).cells:
+            if cell.cell_type != "code":
+                continue
+            exec(compile(cell.source, cell.id, "exec"), namespace)
+            for number in plt.get_fignums():
+                figures += 1
+                found += [f"{cell.id}: {fault}" for fault in faults(plt.figure(number))]
+            plt.close("all")
+    assert figures >= 1
+    assert not found, "\n".join(found)
+
+
+def test_the_faults_are_seen():
+    figure, axes = plots.figure()
+    try:
+        axes.text(0.5, 0.5, "one", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "other", transform=axes.transAxes)
+        axes.text(1.5, 0.5, "outside", transform=axes.transAxes)
+        found = list(faults(figure))
+    finally:
+        plt.close(figure)
+    assert "'one' and 'other' overlap" in found
+    assert "'outside' is cut off" in found
