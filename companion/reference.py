@@ -298,18 +298,18 @@ def double_backward(
     -------
     DoubleGradients : with respect to ``grad_y``, ``x`` and ``gamma``
 
-    Source: Eqs. (14) to (16) of the chapter `backprop`.
+    Source: Eqs. (18) to (20) of the chapter `backprop`.
     """
     v, g = _upstream("v_x", v_x, batch), _upstream("grad_y", grad_y, batch)
     v_gamma64 = _per_channel("v_gamma", v_gamma, 0.0, batch.batch_mean)
     v_beta64 = _per_channel("v_beta", v_beta, 0.0, batch.batch_mean)
     gamma, inv_std, x_hat, m = batch.gamma, batch.inv_std, batch.x_hat, batch.m
     projected_g = batch.project(g)
-    # Eq. (14) backprop/double-grad-y
+    # Eq. (18) backprop/double-grad-y
     into_grad_y = gamma * inv_std * batch.project(v) + v_gamma64 * x_hat + v_beta64
-    # Eq. (15) backprop/double-gamma
+    # Eq. (19) backprop/double-gamma
     into_gamma = inv_std * batch.sum(v * projected_g)
-    # Eq. (16) backprop/double-x
+    # Eq. (20) backprop/double-x
     mixed = batch.sum(g * x_hat) * v + batch.sum(v * x_hat) * g
     into_x = (
         -gamma * inv_std * into_gamma / m * x_hat

@@ -95,7 +95,7 @@ def forward(p: Parameters, x: ArrayLike) -> Pass:
     ------
     ValueError : `x` is not ``(m, d)`` with m ≥ 2
 
-    Source: Eqs. (20) to (22) of the chapter `backprop`.
+    Source: Eqs. (21) to (23) of the chapter `backprop`.
     """
     inputs = np.asarray(x, dtype=np.float64)
     d = p.w1.shape[1]
@@ -131,20 +131,20 @@ def backward(p: Parameters, forth: Pass, classes: ArrayLike) -> Parameters:
     ------
     ValueError : not one class for each example
 
-    Source: Eqs. (23) to (25) of the chapter `backprop`, Eq. (9) backprop/closed-form in each layer.
+    Source: Eqs. (24) to (26) of the chapter `backprop`, Eq. (9) backprop/closed-form in each layer.
     """
     m = len(forth.x)
     labels = np.asarray(classes)
     if labels.shape != (m,):
         raise ValueError(f"classes: expected shape ({m},), got {labels.shape}")
-    # Eq. (23) backprop/softmax-gradient
+    # Eq. (24) backprop/softmax-gradient
     grad_logits = forth.probabilities.copy()
     grad_logits[np.arange(m), labels] -= 1.0
     grad_logits /= m
-    # Eq. (24) backprop/second-layer-gradient
+    # Eq. (25) backprop/second-layer-gradient
     grads2 = reference.backward(grad_logits, forth.layer2)
     grad_w2 = grads2.x.T @ forth.a1
-    # Eq. (25) backprop/first-layer-gradient
+    # Eq. (26) backprop/first-layer-gradient
     grad_relu = (grads2.x @ p.w2) * (forth.layer1.y > 0)
     grads1 = reference.backward(grad_relu, forth.layer1)
     grad_w1 = grads1.x.T @ forth.x
@@ -230,14 +230,20 @@ def predict(p: Parameters, statistics: Statistics, x: ArrayLike) -> Array:
 
     Source: Algorithm 2, line 11, of the paper.
     """
-    return softmax(reference.inference(hidden(p, statistics, x) @ p.w2.T, statistics.mean2,
-                                       statistics.var2, p.gamma2, p.beta2, EPS))
+    return softmax(
+        reference.inference(
+            hidden(p, statistics, x) @ p.w2.T,
+            statistics.mean2,
+            statistics.var2,
+            p.gamma2,
+            p.beta2,
+            EPS,
+        )
+    )
 
 
 def hidden(p: Parameters, statistics: Statistics, x: ArrayLike) -> Array:
     """Activations ``(n, h)`` of the hidden layer with fixed statistics."""
     z1 = np.asarray(x, dtype=np.float64) @ p.w1.T
-    normalized = reference.inference(
-        z1, statistics.mean1, statistics.var1, p.gamma1, p.beta1, EPS
-    )
+    normalized = reference.inference(z1, statistics.mean1, statistics.var1, p.gamma1, p.beta1, EPS)
     return np.maximum(normalized, 0.0)
