@@ -32,3 +32,152 @@ def batch_identity_mse(m: int, var: float = 1.0) -> float:
     Source: Eq. (7) identity/batch-identity-mse.
     """
     return 2 * var * (1 - std_shrinkage(m))
+
+
+def x_hat_bound(m: int) -> float:
+    """√(m - 1): what no value normalized with its own batch of m can exceed.
+
+    Raises
+    ------
+    ValueError : fewer than 1 value
+
+    Source: Eq. (6) mini-batch-algorithm/x-hat-bound.
+    """
+    if m < 1:
+        raise ValueError(f"m: expected at least 1 value, got {m}")
+    return math.sqrt(m - 1)
+
+
+def x_hat_variance(var: float, eps: float = 1e-5) -> float:
+    """σ²/(σ² + ε): the mean of x̂² over its batch, 1 at ε = 0.
+
+    Parameters
+    ----------
+    var : the batch's biased variance, not negative, in the square of x's unit
+
+    Raises
+    ------
+    ValueError : `var` or `eps` is negative, or both are 0
+
+    Source: Eq. (5) mini-batch-algorithm/x-hat-moments.
+    """
+    if var < 0 or eps < 0 or var + eps == 0:
+        raise ValueError(f"var, eps: expected numbers not below 0, not both 0, got {var}, {eps}")
+    return var / (var + eps)
+
+
+def x_hat_moment(m: int, order: int) -> float:
+    """E[x̂ᵏ] for Gaussian values, ε = 0: 0 for odd k, else (m-1)^(k/2)·E[Bᵏᐟ²], B a Beta variable.
+
+    The fourth, 3(m - 1)/(m + 1), is the kurtosis, since the second is 1.
+
+    Parameters
+    ----------
+    order : k, not negative
+
+    Raises
+    ------
+    ValueError : fewer than 2 values, or a negative order
+
+    Source: Eq. (7) mini-batch-algorithm/x-hat-beta; its fourth moment is Eq. (8)
+    mini-batch-algorithm/x-hat-kurtosis.
+    """
+    if m < 2:
+        raise ValueError(f"m: expected at least 2 values, got {m}")
+    if order < 0:
+        raise ValueError(f"order: expected a number not below 0, got {order}")
+    if order % 2:
+        return 0.0
+    half, n = order / 2, m - 1
+    log_beta = math.lgamma(half + 0.5) - math.lgamma(0.5)
+    log_beta += math.lgamma(n / 2) - math.lgamma(n / 2 + half)
+    return math.exp(half * math.log(n) + log_beta)
+
+
+def x_hat_density(x_hat: float, m: int) -> float:
+    """Density of x̂ for Gaussian values, ε = 0: ∝ (1 - x̂²/(m-1))^((m-4)/2), 0 beyond √(m-1).
+
+    Raises
+    ------
+    ValueError : fewer than 3 values: at m = 2, x̂ is ±1 and has no density
+
+    Source: Eq. (7) mini-batch-algorithm/x-hat-beta.
+    """
+    if m < 3:
+        raise ValueError(f"m: expected at least 3 values, got {m}")
+    inside = 1 - x_hat**2 / (m - 1)
+    if inside <= 0:
+        return 0.0
+    log_scale = math.lgamma((m - 1) / 2) - math.lgamma((m - 2) / 2)
+    log_scale -= 0.5 * math.log(math.pi * (m - 1))
+    return math.exp(log_scale + (m - 4) / 2 * math.log(inside))
+
+
+def inverse_std_mean(m: int, std: float = 1.0) -> float:
+    """E[1/σ_B] for m Gaussian values, σ_B² biased: above 1/σ, and infinite at m = 2.
+
+    Parameters
+    ----------
+    std : the population's standard deviation σ, in x's unit
+
+    Raises
+    ------
+    ValueError : fewer than 2 values
+
+    Source: Eq. (5) regularization-noise/inverse-std-mean.
+    """
+    if m < 2:
+        raise ValueError(f"m: expected at least 2 values, got {m}")
+    if m == 2:
+        return math.inf
+    return math.sqrt(m / 2) * math.exp(math.lgamma((m - 2) / 2) - math.lgamma((m - 1) / 2)) / std
+
+
+def inverse_var_mean(m: int, var: float = 1.0) -> float:
+    """E[1/σ_B²] = m/((m-3)σ²) for m Gaussian values, σ_B² biased: infinite for m ≤ 3.
+
+    Parameters
+    ----------
+    var : the population's variance σ², in the square of x's unit
+
+    Raises
+    ------
+    ValueError : fewer than 2 values
+
+    Source: Eq. (6) regularization-noise/inverse-var-mean.
+    """
+    if m < 2:
+        raise ValueError(f"m: expected at least 2 values, got {m}")
+    return m / ((m - 3) * var) if m > 3 else math.inf
+
+
+def example_noise(m: int, z: float, skewness: float = 0.0, kurtosis: float = 3.0) -> float:
+    """Variance of one example's x̂ over the rest of its batch, to leading order in 1/m.
+
+    Parameters
+    ----------
+    m : the batch size, the example included
+    z : the example's distance from the population's mean, in standard deviations
+    skewness, kurtosis : of the population, E[z³] and E[z⁴]; those of a Gaussian by default
+
+    Raises
+    ------
+    ValueError : fewer than 2 values
+
+    Source: Eq. (9) regularization-noise/example-noise.
+    """
+    if m < 2:
+        raise ValueError(f"m: expected at least 2 values, got {m}")
+    return (1 + skewness * z + (kurtosis - 1) / 4 * z**2) / m
+
+
+def relu_mean(m: int) -> float:
+    """E[relu(x̂)] in training mode for m Gaussian values: 1/2 at m = 2, 1/√(2π) in the limit.
+
+    Raises
+    ------
+    ValueError : fewer than 2 values
+
+    Source: Eq. (16) regularization-noise/relu-mean.
+    """
+    return math.sqrt((m - 1) / (2 * math.pi * m)) / std_shrinkage(m)

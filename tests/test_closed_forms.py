@@ -26,3 +26,118 @@ def test_batch_identity_mse_is_in_the_square_of_the_unit():
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="m: expected at least 2 values, got 1"):
         closed_forms.std_shrinkage(1)
+
+
+@pytest.mark.parametrize("m", [2, 3, 5, 40])
+def test_x_hat_bound_is_attained_by_one_value_away_from_all_others(m):
+    x = np.zeros(m)
+    x[0] = 7.0
+    assert closed_forms.x_hat_bound(m) == pytest.approx((x[0] - x.mean()) / x.std(), rel=1e-14)
+
+
+def test_x_hat_variance():
+    assert closed_forms.x_hat_variance(4.0, eps=0.0) == 1
+    assert closed_forms.x_hat_variance(0.0) == 0
+    assert closed_forms.x_hat_variance(1e-5, eps=1e-5) == 0.5
+    with pytest.raises(ValueError, match="var, eps: expected numbers not below 0, not both 0"):
+        closed_forms.x_hat_variance(0.0, eps=0.0)
+
+
+@pytest.mark.parametrize("m", [2, 3, 4, 8, 1000])
+def test_moments_of_x_hat(m):
+    assert closed_forms.x_hat_moment(m, 0) == pytest.approx(1, rel=1e-10)
+    assert closed_forms.x_hat_moment(m, 2) == pytest.approx(1, rel=1e-10)
+    assert closed_forms.x_hat_moment(m, 3) == 0
+    assert closed_forms.x_hat_moment(m, 4) == pytest.approx(3 * (m - 1) / (m + 1), rel=1e-10)
+
+
+@pytest.mark.parametrize("m", [3, 4, 8, 32])
+def test_density_of_x_hat_has_the_moments(m):
+    # x̂ = √(m-1)·sin t turns the density into a smooth function of t.
+    width = math.sqrt(m - 1)
+    t = (np.arange(20_000) + 0.5) / 20_000 * math.pi - math.pi / 2
+    values = width * np.sin(t)
+    density = np.array([closed_forms.x_hat_density(value, m) for value in values])
+    weights = density * width * np.cos(t) * math.pi / 20_000
+    for order in (0, 2, 4, 6):
+        expected = closed_forms.x_hat_moment(m, order)
+        assert (weights * values**order).sum() == pytest.approx(expected, rel=1e-5)
+
+
+def test_density_of_x_hat_at_four_is_uniform():
+    for value in (0.0, -1.0, 1.7):
+        assert closed_forms.x_hat_density(value, 4) == pytest.approx(1 / math.sqrt(12))
+    assert closed_forms.x_hat_density(1.8, 4) == 0
+
+
+def test_sixth_moment_of_sampled_x_hat():
+    samples = np.random.default_rng(0).normal(size=(5, 400_000))
+    x_hat = (samples - samples.mean(axis=0)) / samples.std(axis=0)
+    assert (x_hat[0] ** 6).mean() == pytest.approx(closed_forms.x_hat_moment(5, 6), rel=0.01)
+
+
+def test_errors_of_the_forms_of_x_hat():
+    with pytest.raises(ValueError, match="m: expected at least 1 value, got 0"):
+        closed_forms.x_hat_bound(0)
+    with pytest.raises(ValueError, match="m: expected at least 2 values, got 1"):
+        closed_forms.x_hat_moment(1, 4)
+    with pytest.raises(ValueError, match="order: expected a number not below 0, got -2"):
+        closed_forms.x_hat_moment(4, -2)
+    with pytest.raises(ValueError, match="m: expected at least 3 values, got 2"):
+        closed_forms.x_hat_density(0.0, 2)
+
+
+@pytest.mark.parametrize("m", [3, 4, 7, 20])
+def test_inverse_moments_are_integrals_over_the_chi_squared_law(m):
+    # Midpoint rule in log q, q = m·σ_B²/σ² with m - 1 degrees of freedom.
+    grid = np.linspace(-60, 12, 72_001)
+    log_q = (grid[1:] + grid[:-1]) / 2
+    log_density = (m - 1) / 2 * (log_q - math.log(2)) - np.exp(log_q) / 2 - math.lgamma((m - 1) / 2)
+    weight = np.exp(log_density) * (grid[1] - grid[0])
+    var = 9 * np.exp(log_q) / m
+    assert weight.sum() == pytest.approx(1, rel=1e-9)
+    inverse_std = (weight / np.sqrt(var)).sum()
+    assert closed_forms.inverse_std_mean(m, std=3) == pytest.approx(inverse_std, rel=1e-8)
+    if m > 3:
+        inverse_var = (weight / var).sum()
+        assert closed_forms.inverse_var_mean(m, var=9) == pytest.approx(inverse_var, rel=1e-8)
+
+
+def test_inverse_moments_are_infinite_for_small_batches():
+    assert closed_forms.inverse_std_mean(2) == closed_forms.inverse_var_mean(3) == math.inf
+    assert closed_forms.inverse_var_mean(2) == math.inf
+    assert closed_forms.inverse_std_mean(10**6) == pytest.approx(1, abs=1e-5)
+
+
+def test_example_noise_is_the_variance_of_the_sampled_output():
+    rng = np.random.default_rng(0)
+    m, z = 100, 1.5
+    # An exponential law, standardized: skewness 2, kurtosis 9.
+    batches = rng.exponential(size=(50_000, m)) - 1
+    batches[:, 0] = z
+    centred = z - batches.mean(axis=1)
+    measured = (centred / batches.std(axis=1)).var()
+    predicted = closed_forms.example_noise(m, z, skewness=2, kurtosis=9)
+    assert measured == pytest.approx(predicted, rel=0.1)
+    assert closed_forms.example_noise(50, 2.0) == pytest.approx(3 / 50)
+
+
+def test_relu_mean_at_two_at_four_and_at_many():
+    assert closed_forms.relu_mean(2) == pytest.approx(0.5, rel=1e-14)
+    # At m = 4 x̂ is uniform on ±√3.
+    assert closed_forms.relu_mean(4) == pytest.approx(math.sqrt(3) / 4, rel=1e-14)
+    assert closed_forms.relu_mean(10**7) == pytest.approx(1 / math.sqrt(2 * math.pi), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        closed_forms.inverse_std_mean,
+        closed_forms.inverse_var_mean,
+        closed_forms.relu_mean,
+        lambda m: closed_forms.example_noise(m, 0.0),
+    ],
+)
+def test_one_value_has_no_spread(function):
+    with pytest.raises(ValueError, match="m: expected at least 2 values, got 1"):
+        function(1)

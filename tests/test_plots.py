@@ -13,18 +13,18 @@ TOLERANCE = 2  # pixels that a text may reach over an edge or into another
 
 
 def texts(figure):
-    """What is written in a figure outside its tick labels, as (text, box in pixels)."""
+    """What is written level in a figure, tick labels left out, as (text, box in pixels)."""
     renderer = figure.canvas.get_renderer()
-    ticks = {
-        label
-        for axes in figure.axes
-        for axis in (axes.xaxis, axes.yaxis)
-        for label in (*axis.get_ticklabels("both"), axis.get_offset_text())
-    }
+    axises = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = {text for axis in axises for text in axis.findobj(mpl.text.Text)}
+    ticks -= {axis.label for axis in axises}
     written = [
         text
         for text in figure.findobj(mpl.text.Text)
-        if text.get_visible() and text.get_text().strip() and text not in ticks
+        if text.get_visible()
+        and text.get_text().strip()
+        and text not in ticks
+        and text.get_rotation() % 90 == 0
     ]
     return [(text.get_text(), text.get_window_extent(renderer)) for text in written]
 
