@@ -29,8 +29,10 @@ TARGET = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
 
 CODE_HEADER = "---\njupytext:"  # how a page that has code begins
 
-PROOF_BOXES = ("theorem", "lemma", "corollary", "definition", "algorithm", "remark", "example")
-PROOF_BOXES += ("proposition", "property", "observation")
+PROOF_BOXES = (
+    *("algorithm", "corollary", "definition", "example", "lemma"),
+    *("observation", "property", "proposition", "remark", "theorem"),
+)
 NUMBERED = {**{f"prf:{name}": name.capitalize() for name in PROOF_BOXES}, "exercise": "Exercise"}
 
 
@@ -103,7 +105,7 @@ def link(page: str) -> str:
 
 def split_options(lines: list[str]) -> tuple[dict[str, str], list[str]]:
     """Separate the options at a directive's head from its body."""
-    options = {}
+    options: dict[str, str] = {}
     for index, line in enumerate(lines):
         match = OPTION.match(line)
         if not match:
