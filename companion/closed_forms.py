@@ -178,6 +178,6 @@ def relu_mean(m: int) -> float:
     ------
     ValueError : fewer than 2 values
 
-    Source: Eq. (16) regularization-noise/relu-mean.
+    Source: Eq. (17) regularization-noise/relu-mean.
     """
     return math.sqrt((m - 1) / (2 * math.pi * m)) / std_shrinkage(m)

@@ -1,10 +1,12 @@
 """Every figure of the book, drawn from its chapter's own data and looked at by rule."""
 
+import ast
 from itertools import combinations
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from companion import plots
 from tools.notebooks import chapters, from_text
@@ -31,7 +33,7 @@ def texts(figure):
 
 def faults(figure):
     """What a reader would stumble over."""
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     width, height = figure.canvas.get_width_height()
     boxes = texts(figure)
     for text, box in boxes:
@@ -46,31 +48,35 @@ def faults(figure):
             yield f"{one!r} and {other!r} overlap"
 
 
+def value_of(source, namespace):
+    """Run a cell; the value of its last line, if that is an expression."""
+    body = ast.parse(source).body
+    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), "cell", "exec"), namespace)
+    return last and eval(compile(ast.Expression(last.value), "cell", "eval"), namespace)
+
+
 @pytest.mark.parametrize("name", chapters())
 def test_every_figure_of_a_chapter_can_be_read(name):
     found, figures = [], 0
-    with mpl.rc_context(), mpl.rc_context({"backend": "agg"}):
+    with mpl.rc_context():
         namespace = {"__name__": name}
         for cell in from_text(name).cells:
-            if cell.cell_type != "code":
-                continue
-            exec(compile(cell.source, cell.id, "exec"), namespace)
-            for number in plt.get_fignums():
+            value = value_of(cell.source, namespace) if cell.cell_type == "code" else None
+            if isinstance(value, Figure):
                 figures += 1
-                found += [f"{cell.id}: {fault}" for fault in faults(plt.figure(number))]
-            plt.close("all")
+                found += [f"{cell.id}: {fault}" for fault in faults(value)]
+            else:
+                assert "figure" not in cell.metadata.get("mystnb", {}), f"{cell.id}: no figure"
     assert figures >= 1
     assert not found, "\n".join(found)
 
 
 def test_the_faults_are_seen():
     figure, axes = plots.figure()
-    try:
-        axes.text(0.5, 0.5, "one", transform=axes.transAxes)
-        axes.text(0.5, 0.5, "other", transform=axes.transAxes)
-        axes.text(1.5, 0.5, "outside", transform=axes.transAxes)
-        found = list(faults(figure))
-    finally:
-        plt.close(figure)
+    axes.text(0.5, 0.5, "one", transform=axes.transAxes)
+    axes.text(0.5, 0.5, "other", transform=axes.transAxes)
+    axes.text(1.5, 0.5, "outside", transform=axes.transAxes)
+    found = list(faults(figure))
     assert "'one' and 'other' overlap" in found
     assert "'outside' is cut off" in found

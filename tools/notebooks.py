@@ -1,8 +1,8 @@
 """Regenerate the executed twins, `book/notebooks/NAME.ipynb`, from the text, `book/NAME.md`.
 
 The text is the source; its twin is what a reader downloads and what nbval compares a fresh run
-against. A twin keeps the text outputs and drops what says nothing about the result: images, times,
-execution counts. Its Markdown is plain, for Jupyter and Colab do not read MyST.
+against. A twin keeps the text outputs and drops what says nothing about the result: images and
+times. Its Markdown is plain, for Jupyter and Colab do not read MyST.
 
 usage: python -m tools.notebooks [NAME ...]
 """
@@ -52,13 +52,12 @@ def execute(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.execution_count = None
-            cell.outputs = [stripped for output in cell.outputs if (stripped := strip(output))]
+            cell.outputs = [strip(output) for output in cell.outputs]
     return notebook
 
 
 def strip(output: NotebookNode) -> NotebookNode:
-    """Remove images and the execution count from one output of a cell."""
+    """Remove images from one output of a cell."""
     if "data" in output:
         output.data = {
             mime: data for mime, data in output.data.items() if not mime.startswith("image/")
@@ -66,8 +65,6 @@ def strip(output: NotebookNode) -> NotebookNode:
         output.metadata = {
             key: value for key, value in output.metadata.items() if not key.startswith("image/")
         }
-    if "execution_count" in output:
-        output.execution_count = None
     return output
 
 

@@ -72,7 +72,7 @@ def inverse_moments(sizes: Sequence[int], measured: Mapping[str, ArrayLike]) -> 
         place = {"σ² E[1/σ_B²]": (9.5, 1.75), "σ E[1/σ_B]": (4.2, 1.85), "E[σ_B]/σ": (4.2, 0.62)}
         ax.annotate(label, place[label], color=color)
     ax.axhline(1, color=NEUTRAL, linestyle=":")
-    ax.annotate("infinite for m ≤ 3", (4.05, 3.75), color=PLAIN)
+    ax.annotate("infinite for m ≤ 3", (5, 3.75), color=PLAIN)
     ax.axvspan(1.8, 3, color=PLAIN, alpha=0.08, linewidth=0)
     ax.set(xlabel="batch size m", ylabel="mean, in units of σ", ylim=(0.5, 4.1), xlim=(1.8, 600))
     _plain_ticks(ax, (2, 4, 8, 16, 32, 64, 128, 256, 512))
@@ -88,7 +88,7 @@ def noise_against_batch_size(
         ax.loglog(sizes, np.asarray(theory[z]), color=THEORY, linewidth=1)
         ax.loglog(sizes, np.asarray(values), "o", color=color)
         ax.annotate(
-            f"z = {z:+.1f}",
+            f"z = {round(z, 1) + 0.0:.1f}",
             (sizes[-1], np.asarray(values)[-1]),
             xytext=(8, 0),
             textcoords="offset points",
@@ -157,7 +157,7 @@ def gamma_shrinkage(sizes: Sequence[int], measured: ArrayLike) -> Figure:
         "fixed statistics", (2, 1), xytext=(0, -14), textcoords="offset points", color=INFERENCE
     )
     ax.annotate("c_m", (2.5, 0.64), xytext=(3.1, 0.62), color=THEORY)
-    ax.annotate("1 − 3/(4m)", (2.2, 0.66), xytext=(2.15, 0.76), color=NEUTRAL)
+    ax.annotate("1 − 3/(4m)", (2.0, 0.86), color=NEUTRAL)
     ax.annotate("fitted γ", (8, 0.9), xytext=(8.6, 0.85), color=BATCH)
     ax.set(xlabel="batch size m", ylabel="γ*/(aσ)", ylim=(0.5, 1.05))
     _plain_ticks(ax, (2, 4, 8, 16, 32, 64, 128, 256, 512))
@@ -240,7 +240,15 @@ def monte_carlo_variance(scale: ArrayLike, variances: ArrayLike, sizes: Sequence
         textcoords="offset points",
         color=THEORY,
     )
-    ax.set(xlabel="1/m − 1/M", ylabel="variance of the logits", xlim=(x.min() / 1.2, x.max() * 1.6))
+    ax.minorticks_off()
+    ax.set_xticks([0.003, 0.01, 0.03], ["0.003", "0.01", "0.03"])
+    ax.set_yticks([0.05, 0.1, 0.2, 0.4], ["0.05", "0.1", "0.2", "0.4"])
+    ax.set(
+        xlabel="1/m − 1/M",
+        ylabel="variance of the logits",
+        ylim=(y.min() / 1.4, y.max() * 1.3),
+        xlim=(x.min() / 1.2, x.max() * 1.6),
+    )
     return fig
 
 

@@ -54,13 +54,16 @@ def figure(
 ) -> tuple[Figure, Any]:
     """A figure as wide as the text, with a grid of `rows` × `columns` axes.
 
+    It is shown by being the value of a cell, not by pyplot at the cell's end.
+
     Parameters
     ----------
     height : of one row, in inches
-    options : passed on to ``matplotlib.pyplot.subplots``
+    options : passed on to ``matplotlib.figure.Figure.subplots``
 
     Returns
     -------
     figure, axes : the axes alone if there is one, else an array of them
     """
-    return plt.subplots(rows, columns, figsize=(7.2, height * rows), **options)
+    drawn = Figure(figsize=(7.2, height * rows))
+    return drawn, drawn.subplots(rows, columns, **options)

@@ -64,7 +64,7 @@ class _GhostBatchNorm(_CompanionBatchNorm):
         ValueError, RuntimeError, NotImplementedError, TypeError
             as the layer without ghosts; nothing is changed then
 
-        Source: Eq. (9) regularization-noise/ghost-noise.
+        Source: Eq. (11) regularization-noise/ghost-noise.
         """
         if not self.training or not isinstance(input, Tensor) or input.ndim < 2:
             return super().forward(input)

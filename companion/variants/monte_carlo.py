@@ -62,8 +62,8 @@ def monte_carlo_predict(
     A layer that the model calls twice keeps the statistics of the second call. With ghost batch
     normalization, give the ghost batches' size as `batch_size`.
 
-    Source: Teye, Azizpour & Smith (2018), arXiv:1802.06455; Eq. (12)
-    regularization-noise/mc-prediction.
+    Source: Teye, Azizpour & Smith (2018), arXiv:1802.06455;
+    Eq. (19) regularization-noise/mc-prediction.
     """
     total = len(training_inputs)
     if not 2 <= batch_size <= total:
