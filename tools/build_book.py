@@ -6,6 +6,7 @@ starts from the parsed pages of the last one only if that one succeeded.
 """
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -16,11 +17,24 @@ from jupyter_book.cli.main import main as jupyter_book
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "_build"
 SUCCEEDED = BUILD / ".succeeded"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ARGUMENTS = [
     *("build", "book", "--path-output", "."),
     *("--config", "_config.yml", "--toc", str(ROOT / "_toc.yml")),
     *("--warningiserror", "--keep-going"),
 ]
+
+
+def failed_cells() -> list[str]:
+    """The last line of each report that a failed page left, without its colours."""
+    reports = sorted((BUILD / "html" / "reports").glob("*.err.log"))
+    last_lines = {
+        path: path.read_text(encoding="utf-8").strip().splitlines()[-1] for path in reports
+    }
+    return [
+        f"{path.name.removesuffix('.err.log')}: {COLOUR.sub('', line)}"
+        for path, line in last_lines.items()
+    ]
 
 
 def main() -> int:
@@ -35,6 +49,7 @@ def main() -> int:
     except (RuntimeError, SystemExit):  # how jupyter-book ends once it has printed what went wrong
         seconds = time.monotonic() - start
         print(f"The book was not built: see the errors above ({seconds:.0f} s).", file=sys.stderr)
+        print("\n".join(failed_cells()), file=sys.stderr)
         return 1
     SUCCEEDED.touch()
     index = BUILD / "html" / "index.html"
