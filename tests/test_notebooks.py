@@ -78,6 +78,10 @@ def test_strip_leaves_streams_alone():
         ("$$\nc_m\n$$ (std-shrinkage)", "$$\nc_m\n\\tag{6}$$"),
         ("It is {glue:text}`share:.1f`.", "It is 0.2."),
         ("{math}`x^2`", "$x^2$"),
+        (
+            "By {eq}`closed-form` of\n{doc}`backprop`.",
+            "By (9) of [The backward pass, three ways](backprop.ipynb).",
+        ),
         ("% a comment\nText", "Text"),
         ("(a-target)=\n## Heading", "## Heading"),
         (

@@ -25,6 +25,7 @@ ROLE = re.compile(r"\{(?P<name>[\w:]+)\}`(?P<content>[^`]+)`")
 EQUATION = re.compile(r"^\$\$ *\((?P<label>[\w-]+)\) *$", re.MULTILINE)
 FIGURE = re.compile(r"^ +name: (?P<label>fig-[\w-]+)$", re.MULTILINE)
 COMMENT = re.compile(r"^% .*\n?", re.MULTILINE)
+TITLE_TWICE = re.compile(r" in \*([^*]+)\*\s+of\s+\[\1\]")
 TARGET = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
 
 CODE_HEADER = "---\njupytext:"  # how a page that has code begins
@@ -200,7 +201,8 @@ def plain(page: Page, text: str) -> str:
     """The plain Markdown of one cell's MyST."""
     text = TARGET.sub("", COMMENT.sub("", text))
     text = EQUATION.sub(lambda match: rf"\tag{{{targets()[match['label']].name[1:-1]}}}$$", text)
-    return ROLE.sub(role(page), "\n".join(blocks(page, text.splitlines()))).strip()
+    text = ROLE.sub(role(page), "\n".join(blocks(page, text.splitlines()))).strip()
+    return TITLE_TWICE.sub(r" of [\1]", text)
 
 
 def caption(page: Page, cell: NotebookNode) -> str | None:

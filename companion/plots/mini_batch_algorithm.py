@@ -123,7 +123,7 @@ def sorted_batches(batches: Sequence[ArrayLike], whole: ArrayLike, averaged: flo
     ):
         ax.errorbar(place, mean, std, color=color, fmt="_", markersize=14, capsize=4)
         ax.annotate(label, (place, mean + std + 0.7), color=color, ha="center", fontsize=9)
-    ax.set(xlabel="batch, in order of value", ylabel="mean radius, mm")
+    ax.set(xlabel="batch, in order of value", ylabel="mean radius")
     ax.set(xticks=range(1, len(batches) + 1), xlim=(0.3, last + 2.7))
     return fig
 
