@@ -37,7 +37,7 @@ lock: $(INSTALLED) ## write the installed versions to requirements.lock
 	$(BIN)/python -m tools.lock
 
 clean: ## remove everything that make has made
-	rm -rf _build $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build build $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \

@@ -48,10 +48,13 @@ def check_arguments(
         if value is not None:
             _check_per_channel(x, name, value)
     for name, value in statistics.items():
-        if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(
-                f"{name}: expected a tensor that does not require a gradient, got one that does"
-            )
+        if isinstance(value, Tensor):
+            _check_statistic(name, value, training)
+    if isinstance(num_batches_tracked, Tensor) and num_batches_tracked.device != x.device:
+        raise RuntimeError(
+            f"num_batches_tracked: expected a tensor on the input's device, {x.device}, "
+            f"got {num_batches_tracked.device}"
+        )
 
 
 def _check_input(value: object, statistics: Mapping[str, object], training: bool) -> Tensor:
@@ -107,6 +110,22 @@ def _check_presence(statistics: Mapping[str, object], training: bool) -> None:
         raise ValueError(
             f"{missing[0]}: expected a tensor, since {' and '.join(statistics)} go together, "
             "got None"
+        )
+
+
+def _check_statistic(name: str, value: Tensor, training: bool) -> None:
+    """Check that a running statistic can be moved in place, where training will move it."""
+    if value.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{name}: expected a tensor that does not require a gradient, got one that does"
+        )
+    if not training or torch.compiler.is_compiling():
+        return
+    if value.shape[0] > 1 and value.stride(0) == 0:
+        raise RuntimeError(f"{name}: expected a tensor with its own memory, got an expanded one")
+    if value.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{name}: expected a tensor to update in place, got one made in inference mode"
         )
 
 

@@ -180,8 +180,15 @@ def batch_norm(
 
     *Empty batches.* The result is empty, the count moves, the running statistics do not.
 
-    *Activation checkpointing.* A forward pass that autograd runs again during a backward pass
-    leaves running statistics and count alone, so that no batch counts twice.
+    *Activation checkpointing.* A forward pass that runs during a backward pass, as recomputation
+    does (and as one in a gradient hook would), leaves running statistics and count alone, so that
+    no batch counts twice.
+
+    *Function transforms.* Under ``torch.func`` a transformed function cannot change a tensor that
+    it captured: running statistics must be among its arguments, else PyTorch's RuntimeError comes.
+
+    *float64.* The sums are taken about the channel's first value. If that is an outlier, up to a
+    factor m of float64's precision is lost; the squares of values beyond 1e154 overflow.
 
     Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
     (13) of the chapter `mini-batch-algorithm`.

@@ -156,10 +156,14 @@ _PARAMETERS = """
     Notes
     -----
     Defaults, buffers, state dictionary, and behaviour are those of PyTorch's layer of this name.
-    Differences: statistics never become half precision, not by ``.half()`` either; an input of the
-    wrong number of channels is refused even where neither parameters nor statistics exist; a
+    Differences: statistics do not become half precision by ``.half()`` and its like; an input of
+    the wrong number of channels is refused even where neither parameters nor statistics exist; a
     refused input leaves ``num_batches_tracked`` as it was. For types, NaN, overflow, empty batches
     and checkpointing see :func:`companion.functional.batch_norm`.
+
+    Tools that ask for PyTorch's exact class (``torch.ao.quantization``'s fusers,
+    ``torch.jit.script``, ``torch.fx``'s fusion) do not know these layers: call
+    ``companion.convert(model, to="torch")`` first.
 
     Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
     (13) of the chapter `mini-batch-algorithm`.

@@ -33,12 +33,16 @@ def channel_axes(ndim: int) -> tuple[int, ...]:
 def _resolve_axes(ndim: int, axes: Iterable[int] | None) -> tuple[int, ...]:
     if axes is None:
         return channel_axes(ndim)
+    axes = tuple(axes)
     resolved = tuple(sorted(axis % ndim for axis in axes if -ndim <= axis < ndim))
-    if len(set(resolved)) != len(tuple(axes)) or not resolved:
-        raise ValueError(
-            f"axes: expected distinct axes of an array of rank {ndim}, got {tuple(axes)}"
-        )
+    if len(set(resolved)) != len(axes) or not resolved:
+        raise ValueError(f"axes: expected distinct axes of an array of rank {ndim}, got {axes}")
     return resolved
+
+
+def _check_not_negative(name: str, value: float | Array) -> None:
+    if np.any(value < 0):
+        raise ValueError(f"{name}: expected numbers not below 0, got {value}")
 
 
 def _as_float64(**named: ArrayLike) -> list[Array]:
@@ -151,9 +155,10 @@ def _per_channel(name: str, value: ArrayLike | None, default: float, like: Array
     if value is None:
         return np.full(like.shape, default)
     (array,) = _as_float64(**{name: value})
-    kept = tuple(size for size in like.shape if size != 1) or (1,)
     if array.size != like.size:
-        raise ValueError(f"{name}: expected one value per channel, {kept}, got shape {array.shape}")
+        raise ValueError(
+            f"{name}: expected {like.size} values, one per channel, got shape {array.shape}"
+        )
     return array.reshape(like.shape)
 
 
@@ -183,8 +188,7 @@ def forward(
 
     Source: Algorithm 1 of the paper; Eqs. (1) to (4) of the chapter `mini-batch-algorithm`.
     """
-    if eps < 0:
-        raise ValueError(f"eps: expected a number not below 0, got {eps}")
+    _check_not_negative("eps", eps)
     (x64,) = _as_float64(x=x)
     reduced = _resolve_axes(x64.ndim, axes)
     # Eq. (1) mini-batch-algorithm/batch-mean and Eq. (2) mini-batch-algorithm/batch-var
@@ -362,9 +366,15 @@ def inference_affine(
     -------
     scale, shift : y = scale·x + shift
 
+    Raises
+    ------
+    ValueError : a negative `var` or `eps`, or parameters of another size
+
     Source: Eq. (13) mini-batch-algorithm/inference.
     """
     mean64, var64 = _as_float64(mean=mean, var=var)
+    _check_not_negative("eps", eps)
+    _check_not_negative("var", var64)
     gamma64 = _per_channel("gamma", gamma, 1.0, mean64)
     beta64 = _per_channel("beta", beta, 0.0, mean64)
     scale = gamma64 / np.sqrt(var64 + eps)
@@ -382,6 +392,16 @@ def inference(
 ) -> Array:
     """Normalize with fixed statistics: each value on its own, whatever else is in the batch.
 
+    Parameters
+    ----------
+    x : array ``(m, C)`` or ``(N, C, *spatial)``
+    mean, var : of the population, per channel
+    gamma, beta, eps, axes : as :func:`forward`
+
+    Raises
+    ------
+    ValueError : a negative `var` or `eps`, or values of another size
+
     Source: Algorithm 2 of the paper; Eq. (13) mini-batch-algorithm/inference, centred first.
     """
     (x64,) = _as_float64(x=x)
@@ -393,4 +413,6 @@ def inference(
     mean64, var64, gamma64, beta64 = (
         _per_channel(name, value, defaults[name], like) for name, value in values.items()
     )
+    _check_not_negative("eps", eps)
+    _check_not_negative("var", var64)
     return gamma64 * (x64 - mean64) / np.sqrt(var64 + eps) + beta64

@@ -13,16 +13,7 @@ from torch import Tensor
 
 from companion import reference
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.cuda,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-        ],
-    ),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 SHAPES = [(6, 3), (4, 3, 5), (2, 3, 4, 5), (2, 3, 2, 3, 4)]
 HALVES = (torch.float16, torch.bfloat16)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)

@@ -32,6 +32,11 @@ def refusal(function, **given):
     return caught.value
 
 
+def inference_tensor():
+    with torch.inference_mode():
+        return torch.ones(CHANNELS)
+
+
 PER_CHANNEL = {
     "too many": (torch.ones(CHANNELS + 1), "expected shape (3,)", "got (4,)"),
     "a scalar": (torch.ones(()), "expected shape (3,)", "got ()"),
@@ -205,13 +210,29 @@ def test_num_batches_tracked(value, error, text):
         {"eps": 0.0},
         {"bias": torch.ones(CHANNELS).half()},
         {"running_var": torch.ones(CHANNELS).double()},
+        {"running_var": torch.ones(1).expand(CHANNELS)},
+        {"running_var": inference_tensor()},
+        {"num_batches_tracked": torch.tensor(3, device="meta")},
     ],
 )
 def test_nothing_changes_before_an_error(mistake):
-    state = {"running_mean": torch.zeros(CHANNELS), "num_batches_tracked": torch.tensor(3)}
-    refusal(batch_norm, **arguments(**(state | mistake)))
+    state = {
+        "running_mean": torch.zeros(CHANNELS),
+        "running_var": torch.ones(CHANNELS),
+        "num_batches_tracked": torch.tensor(3),
+    }
+    error = refusal(batch_norm, **arguments(**(state | mistake)))
+    assert ": expected " in str(error)
     assert torch.equal(state["running_mean"], torch.zeros(CHANNELS))
+    assert torch.equal(state["running_var"], torch.ones(CHANNELS))
     assert state["num_batches_tracked"].item() == 3
+
+
+def test_statistics_made_in_inference_mode_can_be_moved_in_it():
+    with torch.inference_mode():
+        given = arguments(running_mean=torch.zeros(CHANNELS), running_var=torch.ones(CHANNELS))
+        batch_norm(**given)
+    assert given["running_mean"].abs().max() > 0
 
 
 def test_meta_tensors_work_together():

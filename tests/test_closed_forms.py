@@ -1,5 +1,6 @@
 import math
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -141,3 +142,38 @@ def test_relu_mean_at_two_at_four_and_at_many():
 def test_one_value_has_no_spread(function):
     with pytest.raises(ValueError, match="m: expected at least 2 values, got 1"):
         function(1)
+
+
+@pytest.mark.parametrize("m", [3, 10, 39, 41, 43, 100, 10**5, 10**9, 10**12])
+def test_gamma_ratios_keep_their_digits_for_every_batch_size(m):
+    with mpmath.workdps(60):
+        ratio = mpmath.gammaprod([mpmath.mpf(m) / 2], [mpmath.mpf(m - 1) / 2])
+        c_m = mpmath.sqrt(mpmath.mpf(2) / m) * ratio
+        inverse = mpmath.gammaprod([mpmath.mpf(m - 2) / 2], [mpmath.mpf(m - 1) / 2])
+        expected = {
+            "std_shrinkage": c_m,
+            "batch_identity_mse": 2 * (1 - c_m),
+            "inverse_std_mean": mpmath.sqrt(mpmath.mpf(m) / 2) * inverse,
+            "relu_mean": mpmath.sqrt((m - 1) / (2 * mpmath.pi * m)) / c_m,
+        }
+        found = {name: getattr(closed_forms, name)(m) for name in expected}
+        for name, exact in expected.items():
+            assert abs(found[name] / exact - 1) < 1e-12, name
+        assert (
+            abs(closed_forms.x_hat_moment(m, 4) / (mpmath.mpf(3) * (m - 1) / (m + 1)) - 1) < 1e-15
+        )
+
+
+def test_the_density_of_a_large_batch_is_the_normal_one():
+    normal = math.exp(-0.5) / math.sqrt(2 * math.pi)
+    assert closed_forms.x_hat_density(1.0, 10**12) == pytest.approx(normal, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("batch_identity_mse", "var"), ("inverse_std_mean", "std"), ("inverse_var_mean", "var")],
+)
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_a_scale_that_is_not_positive_is_refused(form, name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected a positive number"):
+        getattr(closed_forms, form)(8, value)

@@ -321,3 +321,18 @@ def test_tensor_subclasses_keep_their_class():
 
     y = batch_norm(torch.randn(4, 3).as_subclass(Labelled), None, None, training=True)
     assert type(y) is Labelled
+
+
+def test_under_torch_func_running_statistics_are_arguments():
+    x, mean, var = torch.randn(6, 3).double(), torch.zeros(3).double(), torch.ones(3).double()
+
+    def loss(x, mean, var):
+        return batch_norm(x, mean, var, training=True).pow(3).sum()
+
+    with pytest.raises(RuntimeError, match="in-place"):
+        torch.func.grad(lambda x: loss(x, mean, var))(x)
+    assert torch.equal(mean, torch.zeros(3).double())
+    gradient = torch.func.grad(loss)(x, mean, var)
+    expected = reference.backward(3 * reference.forward(x).y ** 2, reference.forward(x)).x
+    torch.testing.assert_close(gradient, torch.from_numpy(expected), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(mean, 0.1 * x.mean(dim=0))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from companion.functional import batch_norm
+from companion.kernels.eager import values_per_channel
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
 
 __all__ = ["GhostBatchNorm1d", "GhostBatchNorm2d", "GhostBatchNorm3d"]
@@ -56,7 +57,7 @@ class _GhostBatchNorm(_CompanionBatchNorm):
 
         Returns
         -------
-        tensor of the shape and type of `input`
+        tensor of the shape, type and memory format of `input`
 
         Raises
         ------
@@ -71,7 +72,7 @@ class _GhostBatchNorm(_CompanionBatchNorm):
         if len(input) < 2 * self.ghost_size:
             return super().forward(input)
         self._check_input(input)
-        if self.ghost_size * input[0, 0].numel() == 1:
+        if self.ghost_size == 1 and values_per_channel(input) == len(input):
             raise ValueError(
                 f"ghost_size: expected more than 1 value per channel when training, got a ghost "
                 f"batch of {self.ghost_size} example for an input of {tuple(input.shape)}"
