@@ -82,13 +82,22 @@ def test_a_good_book_is_built_once(book):
     assert build(book, CELL).returncode == 0
     assert runs(book) == 2, "a change in the package did not execute the page again"
 
+    with (book / "requirements.lock").open("a", encoding="utf-8") as lock:
+        lock.write("# a comment\n")
+    assert build(book, CELL).returncode == 0
+    assert runs(book) == 3, "a change in the lock did not execute the page again"
+    assert len(list((book / "_build" / ".execution_cache").iterdir())) == 1
+
 
 @pytest.mark.parametrize("fault", [FAILING_CELL, WARNING], ids=["failing cell", "warning"])
 def test_a_faulty_book_fails_every_time_until_it_is_mended(book, fault):
+    marker = book / "_build" / ".doctrees" / "left by the first build"
     for _ in range(2):
         result = build(book, CELL + fault)
         assert result.returncode != 0
         assert "The book was not built" in result.stderr
+        assert not marker.exists(), "the pages of a failed build were used again"
+        marker.touch()
     if fault == FAILING_CELL:
         assert result.stderr.strip().splitlines()[-1] == "page: RuntimeError: on purpose"
     else:

@@ -57,9 +57,9 @@ def test_in_a_notebook_the_number_is_recorded_for_glue():
     shell = InteractiveShell.instance()
     try:
         with capture_output() as captured:
-            shell.run_cell("from companion.claims import claim; claim('answer', 2.5, at_least=2)")
+            shell.run_cell("from companion.claims import claim; claim('answer', 1 / 3, at_most=1)")
     finally:
         InteractiveShell.clear_instance()
     [output] = captured.outputs
-    assert output.data == {f"{GLUE_PREFIX}text/plain": "2.5"}
+    assert output.data == {f"{GLUE_PREFIX}text/plain": repr(1 / 3)}
     assert output.metadata == {"scrapbook": {"name": "answer", "mime_prefix": GLUE_PREFIX}}

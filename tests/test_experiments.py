@@ -46,6 +46,31 @@ def test_training_learns_and_is_repeatable():
     assert accuracy(model, x, y) > 0.95
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_step_is_the_learning_rate_times_the_velocity(momentum):
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 3).double(), torch.tensor([0, 1] * 4)
+    model = nn.Linear(3, 2, bias=False).double()
+    weight, velocity = model.weight.detach().clone().requires_grad_(), 0.0
+    expected = []
+    for _ in range(4):
+        loss = nn.functional.cross_entropy(x @ weight.T, y)
+        (grad,) = torch.autograd.grad(loss, weight)
+        velocity = momentum * velocity + grad
+        weight = (weight - 0.5 * velocity).detach().requires_grad_()
+        expected.append(loss.item())
+    options = {"steps": 4, "batch_size": 8, "learning_rate": 0.5, "momentum": momentum}
+    assert train(model, x, y, **options) == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(model.weight, weight)
+
+
+def test_training_is_in_training_mode():
+    norm = nn.BatchNorm1d(2)
+    x, y = torch.randn(8, 2) + 5, torch.tensor([0, 1] * 4)
+    train(norm.eval(), x, y, steps=1, batch_size=8, learning_rate=0.1)
+    torch.testing.assert_close(norm.running_mean, 0.1 * x.mean(dim=0))
+
+
 def test_accuracy_is_taken_in_evaluation_mode_and_restores_the_mode():
     model = nn.Sequential(nn.Dropout(0.9), nn.Identity())
     x = torch.eye(3) + 1

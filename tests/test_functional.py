@@ -241,6 +241,19 @@ def test_nonfinite_values_do_what_they_do_in_pytorch(value):
     assert results[0][:, [0, 2]].isfinite().all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+def test_an_infinity_in_the_first_row_makes_an_infinite_mean(value, device):
+    x = torch.randn(6, 3, dtype=torch.float64, device=device)
+    x[0, 1] = value
+    mean, var = eager.batch_stats(x)
+    assert mean[1].item() == value
+    assert var[1].isnan()
+    others = x[:, [0, 2]]
+    torch.testing.assert_close(mean[[0, 2]], others.mean(0))
+    torch.testing.assert_close(var[[0, 2]], others.var(0, correction=0))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_skip_nonfinite_leaves_the_state_alone(value, momentum):
@@ -258,6 +271,16 @@ def test_skip_nonfinite_leaves_the_state_alone(value, momentum):
     assert count.item() == 1
     assert y[:, 1].isnan().all()
     batch_norm(bad, None, None, training=True, skip_nonfinite=True)
+
+
+def test_skip_nonfinite_also_looks_at_the_variance():
+    """Finite values, a mean of 0, and squares that overflow float64."""
+    mean, var = torch.full((1,), 2.0).double(), torch.full((1,), 5.0).double()
+    count = torch.tensor(4)
+    x = torch.tensor([[1e200], [-1e200]], dtype=torch.float64)
+    options = {"num_batches_tracked": count, "skip_nonfinite": True}
+    batch_norm(x, mean, var, training=True, **options)
+    assert (mean.item(), var.item(), count.item()) == (2.0, 5.0, 4)
 
 
 def test_running_variance_saturates_and_decays():

@@ -66,6 +66,17 @@ def test_execution_keeps_text_and_drops_images():
     assert "execution" not in cell.metadata
 
 
+def test_strip_drops_the_metadata_of_images():
+    output = nbformat.v4.new_output(
+        "display_data",
+        data={"image/png": "AA==", "text/plain": "alt"},
+        metadata={"image/png": {"width": 1}, "scrapbook": {"name": "kept"}},
+    )
+    stripped = strip(output)
+    assert stripped.data == {"text/plain": "alt"}
+    assert stripped.metadata == {"scrapbook": {"name": "kept"}}
+
+
 def test_strip_leaves_streams_alone():
     stream = nbformat.v4.new_output("stream", text="kept")
     assert strip(stream).text == "kept"

@@ -54,6 +54,19 @@ def test_moments_agree_with_exact_rational_arithmetic(offset):
     assert abs(Fraction(got_var[0]) - var) <= var * Fraction(1, 10**12)
 
 
+@pytest.mark.parametrize("offset", [1e12, -1e15])
+def test_moments_are_right_to_the_last_digit(offset):
+    values = np.random.default_rng(0).normal(offset, size=(5000, 3))
+    got_mean, got_var = reference.moments(values)
+    for channel in range(3):
+        exact = [Fraction(value) for value in values[:, channel]]
+        mean = sum(exact) / len(exact)
+        var = sum((value - mean) ** 2 for value in exact) / len(exact)
+        spacing = Fraction(float(np.spacing(abs(offset))))
+        assert abs(Fraction(got_mean[channel]) - mean) <= spacing * Fraction(51, 100)
+        assert abs(Fraction(got_var[channel]) - var) <= var * Fraction(1, 10**13)
+
+
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 2), (-1,), (0, 1, 2)])
 def test_statistics_over_any_axes(axes):
     x = np.random.default_rng(0).normal(size=(4, 3, 5))
@@ -170,12 +183,23 @@ def test_population_statistics_are_unbiased():
         (lambda: reference.forward([[1.0]], eps=-1), ValueError, "eps: expected.*got -1"),
         (lambda: reference.forward([[1j], [2]]), TypeError, "x: expected real.*complex"),
         (lambda: reference.forward([["a"]]), TypeError, "x: expected real"),
-        (lambda: reference.forward(np.ones((2, 3)), gamma=[1, 2]), ValueError, r"gamma:.*\(3,\)"),
-        (lambda: reference.forward(np.ones((2, 3)), beta=[1, 2]), ValueError, r"beta:.*\(2,\)"),
+        (
+            lambda: reference.forward(np.ones((2, 3)), gamma=[1, 2]),
+            ValueError,
+            r"gamma: expected 3 .*\(2,\)",
+        ),
+        (
+            lambda: reference.forward(np.ones((2, 3)), beta=[1, 2]),
+            ValueError,
+            r"beta: expected 3 .*\(2,\)",
+        ),
         (lambda: reference.forward(np.ones((0, 3))), ValueError, r"x: expected at least one"),
         (lambda: reference.moments(np.ones((2, 3)), axes=(0, 0)), ValueError, "axes: expected"),
         (lambda: reference.moments(np.ones((2, 3)), axes=(2,)), ValueError, "axes: expected"),
         (lambda: reference.moments(np.ones((2, 3)), axes=()), ValueError, "axes: expected"),
+        (lambda: reference.inference([[1.0]], [0.0], [-1.0]), ValueError, "var: expected"),
+        (lambda: reference.inference([[1.0]], [0], [1], eps=-1), ValueError, "eps: expected"),
+        (lambda: reference.inference_affine([0.0], [-1.0]), ValueError, "var: expected"),
         (lambda: reference.jacobian([[1.0], [2.0]]), ValueError, "x: expected one channel"),
         (lambda: reference.population_statistics([]), ValueError, "batches: expected"),
         (lambda: reference.population_statistics([[[1.0]]]), ValueError, "at least 2"),
@@ -194,3 +218,10 @@ def test_population_statistics_are_unbiased():
 def test_errors_name_the_argument(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_axes_may_be_an_iterator():
+    x = np.random.default_rng(0).normal(size=(4, 3, 5))
+    np.testing.assert_array_equal(
+        reference.forward(x, axes=iter((0, 2))).y, reference.forward(x, axes=(0, 2)).y
+    )

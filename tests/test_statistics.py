@@ -49,6 +49,23 @@ def test_huge_offsets_against_exact_arithmetic(offset):
         assert abs(Fraction(moments.var.item()) - var) <= var * Fraction(float(tolerance))
 
 
+def test_the_mean_is_right_to_the_last_digit():
+    values = sample((5001, 4), 1e12)
+    means = RunningMoments.of(values).mean
+    for channel, got in enumerate(means.tolist()):
+        exact = [Fraction(value) for value in values[:, channel].tolist()]
+        error = abs(Fraction(got) - sum(exact) / len(exact))
+        assert error <= Fraction(float(np.spacing(1e12))) * Fraction(51, 100)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e8 + 0.1, -1e15 / 3])
+@pytest.mark.parametrize("sizes", [[1, 5], [3, 7, 11], [1] * 10, [6, 49, 1, 37]])
+def test_merging_parts_of_one_mean_leaves_it_exactly(value, sizes):
+    zero = torch.zeros(1, dtype=torch.float64)
+    together = merge(*(RunningMoments(size, zero + value, zero) for size in sizes))
+    assert (together.mean.item(), together.m2.item()) == (value, 0.0)
+
+
 def test_float32_near_its_largest_value_does_not_overflow():
     values = sample((100, 2), scale=1e37, dtype=torch.float32)
     assert_moments(RunningMoments.of(values), values)

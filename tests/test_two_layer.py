@@ -87,6 +87,12 @@ def test_training_learns_the_digits_and_is_repeatable():
     np.testing.assert_array_equal(start.w1, two_layer.initialize(64, 32, 10).w1)
 
 
+def test_weights_start_with_a_variance_of_one_over_the_fan_in():
+    start = two_layer.initialize(400, 100, 50)
+    assert start.w1.std() == pytest.approx(400**-0.5, rel=0.05)
+    assert start.w2.std() == pytest.approx(100**-0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("name", ["d", "h", "k"])
 def test_sizes_are_checked(name):
     with pytest.raises(ValueError, match=rf"{name}: expected at least 1, got 0"):

@@ -138,6 +138,21 @@ def test_the_gradient_of_zca_is_the_closed_form():
     assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_the_sylvester_equation_with_a_right_hand_side_that_is_not_symmetric():
+    root = whitening_matrix(covariance(sample(50, 3))).requires_grad_()
+    rhs = sample(3, 3, seed=1).requires_grad_()
+
+    def solve(root, rhs):
+        values, vectors = torch.linalg.eigh(symmetric(root).detach())
+        return whitening._Sylvester.apply(symmetric(root), rhs, vectors, values)
+
+    solution = solve(root, rhs)
+    assert not torch.allclose(solution, solution.T)
+    assert torch.allclose(root @ solution + solution @ root, rhs, rtol=1e-10, atol=1e-10)
+    assert gradcheck(solve, (root, rhs))
+    assert gradgradcheck(solve, (root, rhs))
+
+
 def test_the_third_derivative_in_one_dimension():
     s = torch.tensor([[2.0]], dtype=torch.float64, requires_grad=True)
     value = whitening_matrix(s)
