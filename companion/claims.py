@@ -47,6 +47,7 @@ def claim(
     AssertionError : the number is outside its bounds, or not a number
     ValueError : neither a bound nor a value to compare with is given
     """
+    # Not float(tensor): PyTorch warns when the tensor requires a gradient.
     number = float(value.item() if isinstance(value, HasItem) else value)
     if about is not None:
         at_least, at_most = sorted((about * (1 - within), about * (1 + within)))

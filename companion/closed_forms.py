@@ -8,6 +8,17 @@ from __future__ import annotations
 import math
 
 
+def _check_count(m: int, at_least: int = 2) -> None:
+    if m < at_least:
+        plural = "s" if at_least > 1 else ""
+        raise ValueError(f"m: expected at least {at_least} value{plural}, got {m}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name}: expected a positive number, got {value}")
+
+
 def _log_half_step(k: float) -> float:
     """log(Γ(k + ½)/(√k·Γ(k))), which the difference of two log Γ would lose for large k.
 
@@ -20,14 +31,8 @@ def _log_half_step(k: float) -> float:
 
 
 def _log_std_shrinkage(m: int) -> float:
-    if m < 2:
-        raise ValueError(f"m: expected at least 2 values, got {m}")
+    _check_count(m)
     return 0.5 * math.log1p(-1 / m) + _log_half_step((m - 1) / 2)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name}: expected a positive number, got {value}")
 
 
 def std_shrinkage(m: int) -> float:
@@ -68,8 +73,7 @@ def x_hat_bound(m: int) -> float:
 
     Source: Eq. (6) mini-batch-algorithm/x-hat-bound.
     """
-    if m < 1:
-        raise ValueError(f"m: expected at least 1 value, got {m}")
+    _check_count(m, at_least=1)
     return math.sqrt(m - 1)
 
 
@@ -108,8 +112,7 @@ def x_hat_moment(m: int, order: int) -> float:
     Source: Eq. (7) mini-batch-algorithm/x-hat-beta; its fourth moment is Eq. (8)
     mini-batch-algorithm/x-hat-kurtosis.
     """
-    if m < 2:
-        raise ValueError(f"m: expected at least 2 values, got {m}")
+    _check_count(m)
     if order < 0:
         raise ValueError(f"order: expected a number not below 0, got {order}")
     if order % 2:
@@ -127,8 +130,7 @@ def x_hat_density(x_hat: float, m: int) -> float:
 
     Source: Eq. (7) mini-batch-algorithm/x-hat-beta.
     """
-    if m < 3:
-        raise ValueError(f"m: expected at least 3 values, got {m}")
+    _check_count(m, at_least=3)
     if x_hat**2 >= m - 1:
         return 0.0
     k = (m - 2) / 2
@@ -149,8 +151,7 @@ def inverse_std_mean(m: int, std: float = 1.0) -> float:
 
     Source: Eq. (5) regularization-noise/inverse-std-mean.
     """
-    if m < 2:
-        raise ValueError(f"m: expected at least 2 values, got {m}")
+    _check_count(m)
     _check_positive("std", std)
     if m == 2:
         return math.inf
@@ -171,8 +172,7 @@ def inverse_var_mean(m: int, var: float = 1.0) -> float:
 
     Source: Eq. (6) regularization-noise/inverse-var-mean.
     """
-    if m < 2:
-        raise ValueError(f"m: expected at least 2 values, got {m}")
+    _check_count(m)
     _check_positive("var", var)
     return m / ((m - 3) * var) if m > 3 else math.inf
 
@@ -192,8 +192,7 @@ def example_noise(m: int, z: float, skewness: float = 0.0, kurtosis: float = 3.0
 
     Source: Eq. (9) regularization-noise/example-noise.
     """
-    if m < 2:
-        raise ValueError(f"m: expected at least 2 values, got {m}")
+    _check_count(m)
     return (1 + skewness * z + (kurtosis - 1) / 4 * z**2) / m
 
 
