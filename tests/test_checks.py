@@ -240,3 +240,14 @@ def test_meta_tensors_work_together():
     state = torch.zeros(3, device="meta"), torch.ones(3, device="meta")
     y = batch_norm(x, *state, training=True)
     assert (y.device.type, y.shape, y.stride()) == ("meta", x.shape, x.stride())
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var", "weight", "bias"])
+def test_a_float64_input_takes_float64_parameters_only(name):
+    given = {key: value for key, value in arguments().items() if isinstance(value, torch.Tensor)}
+    given = {key: value.double() for key, value in given.items()}
+    batch_norm(**given, training=True)
+    given[name] = given[name].float()
+    error = refusal(batch_norm, **given, training=True)
+    assert type(error) is RuntimeError
+    assert str(error).startswith(f"{name}: expected torch.float64 with an input of torch.float64")

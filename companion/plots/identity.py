@@ -61,7 +61,7 @@ def learned_step(x: ArrayLike, target: ArrayLike, fits: dict[str, ArrayLike]) ->
     values = np.ravel(x)
     order = np.argsort(values)
     ax.plot(values[order], np.ravel(target)[order], color=NEUTRAL, linewidth=6, alpha=0.4)
-    ax.annotate("target", (values[order][0], 0.1), color=NEUTRAL)
+    ax.annotate("target", (values[order][0], 0.27), color=NEUTRAL)
     for (label, fit), color in zip(fits.items(), (PLAIN, BATCH), strict=False):
         ax.plot(values[order], np.ravel(fit)[order], color=color, label=label)
     ax.set(xlabel="input x", ylabel="output")
