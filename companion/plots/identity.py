@@ -60,8 +60,14 @@ def learned_step(x: ArrayLike, target: ArrayLike, fits: dict[str, ArrayLike]) ->
     fig, ax = figure(height=3.2)
     values = np.ravel(x)
     order = np.argsort(values)
-    ax.plot(values[order], np.ravel(target)[order], color=NEUTRAL, linewidth=6, alpha=0.4)
-    ax.annotate("target", (values[order][0], 0.27), color=NEUTRAL)
+    ax.plot(
+        values[order],
+        np.ravel(target)[order],
+        color=NEUTRAL,
+        linewidth=6,
+        alpha=0.4,
+        label="target",
+    )
     for (label, fit), color in zip(fits.items(), (PLAIN, BATCH), strict=False):
         ax.plot(values[order], np.ravel(fit)[order], color=color, label=label)
     ax.set(xlabel="input x", ylabel="output")
