@@ -13,48 +13,101 @@ import torch
 from torch import Tensor
 
 from .kernels import eager
+from .kernels.interface import Running
 
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def obviously_fine(
+    input: Tensor,
+    running: Running,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    eps: float,
+) -> bool:
+    """Whether a few quick looks show that :func:`check_arguments` would find nothing.
+
+    For a small batch the full check takes longer than the normalization.
+    """
+    mean, var, count = running.mean, running.var, running.num_batches_tracked
+    if torch.compiler.is_compiling() or type(input) is not Tensor or type(eps) is not float:
+        return False
+    shape = input.shape
+    if not (input.is_cpu and input.dtype is torch.float32 and len(shape) >= 2 and eps > 0.0):
+        return False
+    if input.layout is not torch.strided or (training and eager.values_per_channel(input) == 1):
+        return False
+    channels = shape[1]
+    for value in (mean, var, weight, bias):
+        if value is not None and not (
+            isinstance(value, Tensor)
+            and value.dtype is torch.float32
+            and value.is_cpu
+            and value.shape == (channels,)
+            and value.is_contiguous()
+        ):
+            return False
+    if mean is None or var is None:
+        return mean is None and var is None and training and type(running.momentum) is float
+    if mean.requires_grad or var.requires_grad or mean.is_inference() or var.is_inference():
+        return False
+    if not isinstance(count, Tensor):
+        return count is None and type(running.momentum) is float
+    momentum_known = running.momentum is None or type(running.momentum) is float
+    return momentum_known and count.dtype is torch.int64 and count.is_cpu and count.dim() == 0
+
+
 def check_arguments(
     input: object,
-    statistics: Mapping[str, object],
-    parameters: Mapping[str, object],
-    num_batches_tracked: object,
-    *,
+    running: Running,
+    weight: object,
+    bias: object,
     training: bool,
-    momentum: object,
     eps: object,
 ) -> None:
     """Raise what the arguments of a batch normalization deserve, or return.
 
     Parameters
     ----------
-    input, num_batches_tracked, training, momentum, eps : as given by the caller
-    statistics : ``running_mean`` and ``running_var`` by name
-    parameters : ``weight`` and ``bias`` by name
+    input, weight, bias, training, eps : as given by the caller
+    running : of what the caller gave as running statistics, count and momentum
 
     Raises
     ------
     TypeError, ValueError, RuntimeError, NotImplementedError, IndexError
         as listed in :func:`companion.functional.batch_norm`
     """
+    statistics = {"running_mean": running.mean, "running_var": running.var}
+    parameters = {"weight": weight, "bias": bias}
+    count = running.num_batches_tracked
     x = _check_input(input, statistics, training)
     _check_eps(eps, training)
-    _check_momentum(momentum, num_batches_tracked)
+    _check_momentum(running.momentum, count)
     _check_presence(statistics, training)
     for name, value in (*statistics.items(), *parameters.items()):
         if value is not None:
             _check_per_channel(x, name, value)
-    for name, value in statistics.items():
-        if isinstance(value, Tensor):
-            _check_statistic(name, value, training)
-    if isinstance(num_batches_tracked, Tensor) and num_batches_tracked.device != x.device:
+    for name, statistic in statistics.items():
+        if isinstance(statistic, Tensor):
+            _check_statistic(name, statistic, training)
+    if isinstance(count, Tensor) and count.device != x.device:
         raise RuntimeError(
             f"num_batches_tracked: expected a tensor on the input's device, {x.device}, "
-            f"got {num_batches_tracked.device}"
+            f"got {count.device}"
         )
+
+
+def check_residual(x: Tensor, residual: object) -> None:
+    """Raise what a residual deserves that does not match the input `x`, or return."""
+    if residual is None:
+        return
+    if not isinstance(residual, Tensor):
+        raise TypeError(f"residual: expected a tensor or None, got {type(residual).__name__}")
+    for name in ("shape", "dtype", "device"):
+        expected, came = getattr(x, name), getattr(residual, name)
+        if came != expected:
+            raise RuntimeError(f"residual: expected the input's {name}, {expected}, got {came}")
 
 
 def _check_input(value: object, statistics: Mapping[str, object], training: bool) -> Tensor:

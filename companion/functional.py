@@ -1,122 +1,24 @@
 """Batch normalization as a function: check, compute, differentiate, update the running statistics.
 
-:func:`batch_norm` has the signature of ``torch.nn.functional.batch_norm`` and two more keyword
+:func:`batch_norm` has the signature of ``torch.nn.functional.batch_norm`` and some more keyword
 arguments. It is an implementation of its own: the arithmetic is in ``companion.kernels``, the
-derivatives are the closed forms of the chapter `backprop`.
+derivatives are the closed forms of the chapter `backprop`. :func:`batch_norm_act` adds what often
+follows, a residual and a ReLU, in the same pass over memory.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
-from .checks import check_arguments
-from .kernels import eager
+from . import differentiation, operators
+from .checks import check_arguments, check_residual, obviously_fine
+from .kernels import eager, select
+from .kernels.interface import Running
 
-__all__ = ["batch_norm"]
-
-
-class _BatchNorm(torch.autograd.Function):
-    """Normalize with the statistics of the batch: (x, weight, bias) → (y, mean, var).
-
-    The statistics are outputs like any other: the backward pass accepts gradients for them, and
-    it reads them back as outputs. That is what makes the second and every higher derivative
-    right: the backward pass is made of differentiable operations on inputs and outputs only.
-    """
-
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = eager.batch_stats(x)
-        return eager.normalize(x, mean, var, weight, bias, eps), mean, var
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, ctx.eps = inputs
-        _, mean, var = output
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, mean, var)
-        ctx.save_for_forward(x, weight, mean, var)
-
-    @staticmethod
-    def backward(
-        ctx: Any, grad_y: Tensor | None, grad_mean: Tensor | None, grad_var: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        x, weight, mean, var = ctx.saved_tensors
-        grads = eager.OutputGradients(grad_y, grad_mean, grad_var)
-        found = eager.batch_backward(grads, x, mean, var, weight, ctx.eps)
-        return found.x, _like(found.weight, weight), _like(found.bias, ctx.bias_dtype), None
-
-
-class _BatchNormForwardMode(_BatchNorm):
-    """:class:`_BatchNorm` with forward mode and vmap, which torch.compile cannot trace."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight, mean, var = ctx.saved_tensors
-        x_t, weight_t, bias_t = tangents[:3]
-        if x_t is None:
-            mean_t, var_t = torch.zeros_like(mean), torch.zeros_like(var)
-        else:
-            mean_t, var_t = eager.batch_stats_tangent(x_t, x, mean)
-        along = eager.InputGradients(x_t, weight_t, bias_t, mean_t, var_t)
-        return eager.normalize_tangent(along, x, mean, var, weight, ctx.eps), mean_t, var_t
-
-
-class _FixedNorm(torch.autograd.Function):
-    """Normalize with given statistics: (x, mean, var, weight, bias) → y."""
-
-    @staticmethod
-    def forward(
-        x: Tensor,
-        mean: Tensor,
-        var: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-    ) -> Tensor:
-        return eager.normalize(x, mean, var, weight, bias, eps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
-        x, mean, var, weight, bias, ctx.eps = inputs
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(x, mean, var, weight)
-        ctx.save_for_forward(x, mean, var, weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, var, weight = ctx.saved_tensors
-        found = eager.fixed_backward(grad_y, x, mean, var, weight, ctx.eps)
-        grad_weight, grad_bias = _like(found.weight, weight), _like(found.bias, ctx.bias_dtype)
-        return found.x, found.mean, found.var, grad_weight, grad_bias, None
-
-
-class _FixedNormForwardMode(_FixedNorm):
-    """:class:`_FixedNorm` with forward mode and vmap, which torch.compile cannot trace."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        x, mean, var, weight = ctx.saved_tensors
-        x_t, mean_t, var_t, weight_t, bias_t = tangents[:5]
-        along = eager.InputGradients(x_t, weight_t, bias_t, mean_t, var_t)
-        return eager.normalize_tangent(along, x, mean, var, weight, ctx.eps)
-
-
-def _like(grad: Tensor | None, parameter: Tensor | torch.dtype | None) -> Tensor | None:
-    """Round a float64 gradient to its parameter's type; None where there is no parameter."""
-    if grad is None or parameter is None:
-        return None
-    return grad.to(parameter if isinstance(parameter, torch.dtype) else parameter.dtype)
+__all__ = ["batch_norm", "batch_norm_act"]
 
 
 def batch_norm(
@@ -131,6 +33,7 @@ def batch_norm(
     *,
     num_batches_tracked: Tensor | None = None,
     skip_nonfinite: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
     """Normalize each channel, as ``torch.nn.functional.batch_norm`` does, more accurately.
 
@@ -150,6 +53,8 @@ def batch_norm(
     num_batches_tracked : integer tensor of shape ``()``, incremented in training
     skip_nonfinite : leave running statistics and count alone when any statistic of the batch is
         not finite
+    backend : the kernels that compute: ``"eager"``, ``"cpu"``, ``"cuda"``, ``"torch"`` (PyTorch's
+        own), or ``"auto"``, the fastest that are accurate; see ``companion.kernels.select``
 
     Returns
     -------
@@ -158,9 +63,10 @@ def batch_norm(
     Raises
     ------
     ValueError : one value per channel in training; `eps` too small; one running statistic without
-        the other
+        the other; a `backend` that does not exist
     RuntimeError : a parameter or a running statistic of another shape, type or device than the
-        input asks for; running statistics that require a gradient, or are missing
+        input asks for; running statistics that require a gradient, or are missing; a `backend`
+        that is not installed or does not serve the device
     NotImplementedError : an input of integers, booleans or complex numbers
     IndexError : an input without a channel axis, where PyTorch raises this
     TypeError : an argument of another kind
@@ -203,79 +109,198 @@ def batch_norm(
             *(input, running_mean, running_var, weight, bias, training, momentum, eps),
             num_batches_tracked=num_batches_tracked,
             skip_nonfinite=skip_nonfinite,
+            backend=backend,
         )
-    statistics = {"running_mean": running_mean, "running_var": running_var}
-    parameters = {"weight": weight, "bias": bias}
-    check_arguments(
-        input,
-        statistics,
-        parameters,
-        num_batches_tracked,
-        training=training,
-        momentum=momentum,
-        eps=eps,
-    )
-    if not training:
-        return _normalize_fixed(input, running_mean, running_var, weight, bias, eps)
-    m = eager.values_per_channel(input)
-    if m == 0:
-        # Nothing to average; any statistics do, they touch no value.
-        zeros = input.new_zeros(input.shape[1], dtype=torch.float64)
-        y, mean, var = _normalize_fixed(input, zeros, zeros + 1.0, weight, bias, eps), None, None
-    else:
-        y, mean, var = _normalize_batch(input, weight, bias, eps)
-    if not _recomputing():
-        state = (running_mean, running_var, num_batches_tracked)
-        _update_running(state, mean, var, m, momentum, skip_nonfinite)
-    return y
+    running = Running(running_mean, running_var, num_batches_tracked, momentum, skip_nonfinite)
+    if not obviously_fine(input, running, weight, bias, training, eps):
+        check_arguments(input, running, weight, bias, training, eps)
+    return _compute(input, running, weight, bias, None, training, eps, False, backend)
 
 
-def _normalize_batch(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Eqs. (1) to (4) of the chapter mini-batch-algorithm: y, mean, biased variance."""
-    if _nested_forward_mode():
-        mean, var = eager.batch_stats(input)
-        return eager.normalize(input, mean, var, weight, bias, eps), mean, var
-    compiling = torch.compiler.is_compiling()
-    apply: Any = (_BatchNorm if compiling else _BatchNormForwardMode).apply
-    y, mean, var = apply(input, weight, bias, eps)
-    return y, mean, var
-
-
-def _normalize_fixed(
+def batch_norm_act(
     input: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    relu: bool = True,
+    num_batches_tracked: Tensor | None = None,
+    skip_nonfinite: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """Normalize each channel, add `residual`, and apply a ReLU, in one pass over memory.
+
+    y = max(0, batch_norm(input) + residual), in value and gradient what the three operations give
+    one after the other. Apart they read and write three more tensors forward, and as many backward.
+
+    Parameters
+    ----------
+    input, running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked, \
+    skip_nonfinite, backend : as in :func:`batch_norm`
+    residual : shape, type and device of `input`, or None
+    relu : whether there is a ReLU
+
+    Returns
+    -------
+    tensor of the shape, type and memory format of `input`
+
+    Raises
+    ------
+    as :func:`batch_norm`; RuntimeError for a residual that does not match the input
+
+    Source: Eqs. (1) to (4) and (13) of the chapter `mini-batch-algorithm`; He et al. (2016),
+    arXiv:1512.03385, for the order of the three.
+    """
+    tensors = (input, running_mean, running_var, weight, bias, residual, num_batches_tracked)
+    if has_torch_function(tensors):
+        return handle_torch_function(
+            batch_norm_act,
+            tensors,
+            *(input, running_mean, running_var, weight, bias, training, momentum, eps),
+            residual=residual,
+            relu=relu,
+            num_batches_tracked=num_batches_tracked,
+            skip_nonfinite=skip_nonfinite,
+            backend=backend,
+        )
+    running = Running(running_mean, running_var, num_batches_tracked, momentum, skip_nonfinite)
+    check_arguments(input, running, weight, bias, training, eps)
+    check_residual(input, residual)
+    return _compute(input, running, weight, bias, residual, training, eps, relu, backend)
+
+
+def _compute(
+    x: Tensor,
+    running: Running,
     weight: Tensor | None,
     bias: Tensor | None,
+    residual: Tensor | None,
+    training: bool,
+    eps: float,
+    relu: bool,
+    backend: str,
+) -> Tensor:
+    """Hand checked arguments to the backend that serves them."""
+    backend = select.choose(x, backend)
+    if backend == "torch":
+        y = _by_torch(x, running, weight, bias, training, eps)
+        return differentiation.act(y, residual, relu)
+    if backend != "eager" and x.numel() > 0:
+        if torch.compiler.is_compiling():
+            # An exported program should run where this package is not.
+            if not (torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active()):
+                options = (eps, relu, backend)
+                return _as_operator(x, running, weight, bias, residual, training, options)
+        elif select.plain(x) and _plain_state(running):
+            return _compiled(x, running, weight, bias, residual, training, eps, relu, backend)
+    y = _eager(x, running, weight, bias, training, eps)
+    return differentiation.act(y, residual, relu)
+
+
+def _compiled(
+    x: Tensor,
+    running: Running,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    training: bool,
+    eps: float,
+    relu: bool,
+    backend: str,
+) -> Tensor:
+    kernels = select.load(backend)
+    if training:
+        moving = None if _recomputing() else running
+        return differentiation.batch_compiled(x, weight, bias, residual, kernels, moving, eps, relu)
+    mean, var = _copied_statistics(running)
+    return differentiation.fixed_compiled(x, weight, bias, residual, mean, var, kernels, eps, relu)
+
+
+def _as_operator(
+    x: Tensor,
+    running: Running,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    training: bool,
+    options: tuple[float, bool, str],
+) -> Tensor:
+    """The kernels, as torch.compile sees them."""
+    if training:
+        y, mean, var = operators.batch_forward(x, weight, bias, residual, *options)
+        _update_running(running, mean, var, eager.values_per_channel(x))
+        return y
+    mean, var = _copied_statistics(running)
+    return operators.fixed_forward(x, mean, var, weight, bias, residual, *options)
+
+
+def _eager(
+    x: Tensor,
+    running: Running,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
     eps: float,
 ) -> Tensor:
-    """Eq. (13) mini-batch-algorithm/inference, centred first."""
-    # Checked already; these tell the type checker.
-    assert mean is not None
-    assert var is not None
-    # Copies, also of float64: training may move the running ones before the backward pass.
-    statistics = mean.to(torch.float64, copy=True), var.to(torch.float64, copy=True)
-    if _nested_forward_mode():
-        return eager.normalize(input, *statistics, weight, bias, eps)
-    compiling = torch.compiler.is_compiling()
-    apply: Any = (_FixedNorm if compiling else _FixedNormForwardMode).apply
-    y: Tensor = apply(input, *statistics, weight, bias, eps)
+    if not training:
+        mean, var = _copied_statistics(running)
+        return differentiation.fixed_eager(x, mean, var, weight, bias, eps)
+    m = eager.values_per_channel(x)
+    batch_mean: Tensor | None = None
+    batch_var: Tensor | None = None
+    if m == 0:
+        # Nothing to average; any statistics do, they touch no value.
+        zeros = x.new_zeros(x.shape[1], dtype=torch.float64)
+        y = differentiation.fixed_eager(x, zeros, zeros + 1.0, weight, bias, eps)
+    else:
+        y, batch_mean, batch_var = differentiation.batch_eager(x, weight, bias, eps)
+    if not _recomputing():
+        _update_running(running, batch_mean, batch_var, m)
     return y
 
 
-def _nested_forward_mode() -> bool:
-    """Whether forward mode runs inside forward mode, as in ``jacfwd(jacfwd(f))``.
+def _by_torch(
+    x: Tensor,
+    running: Running,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    eps: float,
+) -> Tensor:
+    """PyTorch's own function, and the count that its layer keeps."""
+    if running.skip_nonfinite and training:
+        raise ValueError("skip_nonfinite: expected False with backend 'torch', got True")
+    momentum, count = running.momentum, running.num_batches_tracked
+    if momentum is None:
+        momentum = 0.0 if count is None else 1.0 / (float(count) + 1.0)
+    mean, var = running.mean, running.var
+    if training and _recomputing():
+        mean = var = count = None
+    y = F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+    if training and count is not None:
+        count.add_(1)
+    return y
 
-    PyTorch then loses the outer tangents of whatever an autograd.Function saved, and returns
-    wrong second derivatives without a word. The kernels are differentiable as they are.
-    """
-    if torch.compiler.is_compiling():
+
+def _copied_statistics(running: Running) -> tuple[Tensor, Tensor]:
+    """Running mean and variance in float64: training may move them before the backward pass."""
+    # Checked already; these tell the type checker.
+    assert running.mean is not None
+    assert running.var is not None
+    return running.mean.to(torch.float64, copy=True), running.var.to(torch.float64, copy=True)
+
+
+def _plain_state(running: Running) -> bool:
+    """Whether compiled kernels can move the running statistics where they lie."""
+    mean, var, count = running.mean, running.var, running.num_batches_tracked
+    if mean is not None and var is not None and not (mean.is_contiguous() and var.is_contiguous()):
         return False
-    levels = torch._C._functorch.get_interpreter_stack() or ()
-    forward_mode = torch._C._functorch.TransformType.Jvp
-    return sum(level.key() == forward_mode for level in levels) > 1
+    return count is None or count.dtype is torch.int64
 
 
 def _recomputing() -> bool:
@@ -289,20 +314,13 @@ def _recomputing() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
-def _update_running(
-    state: tuple[Tensor | None, Tensor | None, Tensor | None],
-    mean: Tensor | None,
-    var: Tensor | None,
-    m: int,
-    momentum: float | None,
-    skip_nonfinite: bool,
-) -> None:
+def _update_running(running: Running, mean: Tensor | None, var: Tensor | None, m: int) -> None:
     """Move running statistics and count by one batch; `mean` is None for an empty batch.
 
     Only tensor arithmetic: no value is read on the host, so that nothing waits for the device and
     a compiler sees one graph.
     """
-    running_mean, running_var, count = state
+    count = running.num_batches_tracked
     counted: Tensor | int = 1
     updates = []
     if mean is not None and var is not None:
@@ -310,19 +328,19 @@ def _update_running(
         # Detached, not under no_grad: an exported program keeps the former only.
         mean, unbiased_var = mean.detach(), var.detach() * (m / (m - 1))
         finite = torch.isfinite(mean).all() & torch.isfinite(unbiased_var).all()
-        factor: float | Tensor = 0.0 if momentum is None else momentum
-        if momentum is None and count is not None:
+        factor: float | Tensor = 0.0 if running.momentum is None else running.momentum
+        if running.momentum is None and count is not None:
             factor = (count.to(torch.float64) + 1.0).reciprocal()
-        for running, batch in ((running_mean, mean), (running_var, unbiased_var)):
-            if running is not None:
-                moved = _moved(running, batch, factor)
-                updates.append(
-                    (running, torch.where(finite, moved, running) if skip_nonfinite else moved)
-                )
-        if skip_nonfinite and count is not None:
+        for former, batch in ((running.mean, mean), (running.var, unbiased_var)):
+            if former is not None:
+                moved = _moved(former, batch, factor)
+                if running.skip_nonfinite:
+                    moved = torch.where(finite, moved, former)
+                updates.append((former, moved))
+        if running.skip_nonfinite and count is not None:
             counted = finite.to(count)
-    for running, moved in updates:
-        running.copy_(moved)
+    for former, moved in updates:
+        former.copy_(moved)
     if count is not None:
         count.add_(counted)
 

@@ -16,6 +16,7 @@ from torch.nn import init
 
 from .functional import batch_norm
 from .kernels.eager import HALF_PRECISION
+from .kernels.select import BACKENDS
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "convert"]
 
@@ -28,6 +29,7 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
     _layouts: ClassVar[dict[int, str]]
     # A default for layers that were converted, or pickled before the option existed.
     skip_nonfinite: bool = False
+    backend: str = "auto"
 
     def __init__(
         self,
@@ -41,12 +43,16 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
         *,
         bias: bool = True,
         skip_nonfinite: bool = False,
+        backend: str = "auto",
     ) -> None:
         # `bias` is not handed on: PyTorch before 2.13 does not know it.
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
+        if backend not in BACKENDS:
+            raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
         self.skip_nonfinite = skip_nonfinite
+        self.backend = backend
         for name in _STATISTICS:
             buffer = getattr(self, name)
             if buffer is not None and buffer.dtype in HALF_PRECISION:
@@ -62,10 +68,12 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
                 init.zeros_(self.bias)
 
     def extra_repr(self) -> str:
-        """PyTorch's text, and `skip_nonfinite` where it is on."""
+        """PyTorch's text, and the options that are not as by default."""
         parent: Any = super()
         text = str(parent.extra_repr())
-        return f"{text}, skip_nonfinite=True" if self.skip_nonfinite else text
+        if self.skip_nonfinite:
+            text += ", skip_nonfinite=True"
+        return text if self.backend == "auto" else f"{text}, backend={self.backend!r}"
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self._layouts:
@@ -115,27 +123,37 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
             for an input of the wrong rank or channel count, and as
             :func:`companion.functional.batch_norm`; nothing is changed then
         """
+        return batch_norm(*self._arguments(input), **self._options())
+
+    def _arguments(self, input: Tensor) -> tuple[Any, ...]:
+        """What :func:`companion.functional.batch_norm` is called with."""
         if isinstance(input, Tensor):
             self._check_input(input)
         tracks = self.training and self.track_running_stats
-        count = self.num_batches_tracked if tracks else None
         momentum = self.momentum
-        if momentum is None and count is None:
+        if momentum is None and not (tracks and self.num_batches_tracked is not None):
             # Nothing to average over: as in PyTorch, statistics that are there do not move.
             momentum = 0.0
         fixed = not self.training and not (self.running_mean is None and self.running_var is None)
-        return batch_norm(
+        used = tracks or fixed
+        return (
             input,
-            self.running_mean if tracks or fixed else None,
-            self.running_var if tracks or fixed else None,
+            self.running_mean if used else None,
+            self.running_var if used else None,
             self.weight,
             self.bias,
             not fixed,
             momentum,
             self.eps,
-            num_batches_tracked=count,
-            skip_nonfinite=self.skip_nonfinite,
         )
+
+    def _options(self) -> dict[str, Any]:
+        tracks = self.training and self.track_running_stats
+        return {
+            "num_batches_tracked": self.num_batches_tracked if tracks else None,
+            "skip_nonfinite": self.skip_nonfinite,
+            "backend": self.backend,
+        }
 
 
 _PARAMETERS = """
@@ -152,6 +170,7 @@ _PARAMETERS = """
     bias : whether there is a bias next to the weight
     skip_nonfinite : leave running statistics and count alone when a batch has statistics that are
         not finite
+    backend : the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Notes
     -----
@@ -213,8 +232,8 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
     Returns
     -------
     `model`, the same object. Subclasses of the six layers, lazy and synchronized ones are left
-    alone; layers with parametrizations are swapped below them. The option `skip_nonfinite` has
-    no counterpart in PyTorch and is dropped on the way there.
+    alone; layers with parametrizations are swapped below them. The options `skip_nonfinite` and
+    `backend` have no counterpart in PyTorch and are dropped on the way there.
 
     Raises
     ------
@@ -230,7 +249,8 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
     if to == "torch":
         for module in model.modules():
             if type(module) in _OURS:
-                module.__dict__.pop("skip_nonfinite", None)
+                for option in ("skip_nonfinite", "backend"):
+                    module.__dict__.pop(option, None)
     return model
 
 

@@ -90,6 +90,7 @@ def test_any_batch_agrees_with_pytorch(x, options, training):
 def test_signature_and_attributes(ours, theirs, shape):
     mine, other = (dict(inspect.signature(cls).parameters) for cls in (ours, theirs))
     assert mine.pop("skip_nonfinite").default is False
+    assert mine.pop("backend").default == "auto"
     mine.pop("bias")
     other.pop("bias", None)
     assert [(name, p.default) for name, p in mine.items()] == [

@@ -356,3 +356,10 @@ def with_layout_of(x: Tensor, result: Tensor) -> Tensor:
         # Not contiguous(memory_format=...): vmap has no rule for it.
         return result.movedim(1, -1).contiguous().movedim(-1, 1)
     return result.contiguous()
+
+
+def empty_with_layout_of(x: Tensor) -> Tensor:
+    """What :func:`with_layout_of` would return for a result of the shape and type of `x`."""
+    if is_channels_last(x):
+        return x.new_empty([x.shape[axis] for axis in (0, *range(2, x.ndim), 1)]).movedim(-1, 1)
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -1,0 +1,59 @@
+"""``python -m companion``: commands that measure what the book claims."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from companion.bench import command as bench
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands; each sets `run`, a function of the options that returns the exit status."""
+    parser = _Parser(prog="python -m companion", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    bench.add_to(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : those of the process by default
+
+    Returns
+    -------
+    the exit status: 0, or 130 if interrupted, or what the command says
+
+    Raises
+    ------
+    SystemExit : with status 2 after a mistake of the user's, 0 after ``--help``
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        status = int(options.run(options))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\ninterrupted; no file was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough. Nothing is left to be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Where a measurement ran: the processor, the versions, the memory allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+# What a current machine has, where the system does not say.
+_DEFAULT_CACHE_BYTES = 2**25
+_PACKAGE = Path(__file__).parents[1]
+
+
+def reuse_memory() -> bool:
+    """Tell glibc to keep freed memory; returns whether it was told.
+
+    By default glibc takes every block beyond a threshold from the system and gives it back when it
+    is freed, so that each large output costs a page fault per 4 KiB: as much as computing it.
+    Changes the whole process.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    # -1: never trim.
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def page_faults() -> int | None:
+    """Pages mapped for this process so far without reading a disk; None if the system won't say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def processor() -> str:
+    """The processor's name, as far as it is known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name" and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def load() -> float | None:
+    """Programs that ran or waited for a core, averaged over a minute; None if nobody counts."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def last_level_cache() -> int:
+    """Bytes of the largest cache that the first core has a share in.
+
+    From Linux's sysfs. (``sysconf`` answers, on some AMD processors, with the sum over all
+    chiplets, of which a core reaches one.)
+    """
+    sizes = []
+    for size in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        try:
+            sizes.append(_bytes(size.read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    return max(sizes, default=_DEFAULT_CACHE_BYTES)
+
+
+def _bytes(size: str) -> int:
+    """Read "32768K"."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    text = size.strip()
+    return int(text[:-1]) * units[text[-1]] if text[-1:] in units else int(text)
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of everything that has a part in the numbers; None for what is not installed."""
+    return {
+        "companion": version("batchnorm-companion"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numba": version("numba"),
+        "triton": version("triton"),
+        "cuda": torch.version.cuda,
+    }
+
+
+def revision() -> tuple[str, bool] | None:
+    """The package's git revision, and whether files were changed since; None outside a checkout."""
+    try:
+        answer = _git("rev-parse", "--show-prefix", "HEAD").splitlines()
+        # An installed copy may lie in the checkout of something else.
+        if len(answer) != 2 or answer[0] != f"{_PACKAGE.name}/":
+            return None
+        return answer[1], bool(_git("status", "--porcelain", "--", ".").strip())
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_PACKAGE), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout

@@ -1,0 +1,340 @@
+"""Batch normalization for autograd: the kernels, wired to their derivatives.
+
+Two functions, one with the statistics of the batch and one with given statistics, each in two
+forms. The *eager* form is made of differentiable operations and serves every transform and every
+higher derivative. The *compiled* form calls the kernels of a backend, differentiates once, and
+hands a second derivative to the eager form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .kernels import eager, select
+from .kernels.interface import Gradients, Kernels, Running
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Normalize with the statistics of the batch: (x, weight, bias) → (y, mean, var).
+
+    The statistics are outputs like any other: the backward pass accepts gradients for them, and
+    it reads them back as outputs. That is what makes the second and every higher derivative
+    right: the backward pass is made of differentiable operations on inputs and outputs only.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, var = eager.batch_stats(x)
+        return eager.normalize(x, mean, var, weight, bias, eps), mean, var
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, bias, ctx.eps = inputs
+        _, mean, var = output
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.save_for_forward(x, weight, mean, var)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_y: Tensor | None, grad_mean: Tensor | None, grad_var: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var = ctx.saved_tensors
+        grads = eager.OutputGradients(grad_y, grad_mean, grad_var)
+        found = eager.batch_backward(grads, x, mean, var, weight, ctx.eps)
+        return found.x, _like(found.weight, weight), _like(found.bias, ctx.bias_dtype), None
+
+
+class _BatchNormForwardMode(_BatchNorm):
+    """:class:`_BatchNorm` with forward mode and vmap, which torch.compile cannot trace."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, mean, var = ctx.saved_tensors
+        x_t, weight_t, bias_t = tangents[:3]
+        if x_t is None:
+            mean_t, var_t = torch.zeros_like(mean), torch.zeros_like(var)
+        else:
+            mean_t, var_t = eager.batch_stats_tangent(x_t, x, mean)
+        along = eager.InputGradients(x_t, weight_t, bias_t, mean_t, var_t)
+        return eager.normalize_tangent(along, x, mean, var, weight, ctx.eps), mean_t, var_t
+
+
+class _FixedNorm(torch.autograd.Function):
+    """Normalize with given statistics: (x, mean, var, weight, bias) → y."""
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        return eager.normalize(x, mean, var, weight, bias, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
+        x, mean, var, weight, bias, ctx.eps = inputs
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.save_for_backward(x, mean, var, weight)
+        ctx.save_for_forward(x, mean, var, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, var, weight = ctx.saved_tensors
+        found = eager.fixed_backward(grad_y, x, mean, var, weight, ctx.eps)
+        grad_weight, grad_bias = _like(found.weight, weight), _like(found.bias, ctx.bias_dtype)
+        return found.x, found.mean, found.var, grad_weight, grad_bias, None
+
+
+class _FixedNormForwardMode(_FixedNorm):
+    """:class:`_FixedNorm` with forward mode and vmap, which torch.compile cannot trace."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        x, mean, var, weight = ctx.saved_tensors
+        x_t, mean_t, var_t, weight_t, bias_t = tangents[:5]
+        along = eager.InputGradients(x_t, weight_t, bias_t, mean_t, var_t)
+        return eager.normalize_tangent(along, x, mean, var, weight, ctx.eps)
+
+
+def _like(grad: Tensor | None, parameter: Tensor | torch.dtype | None) -> Tensor | None:
+    """Round a float64 gradient to its parameter's type; None where there is no parameter."""
+    if grad is None or parameter is None:
+        return None
+    return grad.to(parameter if isinstance(parameter, torch.dtype) else parameter.dtype)
+
+
+def batch_eager(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Eqs. (1) to (4) of the chapter mini-batch-algorithm: y, mean, biased variance."""
+    if _nested_forward_mode():
+        mean, var = eager.batch_stats(x)
+        return eager.normalize(x, mean, var, weight, bias, eps), mean, var
+    compiling = torch.compiler.is_compiling()
+    apply: Any = (_BatchNorm if compiling else _BatchNormForwardMode).apply
+    y, mean, var = apply(x, weight, bias, eps)
+    return y, mean, var
+
+
+def fixed_eager(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """Eq. (13) mini-batch-algorithm/inference, centred first; `mean` and `var` are float64."""
+    if _nested_forward_mode():
+        return eager.normalize(x, mean, var, weight, bias, eps)
+    compiling = torch.compiler.is_compiling()
+    apply: Any = (_FixedNorm if compiling else _FixedNormForwardMode).apply
+    y: Tensor = apply(x, mean, var, weight, bias, eps)
+    return y
+
+
+def act(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    """What may follow a normalization: + residual, then a ReLU."""
+    if residual is not None:
+        y = y + residual
+    return y.relu() if relu else y
+
+
+def _nested_forward_mode() -> bool:
+    """Whether forward mode runs inside forward mode, as in ``jacfwd(jacfwd(f))``.
+
+    PyTorch then loses the outer tangents of whatever an autograd.Function saved, and returns
+    wrong second derivatives without a word. The kernels are differentiable as they are.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    forward_mode = torch._C._functorch.TransformType.Jvp
+    return sum(level.key() == forward_mode for level in levels) > 1
+
+
+# The two functions below define `forward` with a context, in PyTorch's older style: for the newer
+# one, PyTorch looks at the signature in every call, which takes longer than a small batch.
+
+
+class _CompiledBatchNorm(torch.autograd.Function):
+    """Normalize with the statistics of the batch, by compiled kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        kernels: Kernels,
+        running: Running | None,
+        eps: float,
+        relu: bool,
+    ) -> Tensor:
+        y, mean, var = kernels.batch_forward(x, weight, bias, residual, running, eps, relu)
+        _save(ctx, x, weight, bias, residual, mean, var, y, kernels, eps, relu)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, residual, mean, var, y = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            plain, _, _ = batch_eager(x, weight, bias, ctx.eps)
+            inputs = (x, weight, bias, residual)
+            return *_differentiate(ctx, plain, inputs, grad_y), None, None, None, None
+        if not select.plain(grad_y):
+            g = _masked(ctx, grad_y)
+            outputs = eager.OutputGradients(g)
+            found = eager.batch_backward(outputs, x, mean, var, weight, ctx.eps)
+            return *_gradients(found, g, weight, bias, residual), None, None, None, None
+        found = ctx.kernels.batch_backward(
+            grad_y, x, y, mean, var, weight, bias, ctx.eps, ctx.relu, residual is not None
+        )
+        return *_gradients(found, found.residual, weight, bias, residual), None, None, None, None
+
+
+class _CompiledFixedNorm(torch.autograd.Function):
+    """Normalize with given statistics, by compiled kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        mean: Tensor,
+        var: Tensor,
+        kernels: Kernels,
+        eps: float,
+        relu: bool,
+    ) -> Tensor:
+        y = kernels.fixed_forward(x, mean, var, weight, bias, residual, eps, relu)
+        _save(ctx, x, weight, bias, residual, mean, var, y, kernels, eps, relu)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, residual, mean, var, y = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            plain = fixed_eager(x, mean, var, weight, bias, ctx.eps)
+            inputs = (x, weight, bias, residual)
+            return *_differentiate(ctx, plain, inputs, grad_y), None, None, None, None, None
+        if not select.plain(grad_y):
+            g = _masked(ctx, grad_y)
+            found = eager.fixed_backward(g, x, mean, var, weight, ctx.eps)
+            return *_gradients(found, g, weight, bias, residual), None, None, None, None, None
+        found = ctx.kernels.fixed_backward(
+            grad_y, x, y, mean, var, weight, bias, ctx.eps, ctx.relu, residual is not None
+        )
+        return (
+            *_gradients(found, found.residual, weight, bias, residual),
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _save(
+    ctx: Any,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    y: Tensor,
+    kernels: Kernels,
+    eps: float,
+    relu: bool,
+) -> None:
+    ctx.kernels, ctx.eps, ctx.relu = kernels, eps, relu
+    output = y if relu and residual is not None else None
+    ctx.save_for_backward(x, weight, bias, residual, mean, var, output)
+
+
+def _gradients(
+    found: Gradients | eager.InputGradients,
+    grad_residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    return (
+        found.x,
+        _like(found.weight, weight),
+        _like(found.bias, bias),
+        None if residual is None else grad_residual,
+    )
+
+
+def _masked(ctx: Any, grad_y: Tensor) -> Tensor:
+    """What a ReLU lets through, by operations that vmap knows."""
+    if not ctx.relu:
+        return grad_y
+    x, weight, bias, residual, mean, var, _ = ctx.saved_tensors
+    y = act(eager.normalize(x, mean, var, weight, bias, ctx.eps), residual, False)
+    return torch.where(y <= 0, torch.zeros_like(grad_y), grad_y)
+
+
+def _differentiate(
+    ctx: Any, normalized: Tensor, inputs: tuple[Tensor | None, ...], grad_y: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients that can be differentiated again, from the eager form's result."""
+    y = act(normalized, inputs[3], ctx.relu)
+    needs = ctx.needs_input_grad[:4]
+    wanted = [
+        value for value, need in zip(inputs, needs, strict=True) if need and value is not None
+    ]
+    grads = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True))
+    return tuple(next(grads) if need else None for need in needs)
+
+
+def batch_compiled(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    kernels: Kernels,
+    running: Running | None,
+    eps: float,
+    relu: bool,
+) -> Tensor:
+    """y, with the statistics of the batch, which move the `running` ones."""
+    apply: Any = _CompiledBatchNorm.apply
+    y: Tensor = apply(x, weight, bias, residual, kernels, running, eps, relu)
+    return y
+
+
+def fixed_compiled(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    kernels: Kernels,
+    eps: float,
+    relu: bool,
+) -> Tensor:
+    """y, with given statistics: float64, and nobody else's."""
+    apply: Any = _CompiledFixedNorm.apply
+    y: Tensor = apply(x, weight, bias, residual, mean, var, kernels, eps, relu)
+    return y

@@ -1,0 +1,250 @@
+"""What the CPU kernels stand on: memory by address, number formats, and PyTorch's threads.
+
+Numba compiles the kernels of ``cpu_loops`` into functions of one argument, the address of a *job*,
+and they run on the thread pool that PyTorch uses itself. A pool of their own would compete with
+PyTorch's, whose threads keep spinning for milliseconds after every operation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import numba
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
+
+_log = logging.getLogger("companion")
+# Seconds after which a compilation is mentioned; loading takes a fraction of one.
+_PATIENCE = 1.0
+
+# The kernels allocate nothing, so they need not count references to arrays: counting takes longer
+# than many a short loop. In exchange a function must not return an array, only an address.
+njit = partial(numba.njit, _nrt=False)
+# Short functions of the inner loops are pasted in: passing them arrays takes longer than they do.
+inlined = partial(numba.njit, _nrt=False, forceinline=True)
+overload = partial(numba.extending.overload, jit_options={"_nrt": False, "forceinline": True})
+
+# Each of these functions emits a few instructions that Numba has no word for. Addresses are int64.
+
+_HALF, _FLOAT, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+_INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_CACHE_LINE = ir.VectorType(_INT64, 8)
+
+# How the two half-precision types, which NumPy or Numba lack, are named in the kernels: by the
+# integer that has their bits.
+FLOAT16_BITS, BFLOAT16_BITS = types.int16, types.uint16
+
+
+@intrinsic
+def array_at(_typing: Any, address: Any, _count: Any, like: Any) -> Any:
+    """The `count` values at an address as an array, of the type `like` is, or has, or is one of."""
+    dtype = like.dtype if isinstance(like, (types.Array, types.DType)) else like
+    array = types.Array(dtype, 1, "C")
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        size = context.get_abi_sizeof(context.get_data_type(dtype))
+        result = make_array(array)(context, builder)
+        populate_array(
+            result,
+            data=builder.inttoptr(args[0], result.data.type),
+            shape=[args[1]],
+            strides=[ir.Constant(_INT64, size)],
+            itemsize=ir.Constant(_INT64, size),
+            meminfo=None,
+        )
+        return result._getvalue()
+
+    return array(address, types.intp, like), emit
+
+
+@intrinsic
+def address_of(_typing: Any, array: Any) -> Any:
+    """The address of an array's first element."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = make_array(signature.args[0])(context, builder, args[0])
+        return builder.ptrtoint(value.data, _INT64)
+
+    return types.int64(array), emit
+
+
+@intrinsic
+def take_number(_typing: Any, address: Any) -> Any:
+    """Add 1 to the integer at `address` and return what it was; no two threads get the same."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        place = builder.inttoptr(args[0], _INT64.as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(_INT64, 1), "seq_cst")
+
+    return types.int64(address), emit
+
+
+@intrinsic
+def current_number(_typing: Any, address: Any) -> Any:
+    """Read the integer at `address`, which other threads may be changing."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        place = builder.inttoptr(args[0], _INT64.as_pointer())
+        return builder.load_atomic(place, "seq_cst", 8, typ=_INT64)
+
+    return types.int64(address), emit
+
+
+@intrinsic
+def stream_line(_typing: Any, to: Any, source: Any) -> Any:
+    """Copy 64 bytes to an aligned address, past the cache.
+
+    An ordinary store reads the line from memory first, to change a part of it: a third of the
+    traffic of a pass that reads one tensor and writes another.
+    """
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        line = builder.load(builder.inttoptr(args[1], _CACHE_LINE.as_pointer()), align=8)
+        place = builder.inttoptr(args[0], _CACHE_LINE.as_pointer())
+        store = builder.store(line, place, align=64)
+        flag = builder.module.add_metadata([ir.Constant(_INT32, 1)])
+        store.set_metadata("nontemporal", flag)
+        return context.get_dummy_value()
+
+    return types.void(to, source), emit
+
+
+@intrinsic
+def finish_streaming(_typing: Any) -> Any:
+    """Make what :func:`stream_line` wrote visible to other threads."""
+
+    def emit(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        if platform.machine() in ("x86_64", "AMD64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse.sfence", (), kind), [])
+        else:
+            builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@intrinsic
+def widen(_typing: Any, value: Any) -> Any:
+    """An activation in the type of computation: half precision becomes float32."""
+
+    def from_float16(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fpext(builder.bitcast(args[0], _HALF), _FLOAT)
+
+    def from_bfloat16(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        bits = builder.shl(builder.zext(args[0], _INT32), ir.Constant(_INT32, 16))
+        return builder.bitcast(bits, _FLOAT)
+
+    if value == FLOAT16_BITS:
+        return types.float32(value), from_float16
+    if value == BFLOAT16_BITS:
+        return types.float32(value), from_bfloat16
+    return value(value), lambda _context, _builder, _signature, args: args[0]
+
+
+@intrinsic
+def narrow(_typing: Any, value: Any, like: Any) -> Any:
+    """Round `value`, float32 for half precision, to the nearest number of the type of `like`."""
+
+    def to_float16(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(args[0], _HALF), _INT16)
+
+    def cast(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], signature.args[0], signature.args[1])
+
+    if like == FLOAT16_BITS:
+        return like(value, like), to_float16
+    return like(value, like), _emit_bfloat16 if like == BFLOAT16_BITS else cast
+
+
+def _emit_bfloat16(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+    """Emit the rounding to bfloat16, the upper half of a float32: add half a unit, cut."""
+    value = args[0]
+    bits = builder.bitcast(value, _INT32)
+    odd = builder.and_(builder.lshr(bits, ir.Constant(_INT32, 16)), ir.Constant(_INT32, 1))
+    rounded = builder.add(bits, builder.add(odd, ir.Constant(_INT32, 0x7FFF)))
+    # Rounding could carry a NaN over into infinity.
+    is_nan = builder.fcmp_unordered("uno", value, value)
+    kept = builder.select(is_nan, ir.Constant(_INT32, 0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(kept, ir.Constant(_INT32, 16)), _INT16)
+
+
+class CompiledFunction(NamedTuple):
+    """A function of one argument, the address of a job."""
+
+    call: Any
+    address: int
+    owner: Any
+    """Whose machine code it is: it goes when the owner goes."""
+
+
+def compile_function(name: str, compile_now: Callable[[], Any]) -> CompiledFunction:
+    """Have Numba compile, or load from the disk; say so if it takes a while.
+
+    Parameters
+    ----------
+    name : what the message calls it
+    compile_now : returns what ``numba.cfunc`` returns
+    """
+    message = "compiling %s for this machine, once; it takes about ten seconds"
+    notice = threading.Timer(_PATIENCE, _log.warning, (message, name))
+    notice.daemon = True
+    notice.start()
+    try:
+        compiled = compile_now()
+    finally:
+        notice.cancel()
+    return CompiledFunction(compiled.ctypes, compiled.address, compiled)
+
+
+class Threads:
+    """Run a compiled function on several threads at once.
+
+    GNU's and LLVM's OpenMP export ``GOMP_parallel(function, argument, threads, flags)``; the one
+    that is loaded is the one PyTorch uses. Where there is none, Python's threads do: they start
+    more slowly, and compute as fast.
+    """
+
+    def __init__(self) -> None:
+        self._parallel: Any = _openmp_entry()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def run(self, function: CompiledFunction, job: int, threads: int) -> None:
+        """Call ``function(job)`` on `threads` threads, the calling one among them, and wait."""
+        if threads == 1:
+            function.call(job)
+        elif self._parallel is not None:
+            self._parallel(function.address, job, threads, 0)
+        else:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(max_workers=os.cpu_count())
+            others = [self._executor.submit(function.call, job) for _ in range(threads - 1)]
+            function.call(job)
+            for other in others:
+                other.result()
+
+
+def _openmp_entry() -> Any:
+    """``GOMP_parallel`` of the OpenMP library in PyTorch's folder or among the loaded ones."""
+    folder = os.path.join(os.path.dirname(torch.__file__), "lib")
+    bundled = [name for name in os.listdir(folder) if name.startswith(("libgomp", "libomp"))]
+    for name in (*(os.path.join(folder, name) for name in sorted(bundled)), None):
+        try:
+            entry = ctypes.CDLL(name).GOMP_parallel
+        except (OSError, AttributeError, TypeError):
+            continue
+        entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        entry.restype = None
+        return entry
+    return None

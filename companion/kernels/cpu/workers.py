@@ -1,0 +1,233 @@
+"""The compiled functions: what every thread runs until a job's blocks are done.
+
+A block is summed up and then written while it is in the cache. Where it is split into chunks, all
+chunks are summed first; when the last sum is there, the second sweep begins. It runs backwards,
+since what was read last is what the cache still has.
+
+Threads take the numbers of blocks from a common counter, so a slow one delays nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, from_dtype, types
+
+from . import coefficients as of
+from . import panels, planes
+from .jobs import (
+    JOB,
+    MERGED,
+    NEXT_BLOCK,
+    NEXT_ROOM,
+    NEXT_SUM,
+    SUMS_DONE,
+    UPDATE,
+    Room,
+    block_number,
+    room_type,
+)
+from .runtime import (
+    CompiledFunction,
+    address_of,
+    array_at,
+    compile_function,
+    current_number,
+    finish_streaming,
+    njit,
+    take_number,
+)
+from .tiles import read, write
+
+# The largest finite value of each type, by `tiles.KINDS`.
+_LARGEST = (0.0, 3.4028234663852886e38, 1.7976931348623157e308, 65504.0, 3.3895313892515355e38)
+
+
+@njit
+def _sum_up(job, block, room, backward):
+    """Fill ``room.sums`` with the two sums of each channel that a pass needs."""
+    if backward:
+        # The gradient of a ReLU depends on what the forward pass computed.
+        of.set_forward(job, block, room.at.channel)
+        if job.width:
+            panels.products(job, block, room)
+        else:
+            planes.products(job, block, room)
+    elif job.width:
+        panels.moments(job, block, room)
+    else:
+        planes.moments(job, block, room)
+
+
+@njit
+def _finish_sums(job, block, room, backward):
+    """Write what the sums of all values of a block are for."""
+    if backward:
+        of.set_centre(job, block, room.at.channel)
+        of.write_gradients(job, block, room.at.sums, room.at.channel)
+    else:
+        of.write_statistics(job, block, room.at.sums)
+
+
+@njit
+def _write(job, block, room, backward):
+    """Write a block of the output, or of the gradient of the input."""
+    of.set_forward(job, block, room.at.channel)
+    if backward:
+        of.set_backward(job, block, room.at.channel)
+        if job.width:
+            panels.differentiate(job, block, room)
+        else:
+            planes.differentiate(job, block, room)
+    elif job.width:
+        panels.normalize(job, block, room)
+    else:
+        planes.normalize(job, block, room)
+
+
+@njit
+def _save_sums(job, block, sums):
+    saved = array_at(job.partial, 2 * job.chunks * job.channels, sums)
+    at = 2 * block.chunk * job.channels + block.channel
+    for c in range(block.channels):
+        saved[at + c], saved[at + job.channels + c] = sums[0, c], sums[1, c]
+
+
+@njit
+def _add_saved_sums(job, block, sums):
+    """The same order whichever thread computed what: results do not change from run to run."""
+    saved = array_at(job.partial, 2 * job.chunks * job.channels, sums)
+    sums[:, : block.channels] = 0.0
+    for chunk in range(job.chunks):
+        at = 2 * chunk * job.channels + block.channel
+        for c in range(block.channels):
+            sums[0, c] += saved[at + c]
+            sums[1, c] += saved[at + job.channels + c]
+
+
+@njit
+def _sum_chunks(address, job, room, backward):
+    """Sum up all chunks. Who finishes the last of them merges them; the others wait."""
+    count = job.blocks * job.chunks
+    number = take_number(address + NEXT_SUM)
+    while number < count:
+        block = block_number(job, number)
+        _sum_up(job, block, room, backward)
+        _save_sums(job, block, room.at.sums)
+        if take_number(address + SUMS_DONE) == count - 1:
+            for first in range(job.blocks):
+                block = block_number(job, first)
+                _add_saved_sums(job, block, room.at.sums)
+                _finish_sums(job, block, room, backward)
+            take_number(address + MERGED)
+        number = take_number(address + NEXT_SUM)
+    while current_number(address + MERGED) == 0:
+        pass
+
+
+@njit
+def _run(address, job, room, backward):
+    room.at.kept_at = address_of(room.at.kept)
+    sums_needed = backward or job.training
+    if sums_needed and job.chunks > 1:
+        _sum_chunks(address, job, room, backward)
+    count = job.blocks * job.chunks
+    number = take_number(address + NEXT_BLOCK)
+    while number < count:
+        block = block_number(job, count - 1 - number)
+        if sums_needed and job.chunks == 1:
+            _sum_up(job, block, room, backward)
+            _finish_sums(job, block, room, backward)
+        _write(job, block, room, backward)
+        number = take_number(address + NEXT_BLOCK)
+    if job.stream:
+        finish_streaming()
+
+
+@njit
+def _update_running(job):
+    """Move the running statistics by one batch; see ``companion.functional``."""
+    mean = array_at(job.mean, job.channels, np.float64(0))
+    var = array_at(job.var, job.channels, np.float64(0))
+    count = array_at(job.count, 1, 0)
+    if job.skip_nonfinite:
+        for c in range(job.channels):
+            if not (np.isfinite(mean[c]) and np.isfinite(var[c])):
+                return
+    momentum = job.momentum
+    if np.isnan(momentum):
+        momentum = 1.0 / (count[0] + 1.0)
+    unbiased = job.m / (job.m - 1.0)
+    for c in range(job.channels):
+        _move(job.running_mean, job.running_mean_kind, c, mean[c], momentum)
+        _move(job.running_var, job.running_var_kind, c, var[c] * unbiased, momentum)
+    if job.count:
+        count[0] += 1
+
+
+@njit
+def _move(address, kind, channel, batch, momentum):
+    if kind == 0:
+        return
+    moved = (1.0 - momentum) * read(address, kind, channel, 0.0) + momentum * batch
+    if np.isfinite(moved):
+        # An infinity made by rounding would never decay.
+        largest = _LARGEST[kind]
+        moved = min(max(moved, -largest), largest)
+    write(address, kind, channel, moved)
+
+
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+# Numba looks for changes in this file only; with the digest, which the functions below mention, its
+# cache is renewed when any of the files changes.
+_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
+
+
+@cache
+def compiled(backward: bool, stored: type, compute: type) -> CompiledFunction:
+    """The function that runs a job, compiled for a type of activations, or from the disk's cache.
+
+    Parameters
+    ----------
+    backward : which of the two passes
+    stored : NumPy type of the activations; int16 stands for float16 and uint16 for bfloat16
+    compute : NumPy type of computation
+
+    Returns
+    -------
+    a function of one argument, the address of a `JOB`
+    """
+    digest = _DIGEST
+    room = room_type(stored, compute, of.COUNT)
+    room_bytes = room.itemsize
+
+    def run(place: Any) -> None:
+        source = digest  # noqa: F841
+        job = carray(place, 1)
+        address = address_of(job)
+        own = job[0].rooms + take_number(address + NEXT_ROOM) * room_bytes
+        _run(address, job[0], Room(array_at(own, 1, room)[0]), backward)
+
+    direction = "backward" if backward else "forward"
+    # A name for each, or processes that compile at the same time would mix up their files.
+    run.__qualname__ = f"{direction}_{np.dtype(stored)}"
+    compile_ = cfunc(types.void(types.CPointer(from_dtype(JOB))), cache=True)
+    name = f"the {direction} pass ({np.dtype(stored)})"
+    return compile_function(name, lambda: compile_(run))
+
+
+@cache
+def compiled_update() -> CompiledFunction:
+    """The function that moves running statistics; its argument is the address of an `UPDATE`."""
+    digest = _DIGEST
+
+    def run(place: Any) -> None:
+        source = digest  # noqa: F841
+        _update_running(carray(place, 1)[0])
+
+    compile_ = cfunc(types.void(types.CPointer(from_dtype(UPDATE))), cache=True)
+    return compile_function("the update of running statistics", lambda: compile_(run))

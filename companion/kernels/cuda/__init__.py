@@ -1,0 +1,378 @@
+"""Batch normalization on CUDA devices, in Triton: the functions of ``interface.Kernels``.
+
+This module decides nothing about the data: it allocates what the kernels write, and launches them.
+Read in this order: :mod:`.plans`, how the work is cut; :mod:`.tiles`, what the kernels share;
+:mod:`.forward` and :mod:`.backward`, the kernels.
+
+Device memory traffic, in units of one activation tensor (T), and launches:
+
+    ==============  ================  ================
+                    resident          split
+    ==============  ================  ================
+    batch_forward   2T, 1 launch      3T, 2 launches
+    batch_backward  3T, 1 launch      5T, 2 launches
+    fixed_forward   (as split)        2T, 1 launch
+    fixed_backward  3T, 1 launch      3T, 2 launches
+    ==============  ================  ================
+
+A residual adds 1T forward. ReLU adds nothing: the backward pass recomputes the activation's sign.
+Both together add 2T backward, or 3T if the statistics are the batch's and the work is split: the
+output is read, and the residual's gradient written. Split kernels do not pay for what the L2 cache
+keeps from the first sweep to the second. There is one launch more where many parts of few values
+are merged, and one if the running statistics are to be cumulative or to skip what is not finite.
+
+Nothing here waits for the device or reads a value of it, so that a CUDA graph can record it all.
+
+Activations must not be empty.
+
+Importing this module imports Triton, and raises ImportError if there is none. Triton runs the
+kernels on CPU tensors if the environment has ``TRITON_INTERPRET=1`` when it is imported.
+"""
+
+from __future__ import annotations
+
+import struct
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import eager
+from ..interface import Gradients, Running
+from . import backward, forward
+from .plans import Plan, plan
+
+__all__ = ["batch_backward", "batch_forward", "fixed_backward", "fixed_forward"]
+
+# Tiles that a program loads before it adds them up; the backward pass loads two activations.
+_UNROLL_FORWARD, _UNROLL_BACKWARD = 4, 2
+# Values of each kind that a program merges at a time, and channels of one that only merges.
+_MERGED_VALUES, _MERGED_CHANNELS = 1024, 32
+# Registers per thread of the kernels that sum: two programs, 512 threads, share the 65536 of a
+# multiprocessor.
+_SUM_REGISTERS = 128
+# Channels whose running statistics are moved at a time.
+_MOVED_CHANNELS = 1024
+
+
+def batch_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    running: Running | None,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize with the batch's own statistics, and move the running ones.
+
+    Parameters
+    ----------
+    x : ``(N, C, *)``, float16, bfloat16, float32 or float64, more than one value per channel
+    weight, bias : ``(C,)``, any floating-point type; 1 and 0 if None
+    residual : as `x`, added before the ReLU, or None
+    running : what to move, and how, or None
+    eps : added to the variance, inside the root
+    relu : whether to apply max(·, 0), in which NaN stays NaN
+
+    Returns
+    -------
+    y : shape, type and memory format of `x`
+    mean, var : float64, ``(C,)``, biased variance. A NaN in a channel makes both NaN; an infinity
+        makes the mean infinite and the variance NaN
+
+    Source: Eqs. (1) to (4) of the chapter `mini-batch-algorithm`.
+    """
+    view = _View.of(x, tensors=1)
+    cut = view.plan
+    y = torch.empty_like(view.x)
+    mean, var = _empty_float64(x, 2, cut.C)
+    at_once = running is not None and running.momentum is not None and not running.skip_nonfinite
+    activations = (view.x, view.dense(residual), y)
+    per_channel = (mean, var, _contiguous(weight), _contiguous(bias))
+    state = (*_state(running if at_once else None), _bits(eps))
+    with _on_device_of(x):
+        if cut.resident:
+            forward.resident_forward[(cut.blocks,)](
+                *activations, *per_channel, *state, *cut.sizes, RELU=relu, **view.tile()
+            )
+        else:
+            moments: Tensor | None = _empty_float64(x, 3, cut.parts, cut.C)
+            forward.part_moments[(cut.blocks, cut.parts)](
+                view.x,
+                moments,
+                *cut.sizes,
+                UNROLL=_UNROLL_FORWARD,
+                maxnreg=_SUM_REGISTERS,
+                **view.tile(),
+            )
+            if cut.merge_apart:
+                grid, settings = _merging(cut)
+                forward.merge_moments[grid](
+                    *(moments, cut.parts, mean, var, *state[:-1], cut.C, cut.m), **settings
+                )
+                moments, state = None, (*_state(None), _bits(eps))
+            forward.normalize[(cut.blocks, cut.parts)](
+                *(*activations, moments, cut.parts, *per_channel, *state, *cut.sizes),
+                RELU=relu,
+                STEP=_merge_step(cut.channel_lanes, cut.parts),
+                **view.tile(_UNROLL_FORWARD),
+            )
+        if running is not None and not at_once:
+            forward.move_running[(1,)](
+                *(mean, var, *_state(running), cut.C, cut.m),
+                CUMULATIVE=running.momentum is None,
+                SKIP_NONFINITE=running.skip_nonfinite,
+                CHANNELS=min(_MOVED_CHANNELS, triton.next_power_of_2(cut.C)),
+            )
+    return y, mean, var
+
+
+def batch_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    relu: bool,
+    residual: bool,
+) -> Gradients:
+    """Differentiate :func:`batch_forward`.
+
+    Parameters
+    ----------
+    grad_y : shape and type of `x`, any layout
+    y : the output, needed with `relu` and `residual`
+    mean, var : the statistics that were returned
+    residual : whether there was one
+    x, weight, bias, eps, relu : as given
+
+    Returns
+    -------
+    Gradients : through a ReLU as PyTorch has it, 0 where the activation is not positive; where it
+        is NaN, the gradient passes
+
+    Source: Eq. (9) backprop/closed-form, exact for every ε.
+    """
+    return _backward(grad_y, x, y, mean, var, weight, bias, eps, relu, residual, batch=True)
+
+
+def fixed_forward(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    relu: bool,
+) -> Tensor:
+    """Normalize with given statistics.
+
+    Parameters
+    ----------
+    x : as for :func:`batch_forward`; one value per channel will do
+    mean, var : float64, ``(C,)``
+    weight, bias, residual, eps, relu : as for :func:`batch_forward`
+
+    Returns
+    -------
+    y : shape, type and memory format of `x`
+
+    Source: Eq. (13) of the chapter `mini-batch-algorithm`, centred first.
+    """
+    view = _View.of(x, tensors=1, fuse=False)
+    cut = view.plan
+    y = torch.empty_like(view.x)
+    per_channel = (mean.contiguous(), var.contiguous(), _contiguous(weight), _contiguous(bias))
+    with _on_device_of(x):
+        forward.normalize[(cut.blocks, cut.parts)](
+            *(view.x, view.dense(residual), y, None, 0, *per_channel),
+            *(*_state(None), _bits(eps), *cut.sizes),
+            RELU=relu,
+            STEP=1,
+            **view.tile(_UNROLL_FORWARD),
+        )
+    return y
+
+
+def fixed_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    relu: bool,
+    residual: bool,
+) -> Gradients:
+    """Differentiate :func:`fixed_forward`, with the statistics held fixed.
+
+    Parameters and result as :func:`batch_backward`.
+
+    Source: derivatives of Eq. (13) mini-batch-algorithm/inference.
+    """
+    return _backward(grad_y, x, y, mean, var, weight, bias, eps, relu, residual, batch=False)
+
+
+def _backward(
+    grad_y: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    relu: bool,
+    residual: bool,
+    *,
+    batch: bool,
+) -> Gradients:
+    view = _View.of(x, tensors=2)
+    cut = view.plan
+    grad_y = _dense(grad_y, view.channels_last)
+    grad_x = torch.empty_like(view.x)
+    # Without ReLU the residual's gradient is grad_y itself, and nothing has to be written.
+    masked = torch.empty_like(view.x) if relu and residual else None
+    activations = (grad_y, view.x, view.dense(y) if relu and residual else None)
+    per_channel = (mean.contiguous(), var.contiguous(), _contiguous(weight), _contiguous(bias))
+    rest = (_bits(eps), *cut.sizes)
+    settings = {"RELU": relu, **view.tile()}
+    with _on_device_of(x):
+        if cut.resident:
+            sums = _empty_float64(x, 2, 1, cut.C)
+            backward.resident_backward[(cut.blocks,)](
+                *activations, *per_channel, grad_x, masked, sums, *rest, BATCH=batch, **settings
+            )
+        else:
+            shares = sums = _empty_float64(x, 2, cut.parts, cut.C)
+            outputs = (None, None) if batch else (grad_x, masked)
+            backward.part_sums[(cut.blocks, cut.parts)](
+                *(*activations, *per_channel, *outputs, shares, *rest),
+                UNROLL=_UNROLL_BACKWARD,
+                maxnreg=_SUM_REGISTERS,
+                **settings,
+            )
+            if cut.parts > 1:
+                sums = _empty_float64(x, 2, 1, cut.C)
+                if cut.merge_apart or not batch:
+                    grid, merging = _merging(cut)
+                    backward.merge_sums[grid](shares, sums, cut.parts, cut.C, **merging)
+                    shares = sums
+            if batch:
+                backward.project[(cut.blocks, cut.parts)](
+                    *(*activations, shares, shares.shape[1], *per_channel),
+                    *(grad_x, masked, None if shares is sums else sums, *rest),
+                    STEP=_merge_step(cut.channel_lanes, shares.shape[1]),
+                    **settings | view.tile(_UNROLL_BACKWARD),
+                )
+    grad_bias, grad_weight = sums[:, 0]
+    return Gradients(
+        x=grad_x,
+        weight=grad_weight,
+        bias=grad_bias,
+        residual=(masked if relu else grad_y) if residual else None,
+    )
+
+
+class _View(NamedTuple):
+    """A dense activation, and how to cut it."""
+
+    x: Tensor
+    channels_last: bool
+    plan: Plan
+
+    @classmethod
+    def of(cls, x: Tensor, tensors: int, fuse: bool = True) -> _View:
+        """View `x`, without a copy if it is dense, contiguous or with channels last."""
+        channels_last = eager.is_channels_last(x)
+        N, C = x.shape[:2]
+        S = eager.values_per_channel(x) // N
+        samples, S = (N * S, 1) if channels_last else (N, S)
+        cut = plan(samples, C, S, x.element_size(), _multiprocessors(x.device), tensors, fuse)
+        return cls(_dense(x, channels_last), channels_last, cut)
+
+    def dense(self, other: Tensor | None) -> Tensor | None:
+        """Bring another activation to the layout of this one."""
+        return None if other is None else _dense(other, self.channels_last)
+
+    def tile(self, unroll: int = 1) -> dict[str, Any]:
+        """What a kernel is compiled for; with tiles of up to `unroll` times the rows."""
+        # Where loads are narrow, every value of a tile takes registers for its address.
+        narrow = self.plan.unit * self.x.element_size() < 8
+        return {
+            "LANES": self.plan.lanes,
+            "ROWS": self.plan.rows * (1 if narrow else unroll),
+            "CHANNELS": self.plan.channel_lanes,
+            "UNIT": self.plan.unit,
+            "COMPUTE": tl.float64 if self.x.dtype == torch.float64 else tl.float32,
+            "num_warps": self.plan.warps,
+        }
+
+
+def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
+    if channels_last:
+        return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+    return tensor.contiguous()
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _empty_float64(x: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float64, device=x.device)
+
+
+def _merge_step(channels: int, parts: int) -> int:
+    """How many parts a program merges at a time."""
+    return min(triton.next_power_of_2(parts), max(1, _MERGED_VALUES // channels))
+
+
+def _merging(cut: Plan) -> tuple[tuple[int], dict[str, int]]:
+    """Grid and settings of a kernel that merges parts and does nothing else."""
+    channels = min(_MERGED_CHANNELS, triton.next_power_of_2(cut.C))
+    settings = {"CHANNELS": channels, "STEP": _merge_step(channels, cut.parts)}
+    return (triton.cdiv(cut.C, channels),), settings
+
+
+def _bits(number: float) -> int:
+    """The bits of a float64 as an integer: Triton rounds floating-point arguments to float32."""
+    bits: int = struct.unpack("<q", struct.pack("<d", number))[0]
+    return bits
+
+
+def _state(running: Running | None) -> tuple[Tensor | int | None, ...]:
+    """Arguments that describe the state to move; none at all if there is none."""
+    if running is None:
+        return None, 0, None, 0, None, 0
+    momentum = 0.0 if running.momentum is None else running.momentum
+    strides = [0 if value is None else value.stride(0) for value in (running.mean, running.var)]
+    return (
+        *(running.mean, strides[0], running.var, strides[1]),
+        *(running.num_batches_tracked, _bits(momentum)),
+    )
+
+
+@lru_cache(maxsize=64)
+def _multiprocessors(device: torch.device) -> int:
+    if device.type == "cpu":
+        # Triton's interpreter.
+        return 1
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count
+
+
+def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device."""
+    return torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext()

@@ -1,0 +1,369 @@
+"""The CPU kernels against the float64 oracle, in every layout, type and way of cutting."""
+
+import itertools
+import logging
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from companion import reference
+from companion.kernels.interface import Running
+
+cpu = pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
+from companion.kernels.cpu import plans, runtime  # noqa: E402
+from companion.kernels.cpu.plans import plan  # noqa: E402
+
+EPS = 1e-5
+# Relative to the largest value; half precision is rounded once, at the end.
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 3e-7,
+    torch.float16: 1e-3,
+    torch.bfloat16: 8e-3,
+}
+# Planes of one and several tiles, odd maps, single rows, joined rows and a short last one, more
+# channels than a panel has columns.
+SHAPES = [
+    (60, 100),
+    (7, 3),
+    (2, 5),
+    (3, 1500),
+    (1031, 2),
+    (4, 6, 1),
+    (5, 7, 49),
+    (2, 40, 100),
+    (2, 3, 150),
+    (2, 2, 5000),
+    (3, 5, 13, 17),
+    (2, 9, 2, 3, 4),
+]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request, monkeypatch):
+    """One thread and two; the second also for small tensors, which then have several chunks."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    if request.param > 1:
+        monkeypatch.setattr(plans, "_VALUES_PER_THREAD", 1)
+    plan.cache_clear()
+    yield request.param
+    torch.set_num_threads(before)
+    plan.cache_clear()
+
+
+def batch(shape, dtype=torch.float64, last=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = (torch.randn(shape, generator=generator, dtype=torch.float64) * 1.5 + 2.0).to(dtype)
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x.contiguous(memory_format=formats[x.ndim]) if last else x
+
+
+def parameters(channels, dtype):
+    generator = torch.Generator().manual_seed(5)
+    kind = torch.float64 if dtype is torch.float64 else torch.float32
+    return [torch.randn(channels, generator=generator, dtype=kind) + 1.0 for _ in range(2)]
+
+
+def close(found, exact, dtype):
+    found, exact = found.double(), torch.as_tensor(exact).double()
+    assert found.shape == exact.shape
+    assert (found - exact).abs().max() <= TOLERANCE[dtype] * exact.abs().max().clamp(min=1.0)
+
+
+def oracle(x, weight, bias, grad_y, residual, relu, statistics=None):
+    """Output and gradients by PyTorch's autograd in float64, from the reference's statistics."""
+    inputs = [
+        None if t is None else t.double().requires_grad_() for t in (x, weight, bias, residual)
+    ]
+    a, w, b, r = inputs
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    like = [1, -1] + [1] * (x.ndim - 2)
+    mean, var = statistics or (a.mean(axes), a.var(axes, unbiased=False))
+    y = (a - mean.view(like)) / (var + EPS).sqrt().view(like)
+    y = y if w is None else y * w.view(like)
+    y = y if b is None else y + b.view(like)
+    y = y if r is None else y + r
+    y = y.relu() if relu else y
+    wanted = [t for t in inputs if t is not None]
+    grads = iter(torch.autograd.grad(y, wanted, grad_y.double()))
+    return y.detach(), [None if t is None else next(grads) for t in inputs]
+
+
+LAYOUTS = [
+    (shape, last) for shape in SHAPES for last in ([False, True] if len(shape) > 3 else [False])
+]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("shape", "last"), LAYOUTS)
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_and_backward(shape, last, dtype, training):
+    x, grad_y = batch(shape, dtype, last), batch(shape, dtype, last, seed=1) - 1.0
+    weight, bias = parameters(shape[1], dtype)
+    if training:
+        y, mean, var = cpu.batch_forward(x, weight, bias, None, None, EPS, False)
+        exact = reference.moments(x.double().numpy())
+        np.testing.assert_allclose(mean, exact[0], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(var, exact[1], rtol=1e-9, atol=1e-12)
+        found = cpu.batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
+        expected, grads = oracle(x, weight, bias, grad_y, None, False)
+    else:
+        mean, var = (t.double() for t in parameters(shape[1], torch.float64))
+        var = var.abs()
+        y = cpu.fixed_forward(x, mean, var, weight, bias, None, EPS, False)
+        found = cpu.fixed_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
+        expected, grads = oracle(x, weight, bias, grad_y, None, False, (mean, var))
+    assert y.dtype is found.x.dtype is dtype
+    assert y.stride() == found.x.stride() == x.stride()
+    assert found.residual is None
+    close(y, expected, dtype)
+    if training and min(shape[0], x.numel() // shape[1]) > 2:
+        close(found.x, grads[0], dtype)
+    for sums, exact_sums in zip((found.weight, found.bias), grads[1:3], strict=True):
+        close(sums, exact_sums, torch.float32 if dtype is torch.float64 else dtype)
+        if dtype is not torch.float64:
+            # Products of float32 values, added in float64.
+            assert (sums - exact_sums).abs().max() <= 1e-6 * exact_sums.abs().max().clamp(min=1.0)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "last"), [((6, 4), False), ((3, 5, 13, 17), False), ((3, 5, 6, 7), True)]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("training", [True, False])
+def test_fused(shape, last, dtype, relu, with_residual, training):
+    x, grad_y = batch(shape, dtype, last), batch(shape, dtype, last, seed=1) - 2.0
+    residual = batch(shape, dtype, last, seed=2) - 2.0 if with_residual else None
+    weight, bias = parameters(shape[1], dtype)
+    if training:
+        y, mean, var = cpu.batch_forward(x, weight, bias, residual, None, EPS, relu)
+        backward, statistics = cpu.batch_backward, None
+    else:
+        mean, var = torch.full((shape[1],), 1.9).double(), torch.full((shape[1],), 2.0).double()
+        y = cpu.fixed_forward(x, mean, var, weight, bias, residual, EPS, relu)
+        backward, statistics = cpu.fixed_backward, (mean, var)
+    found = backward(
+        grad_y, x, y if with_residual else None, mean, var, weight, bias, EPS, relu, with_residual
+    )
+    expected, grads = oracle(x, weight, bias, grad_y, residual, relu, statistics)
+    close(y, expected, dtype)
+    if relu:
+        assert (y >= 0).all()
+        assert (y == 0).any()
+    close(found.x, grads[0], dtype)
+    if with_residual:
+        close(found.residual, grads[3], dtype)
+
+
+@pytest.mark.usefixtures("threads")
+def test_without_parameters_they_are_one_and_zero():
+    x = batch((3, 5, 13, 17))
+    ones, zeros = torch.ones(5).double(), torch.zeros(5).double()
+    y, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
+    assert torch.equal(y, cpu.batch_forward(x, ones, zeros, None, None, EPS, False)[0])
+    without = cpu.batch_backward(x, x, None, mean, var, None, None, EPS, False, False)
+    given = cpu.batch_backward(x, x, None, mean, var, ones, zeros, EPS, False, False)
+    assert torch.equal(without.x, given.x)
+    assert torch.equal(without.weight, given.weight)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_stores_past_the_cache_write_the_same(stream, dtype, monkeypatch):
+    """Whole cache lines and ragged ends, from every alignment."""
+    monkeypatch.setattr(plans, "_STREAM_BYTES", 0 if stream else 2**62)
+    plan.cache_clear()
+    for shape in [(3, 5, 13, 17), (4, 33), (2, 3, 70, 70)]:
+        size = int(np.prod(shape))
+        for shift in (0, 1, 7):
+            room = torch.empty(size + shift, dtype=dtype)
+            x = room[shift:].view(shape).copy_(batch(shape, dtype))
+            y, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
+            found = cpu.batch_backward(x, x, None, mean, var, None, None, EPS, False, False)
+            expected, grads = oracle(x, None, None, x, None, False)
+            close(y, expected, dtype)
+            close(found.x, grads[0], dtype)
+    plan.cache_clear()
+
+
+@pytest.mark.usefixtures("threads")
+def test_results_do_not_depend_on_the_run():
+    x, grad_y = batch((512, 12), torch.float32), batch((512, 12), torch.float32, seed=1)
+    runs = []
+    for _ in range(3):
+        y, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
+        found = cpu.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
+        runs.append((y, mean, var, found.x, found.weight, found.bias))
+    assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 13, 17)])
+def test_gradient_in_another_layout(shape):
+    x, grad_y = batch(shape), batch(shape, seed=1)
+    _, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
+    plain = cpu.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
+    other = grad_y.transpose(0, 1).contiguous().transpose(0, 1)
+    expanded = torch.ones(1).double().expand(shape)
+    same = cpu.batch_backward(other, x, None, mean, var, None, None, EPS, False, False)
+    assert torch.equal(same.x, plain.x)
+    constant = cpu.batch_backward(expanded, x, None, mean, var, None, None, EPS, False, False)
+    assert constant.x.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 13, 17), (3, 4, 5, 6)])
+def test_nan_and_infinity_stay_in_their_channel(shape):
+    for bad in (float("nan"), float("inf")):
+        for dtype in (torch.float32, torch.bfloat16):
+            x = batch(shape, dtype)
+            x[1, 2] = bad
+            y, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
+            assert y[:, 2].isnan().all()
+            assert not mean[2].isfinite()
+            assert var[2].isnan()
+            others = [0, 1, 3]
+            assert y[:, others].isfinite().all()
+            relu, _, _ = cpu.batch_forward(x, None, None, None, None, EPS, True)
+            assert relu[:, 2].isnan().all()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics(kind, momentum):
+    x = batch((50, 3), torch.float32)
+    state = torch.full((3,), 0.5).to(kind), torch.full((3,), 2.0).to(kind)
+    count = torch.tensor(3)
+    _, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
+    running = Running(*state, count, momentum, False)
+    versions = [tensor._version for tensor in (*state, count)]
+    cpu.batch_forward(x, None, None, None, running, EPS, False)
+    share = 0.25 if momentum is None else momentum
+    for found, batch_value, former in zip(state, (mean, var * 50 / 49), (0.5, 2.0), strict=True):
+        expected = (1 - share) * former + share * batch_value
+        torch.testing.assert_close(found.double(), expected, rtol=4e-3, atol=1e-9)
+        if kind is torch.float32:
+            assert torch.equal(found, expected.to(kind))
+    assert count.item() == 4
+    assert all(t._version > v for t, v in zip((*state, count), versions, strict=True))
+
+
+def test_running_statistics_skip_and_clamp():
+    state, count = (torch.zeros(2), torch.ones(2)), torch.tensor(0)
+    bad = torch.tensor([[1.0, float("nan")], [2.0, 3.0]])
+    cpu.batch_forward(bad, None, None, None, Running(*state, count, 0.1, True), EPS, False)
+    assert (state[0] == 0).all()
+    assert count.item() == 0
+    large = torch.tensor([[1e30, 1.0], [-1e30, 3.0]])
+    cpu.batch_forward(large, None, None, None, Running(*state, count, 1.0, False), EPS, False)
+    assert state[1][0] == torch.finfo(torch.float32).max
+    assert state[1][1] == 2.0
+
+
+@pytest.mark.parametrize("bits", [np.int16, np.uint16])
+def test_every_half_precision_number_survives(bits):
+    """Read, centred about 0 with slope 1, and written, each of the 65,536 comes back."""
+    dtype = torch.float16 if bits is np.int16 else torch.bfloat16
+    x = torch.from_numpy(np.arange(2**16, dtype=np.int64).astype(np.uint16).view(np.int16))
+    x = x.view(dtype).view(-1, 1)
+    zero, one = torch.zeros(1).double(), torch.ones(1).double()
+    y = cpu.fixed_forward(x, zero, one, None, None, None, 0.0, False)
+    finite = x.isfinite()
+    assert torch.equal(y[finite], x[finite])
+    assert torch.equal(y[x.isinf()], x[x.isinf()])
+    assert y[x.isnan()].isnan().all()
+    # And float32 values round as PyTorch rounds them, ties to even.
+    halves = torch.linspace(-3.0, 3.0, 9973).to(dtype).view(-1, 1)
+    third = cpu.fixed_forward(halves, zero, one * 9.0, None, None, None, 0.0, False)
+    assert torch.equal(third, (halves.float() * np.float32(1 / 3)).to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "last", "tensors", "threads"),
+    itertools.product(
+        [(32, 64, 56, 56), (128, 3, 224, 224), (8192, 512), (32, 2048, 7, 7), (1, 2, 9, 9)],
+        [False, True],
+        [0, 1, 2],
+        [1, 2, 64],
+    ),
+)
+def test_plans_cover_every_value_once(shape, last, tensors, threads):
+    cut = plan(shape, last and len(shape) > 2, 4, tensors, threads)
+    assert cut.size == np.prod(shape)
+    assert cut.m * cut.channels == cut.size
+    assert (cut.blocks - 1) * cut.block < cut.channels <= cut.blocks * cut.block
+    assert (cut.chunks - 1) * cut.chunk < cut.rows <= cut.chunks * cut.chunk
+    assert cut.block <= plans.COLUMNS
+    if cut.width:
+        assert (cut.rows - 1) * cut.width < cut.size <= cut.rows * cut.width
+        assert min(cut.width, cut.block * cut.inner) <= plans.COLUMNS
+    else:
+        assert cut.tile <= plans.TILE
+        assert (cut.tiles - 1) * cut.tile < cut.inner <= cut.tiles * cut.tile
+        assert cut.rows == cut.tiles * shape[0]
+
+
+@pytest.mark.usefixtures("threads")
+def test_python_threads_do_where_there_is_no_openmp(monkeypatch):
+    x = batch((3, 5, 40, 40))
+    expected = cpu.batch_forward(x, None, None, None, None, EPS, False)[0]
+    monkeypatch.setattr(runtime, "_openmp_entry", lambda: None)
+    monkeypatch.setattr(cpu, "_threads", runtime.Threads())
+    assert torch.equal(cpu.batch_forward(x, None, None, None, None, EPS, False)[0], expected)
+
+
+def test_openmp_is_pytorchs():
+    """On Linux, PyTorch brings OpenMP, and its threads are used."""
+    if sys.platform != "linux":
+        pytest.skip("PyTorch's OpenMP library has other names elsewhere")
+    assert runtime._openmp_entry() is not None
+
+
+def test_compiling_is_announced(monkeypatch, caplog):
+    monkeypatch.setattr(runtime, "_PATIENCE", 0.01)
+
+    class Slow:
+        ctypes = address = None
+
+    def slow():
+        time.sleep(0.3)
+        return Slow
+
+    with caplog.at_level(logging.WARNING, "companion"):
+        runtime.compile_function("the test", slow)
+    assert "compiling the test for this machine, once" in caplog.text
+
+
+def test_compiled_code_is_kept_on_disk(tmp_path):
+    """A second process loads what the first one compiled."""
+    program = (
+        "from companion.kernels.cpu import workers; "
+        "print(workers.compiled_update().owner.cache_hits)"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    hits = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert hits == ["0", "1"]
+
+
+def test_agrees_with_pytorch_on_an_ordinary_batch():
+    x = torch.randn(16, 8, 14, 14)
+    y, _, _ = cpu.batch_forward(x, None, None, None, None, EPS, False)
+    torch.testing.assert_close(y, F.batch_norm(x, None, None, training=True), rtol=1e-5, atol=1e-5)

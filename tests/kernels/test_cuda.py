@@ -1,0 +1,680 @@
+"""The CUDA kernels against the float64 oracle: in Triton's interpreter, or on a GPU.
+
+The interpreter runs the same kernels on CPU tensors, slowly. Thresholds are lowered so that small
+tensors take every path.
+"""
+
+import importlib.util
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from companion import reference
+from companion.kernels.interface import Running
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+from _cuda_interpreter import DEVICE, cuda_kernels
+
+# The interpreter computes with NumPy, which warns of NaN and infinity.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+EPS = 1e-5
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 2e-6,
+    torch.float16: 1e-3,
+    torch.bfloat16: 8e-3,
+}
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def module():
+    with cuda_kernels() as kernels:
+        yield kernels
+
+
+@pytest.fixture(params=["resident", "split"])
+def cuda(request, module, monkeypatch):
+    """The kernels, made to take one of the two paths by small tensors too."""
+    return take(request.param, module, monkeypatch)
+
+
+def take(path, module, monkeypatch):
+    plan = sys.modules[module.plan.__module__]
+    if path == "split":
+        monkeypatch.setattr(plan, "_RESIDENT_BYTES", 0)
+        # Small tiles of one warp, and four programs: several tiles in each of several parts.
+        monkeypatch.setattr(plan, "_WARPS", 1)
+        monkeypatch.setattr(plan, "_TILE_BYTES", 512)
+        monkeypatch.setattr(plan, "_PROGRAMS_PER_MULTIPROCESSOR", 4)
+        monkeypatch.setattr(module, "_multiprocessors", lambda _device: 1)
+    plan.plan.cache_clear()
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _no_stale_plans(module):
+    yield
+    module.plan.cache_clear()
+
+
+def random(shape, dtype=torch.float32, channels_last=False, seed=0, offset=0.5, scale=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, dtype=torch.float64, generator=generator) * scale + offset
+    x = x.to(dtype).to(DEVICE)
+    return with_channels_last(x) if channels_last else x
+
+
+def with_channels_last(x):
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def parameters(C, dtype=torch.float32):
+    return random((C,), dtype, seed=1, offset=1.0), random((C,), dtype, seed=2)
+
+
+def as_array(tensor):
+    return None if tensor is None else tensor.double().cpu().numpy()
+
+
+def assert_close(found, expected, tolerance, name=""):
+    """|found - expected| ≤ tolerance·(1 + |expected|), and NaN where NaN is expected."""
+    found = as_array(found) if isinstance(found, torch.Tensor) else found
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def check_training(cuda, x, grad_y, weight, bias, tolerance=None):
+    """Forward and backward pass against the oracle; returns what the kernels returned."""
+    tolerance = TOLERANCE[x.dtype] if tolerance is None else tolerance
+    y, mean, var = cuda.batch_forward(x, weight, bias, None, None, EPS, False)
+    batch = reference.forward(*map(as_array, (x, weight, bias)), EPS)
+    precise = max(1e-15, min(tolerance, 2e-7))
+    assert mean.dtype == var.dtype == torch.float64
+    spread = 1.0 + np.sqrt(batch.batch_var).ravel()
+    assert_close(as_array(mean) / spread, batch.batch_mean.ravel() / spread, precise, "mean")
+    assert_close(var, batch.batch_var.ravel(), 10 * precise, "var")
+    assert_close(y, batch.y, tolerance, "y")
+    assert y.dtype == x.dtype
+    found = cuda.batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
+    expected = reference.backward(as_array(grad_y), batch)
+    check_gradients(found, expected, x, grad_y, tolerance)
+    return y, found
+
+
+def check_gradients(found, expected, x, grad_y, tolerance):
+    assert_close(found.x, expected.x, tolerance, "grad x")
+    # Σ g·x̂ and Σ g: their terms' sizes set the scale of the error.
+    terms = np.sqrt(x.numel() / x.shape[1]) * 4.0 * (1.0 + grad_y.double().abs().max().item())
+    sums = 1e-13 if x.dtype == torch.float64 else 1e-6
+    assert_close(found.weight / terms, expected.gamma / terms, sums, "grad weight")
+    assert_close(found.bias / terms, expected.beta / terms, sums, "grad bias")
+    assert found.weight.dtype == found.bias.dtype == torch.float64
+    assert found.x.dtype == x.dtype
+    assert found.residual is None
+
+
+SHAPES = {
+    "planes": ((4, 3, 5, 7), False),
+    "planes in pieces": ((3, 2, 11, 31), False),
+    "one sample": ((1, 3, 6, 7), False),
+    "one channel": ((4, 1, 6, 6), False),
+    "channel of many parts": ((16, 1, 10, 13), False),
+    "rows": ((37, 40), False),
+    "rows in blocks": ((9, 300), False),
+    "folded rows": ((150, 3), False),
+    "folded samples": ((45, 3, 2, 2), False),
+    "neighbouring channels": ((6, 40, 5), False),
+    "two values": ((2, 3), False),
+    "one position": ((5, 4, 1, 1), False),
+    "channels last": ((3, 40, 4, 3), True),
+    "few channels last": ((4, 3, 5, 5), True),
+    "five axes, channels last": ((2, 3, 2, 3, 4), True),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_training(cuda, name):
+    shape, channels_last = SHAPES[name]
+    x = random(shape, channels_last=channels_last)
+    grad_y = random(shape, channels_last=channels_last, seed=3)
+    y, found = check_training(cuda, x, grad_y, *parameters(shape[1]))
+    for result in (y, found.x):
+        assert result.is_contiguous() == x.is_contiguous()
+
+
+@pytest.mark.parametrize("name", [*SHAPES][1::2])
+def test_fixed_statistics(cuda, name):
+    shape, channels_last = SHAPES[name]
+    x = random(shape, channels_last=channels_last)
+    grad_y = random(shape, channels_last=channels_last, seed=3)
+    weight, bias = parameters(shape[1])
+    mean = random((shape[1],), torch.float64, seed=4)
+    var = random((shape[1],), torch.float64, seed=5).square()
+    y = cuda.fixed_forward(x, mean, var, weight, bias, None, EPS, False)
+    expected = reference.inference(*map(as_array, (x, mean, var, weight, bias)), EPS)
+    assert_close(y, expected, 5e-5)
+    axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+    inv_std = 1.0 / np.sqrt(as_array(var) + EPS)
+    column = (-1, *(1,) * (x.ndim - 2))
+    g = as_array(grad_y)
+    found = cuda.fixed_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
+    x_hat = (as_array(x) - as_array(mean).reshape(column)) * inv_std.reshape(column)
+    slope = (as_array(weight) * inv_std).reshape(column)
+    size = 1.0 + np.abs(g * x_hat).sum(axes)
+    assert_close(found.x, g * slope, 1e-6 * np.abs(slope).max())
+    assert_close(as_array(found.weight) / size, (g * x_hat).sum(axes) / size, 1e-6)
+    assert_close(found.bias, g.sum(axes), 1e-4)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
+def test_types(cuda, dtype, name):
+    shape, channels_last = SHAPES[name]
+    x = random(shape, dtype, channels_last)
+    own = torch.float64 if dtype == torch.float64 else torch.float32
+    for parameter_dtype in {own, dtype}:
+        pair = parameters(shape[1], parameter_dtype)
+        check_training(cuda, x, random(shape, dtype, seed=3), *pair)
+
+
+def test_no_parameters(cuda):
+    x = random((4, 3, 5, 7))
+    check_training(cuda, x, random(x.shape, seed=3), None, None)
+    weight, bias = parameters(3)
+    check_training(cuda, x, random(x.shape, seed=3), weight, None)
+    check_training(cuda, x, random(x.shape, seed=3), None, bias)
+
+
+def test_layouts_that_are_not_dense(cuda):
+    whole = random((4, 6, 5, 8))
+    weight, bias = parameters(6)
+    for x in (whole[:, ::2], whole[..., ::2], whole.transpose(2, 3), whole.transpose(0, 2)):
+        grad_y = random(x.shape, seed=3)
+        C = x.shape[1]
+        y, found = check_training(cuda, x, grad_y, weight[:C], bias[:C])
+        assert y.is_contiguous()
+        assert found.x.is_contiguous()
+    for x in (with_channels_last(whole)[::2], with_channels_last(whole)[:, :, :3]):
+        y, found = check_training(cuda, x, random(x.shape, seed=3), weight, bias)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert found.x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gradient_in_another_layout(cuda):
+    weight, bias = parameters(3)
+    x, grad_y = random((4, 3, 5, 7)), random((4, 3, 5, 7), seed=3)
+    check_training(cuda, x, with_channels_last(grad_y), weight, bias)
+    check_training(cuda, with_channels_last(x), grad_y, weight, bias)
+    check_training(cuda, x, grad_y[:1, :1, :1, :1].expand(x.shape), weight, bias)
+
+
+def test_parameters_that_are_not_dense(cuda):
+    x = random((4, 3, 5, 7))
+    pairs = torch.stack(parameters(3), 1)
+    check_training(cuda, x, random(x.shape, seed=3), pairs[:, 0], pairs[:, 1])
+    check_training(cuda, x, random(x.shape, seed=3), pairs[0, :1].expand(3), pairs[:, 1])
+
+
+def test_misaligned_input(cuda):
+    storage = random((1 + 4 * 3 * 64,))
+    x = storage[1:].reshape(4, 3, 8, 8)
+    check_training(cuda, x, random(x.shape, seed=3), *parameters(3))
+
+
+# --- ReLU and residual ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["planes", "rows", "few channels last"])
+@pytest.mark.parametrize(("relu", "residual"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_fused(cuda, fixed, relu, residual, name):
+    shape, channels_last = SHAPES[name]
+    x = random(shape, channels_last=channels_last)
+    grad_y = random(shape, seed=3)
+    weight, bias = parameters(shape[1])
+    added = random(shape, seed=6) if residual else None
+    if fixed:
+        mean = random((shape[1],), torch.float64, seed=4)
+        var = random((shape[1],), torch.float64, seed=5).square() + 0.5
+        y = cuda.fixed_forward(x, mean, var, weight, bias, added, EPS, relu)
+        backward = cuda.fixed_backward
+    else:
+        y, mean, var = cuda.batch_forward(x, weight, bias, added, None, EPS, relu)
+        backward = cuda.batch_backward
+
+    leaves = [x, weight, bias, added]
+    leaves = [None if t is None else t.double().requires_grad_() for t in leaves]
+    statistics = (mean, var) if fixed else (None, None)
+    expected = torch.nn.functional.batch_norm(
+        leaves[0], *statistics, *leaves[1:3], training=not fixed, eps=EPS
+    )
+    if residual:
+        expected = expected + leaves[3]
+    assert expected.abs().min() > 1e-5, "too close to the kink of the ReLU for a comparison"
+    if relu:
+        expected = expected.relu()
+    assert_close(y, as_array(expected.detach()), 1e-5)
+
+    expected.backward(grad_y.double())
+    found = backward(grad_y, x, y, mean, var, weight, bias, EPS, relu, residual)
+    for field, leaf in zip(found._fields, leaves, strict=True):
+        result = getattr(found, field)
+        if leaf is None:
+            assert result is None
+        else:
+            assert_close(result, as_array(leaf.grad), 3e-5, field)
+    if residual:
+        assert found.residual.is_contiguous() == x.is_contiguous()
+        assert found.residual.dtype == x.dtype
+
+
+def test_relu_keeps_nan_and_lets_its_gradient_pass(cuda):
+    x, grad_y = random((4, 2, 5, 7)), random((4, 2, 5, 7), seed=3)
+    x[1, 1, 2, 3] = float("nan")
+    y, mean, var = cuda.batch_forward(x, None, None, None, None, EPS, True)
+    assert y[:, 1].isnan().all()
+    assert y[:, 0].isfinite().all()
+    found = cuda.batch_backward(grad_y, x, y, mean, var, None, None, EPS, True, True)
+    assert torch.equal(found.residual[:, 1], grad_y[:, 1])
+    assert torch.equal(found.residual[:, 0], torch.where(y[:, 0] > 0, grad_y[:, 0], 0.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_recomputed_activation_is_the_output(cuda, dtype):
+    """To the last bit: where the output is 0, also by rounding, nothing passes."""
+    x = random((4, 3, 9, 9), dtype, scale=1.0)
+    weight = torch.full((3,), 1e-7, device=DEVICE)
+    bias = torch.tensor([0.0, 1e-8, -1e-8], device=DEVICE)
+    grad_y = random(x.shape, dtype, seed=3)
+    y, mean, var = cuda.batch_forward(x, weight, bias, None, None, EPS, True)
+    if dtype == torch.float16:
+        precise = cuda.batch_forward(x.float(), weight, bias, None, None, EPS, True)[0]
+        assert ((y == 0) & (precise > 0)).any(), "nothing was rounded to 0"
+    found = cuda.batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, True, False)
+    passed = torch.where(y > 0, grad_y, 0.0).double().sum((0, 2, 3))
+    assert_close(found.bias, as_array(passed), 1e-5)
+
+
+# --- Running statistics --------------------------------------------------------------------------
+
+
+def state(C, dtype=torch.float32, count=3, stride=1):
+    mean = random((C * stride,), dtype, seed=7)[::stride]
+    var = random((C * stride,), dtype, seed=8).abs()[::stride]
+    return mean, var, None if count is None else torch.tensor(count, device=DEVICE)
+
+
+def moved(old, batch, factor):
+    return (1.0 - factor) * as_array(old) + factor * batch
+
+
+@pytest.mark.parametrize("name", ["planes", "rows in blocks"])
+@pytest.mark.parametrize("momentum", [0.3, None, 1])
+@pytest.mark.parametrize("skip", [False, True])
+def test_running_statistics(cuda, name, momentum, skip):
+    shape, channels_last = SHAPES[name]
+    x = random(shape, channels_last=channels_last)
+    m = x.numel() // shape[1]
+    mean, var, count = state(shape[1], torch.float64, stride=2)
+    before = mean.clone(), var.clone()
+    running = Running(mean, var, count, momentum, skip)
+    cuda.batch_forward(x, None, None, None, running, EPS, False)
+    batch_mean, batch_var = reference.moments(as_array(x))
+    factor = 0.25 if momentum is None else momentum
+    assert_close(mean, moved(before[0], batch_mean, factor), 5e-7)
+    assert_close(var, moved(before[1], batch_var * m / (m - 1), factor), 3e-6)
+    assert count.item() == 4
+
+
+def test_float64_momentum_and_eps_arrive_whole(cuda):
+    x = random((4, 3, 5, 7), torch.float64)
+    mean, var, _ = state(3, torch.float64, None)
+    before = mean.clone()
+    running = Running(mean, var, None, 0.1, False)
+    y = cuda.batch_forward(x, None, None, None, running, 1e-3, False)[0]
+    assert_close(mean, moved(before, reference.moments(as_array(x))[0], 0.1), 1e-15)
+    assert_close(y, reference.forward(as_array(x), eps=1e-3).y, 1e-14)
+
+
+def test_count_alone(cuda):
+    count = torch.tensor(7, dtype=torch.int32, device=DEVICE)
+    for momentum, skip in itertools.product((0.1, None), (False, True)):
+        running = Running(None, None, count, momentum, skip)
+        cuda.batch_forward(random((4, 3, 5, 7)), None, None, None, running, EPS, False)
+    assert count.item() == 11
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("momentum", [0.5, None])
+def test_nonfinite_statistics(cuda, bad, momentum):
+    x = random((4, 40, 5))
+    x[2, 33, 1] = bad
+    for skip in (False, True):
+        mean, var, count = state(40)
+        before = mean.clone(), var.clone()
+        running = Running(mean, var, count, momentum, skip)
+        cuda.batch_forward(x, None, None, None, running, EPS, False)
+        if skip:
+            assert torch.equal(mean, before[0])
+            assert torch.equal(var, before[1])
+            assert count.item() == 3
+        else:
+            assert mean.isfinite().sum() == var.isfinite().sum() == 39
+            assert var[33].isnan()
+            assert torch.equal(mean[33].isnan(), torch.tensor(np.isnan(bad), device=DEVICE))
+            assert count.item() == 4
+
+
+def test_variance_alone_is_not_finite(cuda):
+    """Squares beyond float64's range: the mean is finite, and the state stays all the same."""
+    x = random((4, 3, 5, 7), torch.float64)
+    x[:, 1] *= 1e200
+    mean, var, count = state(3, torch.float64)
+    before = mean.clone(), var.clone()
+    running = Running(mean, var, count, 0.5, True)
+    batch_mean = cuda.batch_forward(x, None, None, None, running, EPS, False)[1]
+    assert batch_mean.isfinite().all()
+    assert torch.equal(mean, before[0])
+    assert torch.equal(var, before[1])
+    assert count.item() == 3
+
+
+@pytest.mark.parametrize("momentum", [0.5, None])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_state_is_clamped_to_its_type(cuda, dtype, momentum):
+    x = random((4, 3, 5, 7), offset=0.0, scale=1.0)
+    x[:, 0] *= 1e25
+    x[:, 1] += 1e6
+    mean, var, count = state(3, dtype)
+    var[2] = float("inf")
+    cuda.batch_forward(x, None, None, None, Running(mean, var, count, momentum, False), EPS, False)
+    largest = torch.finfo(dtype).max
+    assert var[0].item() == largest
+    assert var[1].isfinite()
+    assert var[2].item() == float("inf")
+    assert mean.isfinite().all()
+    if dtype == torch.float16:
+        assert abs(mean[0].item()) == largest
+        assert mean[1].item() == largest
+
+
+def test_half_precision_state_moves_in_float64(cuda):
+    """An average that would not move in bfloat16 arithmetic is rounded once, from float64."""
+    x = random((4, 3, 5, 7), torch.bfloat16)
+    mean, var, count = state(3, torch.bfloat16)
+    before = mean.clone()
+    cuda.batch_forward(x, None, None, None, Running(mean, var, count, 0.1, False), EPS, False)
+    expected = moved(before, reference.moments(as_array(x))[0], 0.1)
+    # The interpreter of some versions of Triton cuts off where it should round.
+    assert_close(mean, expected, 2.0**-8 if DEVICE == "cuda" else 2.0**-7)
+
+
+# --- Numerics ------------------------------------------------------------------------------------
+
+
+def test_constant_channels(cuda):
+    x = torch.full((4, 2, 5, 7), 7.3e9, device=DEVICE)
+    x[:, 1] = 0.0
+    y, mean, var = cuda.batch_forward(x, None, None, None, None, EPS, False)
+    assert not y.any()
+    assert not var.any()
+    assert mean.tolist() == [x[0, 0, 0, 0].item(), 0.0]
+
+
+@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
+@pytest.mark.parametrize("offset", [1e4, -1e5, 3e6])
+def test_large_offsets(cuda, name, offset):
+    shape, channels_last = SHAPES[name]
+    x = random(shape, channels_last=channels_last, offset=offset)
+    check_training(cuda, x, random(shape, seed=3, offset=0.0), *parameters(shape[1]), 5e-6)
+
+
+def test_mean_between_two_numbers_of_the_type(cuda):
+    """The mean needs more digits than float32 has: its low part counts."""
+    steps = torch.arange(70, device=DEVICE).reshape(2, 1, 35) % 3
+    x = 2.0**24 + 2.0 * steps.float()
+    y = cuda.batch_forward(x, None, None, None, None, EPS, False)[0]
+    assert_close(y, reference.forward(as_array(x), eps=EPS).y, 1e-6)
+    # So does that of the gradient, where nothing else is rounded.
+    grad_y = 2.0**20 + (torch.arange(70, device=DEVICE).reshape(2, 1, 35) * 7 % 11 % 3).float()
+    x = (torch.arange(70, device=DEVICE).reshape(2, 1, 35) % 2) * 2.0 - 1.0
+    _, mean, var = cuda.batch_forward(x, None, None, None, None, EPS, False)
+    found = cuda.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
+    expected = reference.backward(as_array(grad_y), reference.forward(as_array(x), eps=EPS))
+    assert_close(found.x, expected.x, 1e-5)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("fuse", [True, False])
+def test_offset_that_breaks_channels_last_kernels(module, channels_last, fuse, monkeypatch):
+    """(64, 8, 32, 32) + 1e5, at full size, with the thresholds of production."""
+    if not fuse:
+        monkeypatch.setattr(sys.modules[module.plan.__module__], "_RESIDENT_BYTES", 0)
+        module.plan.cache_clear()
+    x = random((64, 8, 32, 32), channels_last=channels_last, offset=1e5, scale=1.0)
+    y = module.batch_forward(x, None, None, None, None, EPS, False)[0]
+    assert_close(y, reference.forward(as_array(x), eps=EPS).y, 1e-6)
+
+
+def test_many_rows(module):
+    x = random((60000, 2), offset=10.0, scale=1.0)
+    check_training(module, x, random(x.shape, seed=3), None, None)
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e-20])
+@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_extreme_sizes(cuda, dtype, scale, name):
+    shape, _ = SHAPES[name]
+    x = random(shape, dtype, offset=0.3 * scale, scale=scale)
+    y, mean, var = cuda.batch_forward(x, None, None, None, None, 1e-60, False)
+    batch = reference.forward(as_array(x), eps=1e-60)
+    assert_close(mean / scale, batch.batch_mean.ravel() / scale, 1e-7)
+    assert_close(var / scale**2, batch.batch_var.ravel() / scale**2, 1e-6)
+    assert_close(y, batch.y, 2 * TOLERANCE[dtype])
+    found = cuda.batch_backward(y, x, None, mean, var, None, None, 1e-60, False, False)
+    assert found.x.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
+@pytest.mark.parametrize("outlier", [1e3, 1e6, -1e15])
+def test_first_value_is_an_outlier(cuda, name, outlier):
+    shape, _ = SHAPES[name]
+    x = random(shape)
+    x.view(shape[0], shape[1], -1)[0, :, 0] = outlier
+    check_training(cuda, x, random(shape, seed=3), *parameters(shape[1]))
+
+
+@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
+def test_channels_do_not_disturb_each_other(cuda, name):
+    shape, _ = SHAPES[name]
+    x = random(shape)
+    flat = x.view(shape[0], shape[1], -1)
+    flat[0, 0, 0] = float("nan")
+    flat[-1, 1, -1] = float("inf")
+    y, mean, var = cuda.batch_forward(x, *parameters(shape[1]), None, None, EPS, False)
+    assert mean[0].isnan()
+    assert var[0].isnan()
+    assert mean[1].item() == float("inf")
+    assert var[1].isnan()
+    assert y[:, :2].isnan().all()
+    if shape[1] > 2:
+        expected = reference.forward(*map(as_array, (x, *parameters(shape[1]))), EPS)
+        assert_close(y[:, 2:], expected.y[:, 2:], 2e-6)
+    # Both infinities in one channel have no mean.
+    flat[0, 1, 0] = -float("inf")
+    assert cuda.batch_forward(x, None, None, None, None, EPS, False)[1][1].isnan()
+    # An infinity to begin with, about which nothing can be summed.
+    flat[-1, 1, -1] = 0.0
+    _, mean, var = cuda.batch_forward(x, None, None, None, None, EPS, False)
+    assert mean[1].item() == -float("inf")
+    assert var[1].isnan()
+
+
+def test_eps_is_inside_the_root(cuda):
+    x = torch.tensor([1e-3, -1e-3], device=DEVICE).reshape(2, 1).repeat(8, 2)
+    y = cuda.batch_forward(x, None, None, None, None, EPS, False)[0]
+    assert abs(y[0, 0].item() - 1e-3 / np.sqrt(1e-6 + EPS)) < 1e-6
+
+
+def test_unequal_parts(cuda):
+    """Parts of different length, mean and spread: the merging must count."""
+    x = random((13, 2, 11, 12))
+    x[-1] += 100.0
+    x[0] *= 10.0
+    check_training(cuda, x, random(x.shape, seed=3, offset=4.0), *parameters(2))
+    x = random((101, 40))
+    x[-5:] += 100.0
+    check_training(cuda, x, random(x.shape, seed=3, offset=4.0), *parameters(40))
+
+
+def test_every_value_is_written(cuda, monkeypatch):
+    """Outputs are poisoned, so that one that no program writes shows."""
+    for name in ("empty", "empty_like"):
+        allocate = getattr(torch, name)
+
+        def poisoned(*args, allocate=allocate, **kwargs):
+            return allocate(*args, **kwargs).fill_(float("nan"))
+
+        monkeypatch.setattr(torch, name, poisoned)
+    for name in ("planes in pieces", "rows in blocks", "folded samples", "few channels last"):
+        shape, channels_last = SHAPES[name]
+        x = random(shape, channels_last=channels_last)
+        y, mean, var = cuda.batch_forward(x, None, None, x, None, EPS, True)
+        z = cuda.fixed_forward(x, mean, var, None, None, x, EPS, True)
+        results = [y, mean, var, z]
+        for backward in (cuda.batch_backward, cuda.fixed_backward):
+            results += backward(x, x, y, mean, var, None, None, EPS, True, True)
+        assert all(result.isfinite().all() for result in results)
+
+
+def test_deterministic(cuda):
+    x = random((13, 2, 11, 12))
+    weight, bias = parameters(2)
+    first, second = (cuda.batch_forward(x, weight, bias, None, None, EPS, False) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# --- Without the interpreter ---------------------------------------------------------------------
+
+
+def _environment():
+    root = str(HERE.parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment.pop("TRITON_INTERPRET", None)
+    return environment
+
+
+def test_import_without_triton():
+    program = "import sys; sys.modules['triton'] = None; import companion.kernels.cuda"
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(
+        command, env=_environment(), capture_output=True, text=True, check=False
+    )
+    assert "ModuleNotFoundError: import of triton halted" in result.stderr
+
+
+def test_nothing_imports_the_kernels_by_itself():
+    program = "import companion.modules, sys; assert 'companion.kernels.cuda' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], env=_environment(), check=True)
+
+
+# --- On a GPU only -------------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("shape", "channels_last"),
+    [
+        ((32, 64, 56, 56), False),
+        ((32, 64, 56, 56), True),
+        ((32, 512, 14, 14), False),
+        ((32, 2048, 7, 7), False),
+        ((8, 3, 512, 512), False),
+        ((8, 3, 512, 512), True),
+        ((8192, 512), False),
+        ((1000003, 5), False),
+        ((2, 1, 3001, 1001), False),
+    ],
+)
+def test_shapes_of_networks(module, dtype, shape, channels_last):
+    x = random(shape, dtype, channels_last)
+    grad_y = random(shape, dtype, channels_last, seed=3)
+    check_training(module, x, grad_y, *parameters(shape[1]))
+
+
+@pytest.mark.cuda
+def test_more_than_2_to_the_31_values(module):
+    x = torch.randn((2**15, 65, 1025), device=DEVICE, dtype=torch.float16)
+    assert x.numel() > 2**31
+    y, mean, var = module.batch_forward(x, None, None, None, None, EPS, False)
+    last = x[:, -1].double()
+    assert abs(mean[-1] - last.mean()) < 1e-9
+    assert abs(var[-1] - last.var(correction=0)) < 1e-6
+    expected = (last - last.mean()) / (last.var(correction=0) + EPS).sqrt()
+    assert (y[:, -1] - expected).abs().max() < 5e-3
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("skip", [False, True])
+def test_cuda_graph(module, momentum, skip):
+    """A graph that was recorded once is replayed on new data; the running statistics move."""
+    x, weight, bias = random((8, 64, 28, 28)), *parameters(64)
+    grad_y = random(x.shape, seed=3)
+    mean, var, count = state(64, count=0)
+    running = Running(mean, var, count, momentum, skip)
+
+    def step():
+        y, batch_mean, batch_var = module.batch_forward(x, weight, bias, None, running, EPS, True)
+        return y, module.batch_backward(
+            grad_y, x, y, batch_mean, batch_var, weight, bias, EPS, True, False
+        )
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y, found = step()
+    for replay in range(3):
+        x.copy_(random(x.shape, seed=10 + replay))
+        before, steps = mean.clone(), count.item()
+        graph.replay()
+        batch = reference.forward(*map(as_array, (x, weight, bias)), EPS)
+        assert_close(y, np.maximum(batch.y, 0.0), 2e-6)
+        factor = 1.0 / (steps + 1) if momentum is None else momentum
+        assert_close(mean, moved(before, batch.batch_mean.ravel(), factor), 1e-6)
+        assert count.item() == steps + 1
+        expected = reference.backward(as_array(grad_y) * (as_array(y) > 0.0), batch)
+        assert_close(found.x, expected.x, 1e-5)
+
+
+@pytest.mark.cuda
+def test_nothing_waits_for_the_device(module):
+    x, weight, bias = random((8, 64, 28, 28)), *parameters(64)
+    running = Running(*state(64), None, True)
+
+    def step():
+        y, mean, var = module.batch_forward(x, weight, bias, x, running, EPS, True)
+        module.batch_backward(x, x, y, mean, var, weight, bias, EPS, True, True)
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,53 @@
+"""The CUDA kernels are compiled for an H100, which takes no GPU."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+if importlib.util.find_spec("triton.backends.nvidia") is None:
+    pytest.skip("this Triton has no NVIDIA backend", allow_module_level=True)
+
+HERE = Path(__file__).parent
+KERNELS = {
+    *("resident_forward", "part_moments", "merge_moments", "normalize", "move_running"),
+    *("resident_backward", "part_sums", "merge_sums", "project"),
+}
+# What differs most, rather than everything: a kernel takes a third of a second.
+CASES = {
+    "bfloat16": "resident;split;rows;folded",
+    "float16": "neighbours",
+    "float32": "resident, rows;split, long",
+    "float64": "split",
+}
+
+
+@pytest.mark.parametrize("dtype", CASES)
+def test_kernels_compile_for_an_h100(dtype, tmp_path):
+    environment = dict(os.environ, TRITON_CACHE_DIR=str(tmp_path), OMP_NUM_THREADS="1")
+    environment.pop("TRITON_INTERPRET", None)
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    command = [sys.executable, str(HERE / "_cuda_ahead.py"), dtype, CASES[dtype]]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    compiled = [json.loads(line) for line in result.stdout.splitlines()]
+    if dtype == "bfloat16":
+        assert {line["kernel"] for line in compiled} == KERNELS
+    assert compiled
+    for line in compiled:
+        assert line["ptx"] > 0
+        assert line["cubin"] > 0
+        # A multiprocessor has 65536 registers, and is to hold two programs of a split kernel.
+        programs = 1 if line["kernel"].startswith("resident") else 2
+        assert line.get("registers", 0) * line["warps"] * 32 * programs <= 65536, line
+        # 1000 channels are a multiple of 8, and of no number that Triton looks for by itself.
+        if line["shape"] in ("split", "resident, rows") and line["kernel"] == "normalize":
+            assert line["wide loads"] > 0, line

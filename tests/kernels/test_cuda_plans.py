@@ -1,0 +1,131 @@
+"""How the CUDA kernels cut an activation: every value once, and no more programs than it takes."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+pytest.importorskip("triton")
+
+from companion.kernels.cuda import plans
+from companion.kernels.cuda.plans import plan
+
+H100 = 132
+
+SHAPES = [
+    (32, 64, 56 * 56),
+    (256, 256, 56 * 56),
+    (32, 2048, 49),
+    (32, 512, 784),
+    (128, 3, 224 * 224),
+    (4, 3, 513),
+    (1, 1, 2),
+    (2, 5, 1),
+    (8192, 512, 1),
+    (100352, 64, 1),
+    (2**21, 3, 1),
+    (1001, 3, 1),
+    (1001, 17, 2),
+    (1000, 100, 1),
+    (70000, 33, 7),
+    (3, 4000, 31),
+    (7, 1, 9),
+]
+
+
+def covered(cut, C, S):
+    """How many programs touch each value, computed as the kernels do: cut by cut, with masks."""
+    touched = np.zeros(cut.total, int)
+    for block, index in itertools.product(range(cut.blocks), range(cut.parts)):
+        begin = index * cut.part
+        end = min(begin + cut.part, cut.segments)
+        assert begin < end, "an empty part"
+        segment = np.arange(begin, end)
+        row, piece = segment // cut.pieces, segment % cut.pieces
+        start = (row * C + block * cut.channels) * cut.values
+        channels = min(cut.channels, C - block * cut.channels)
+        width = np.minimum(channels * cut.values, cut.total - start)
+        lane = piece[:, None] * cut.lanes + np.arange(cut.lanes)
+        at = (start[:, None] + lane)[lane < width[:, None]]
+        np.add.at(touched, at, 1)
+        channel = at // S % C
+        assert channel.min() >= block * cut.channels
+        assert channel.max() < (block + 1) * cut.channels
+        assert not np.any(start % cut.unit)
+        assert not np.any(width % cut.unit)
+    return touched
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(4, 3, 513), (1, 1, 2), (2, 5, 1), (1001, 3, 1), (101, 17, 2), (300, 100, 1),
+              (70, 33, 7), (3, 400, 31), (7, 1, 9), (5, 2, 3136)],
+)  # fmt: skip
+def test_every_value_belongs_to_one_program(shape, fuse):
+    cut = plan(*shape, 4, 2, 1, fuse)
+    samples, C, S = shape
+    if C == 1:
+        samples, S = 1, samples * S
+    assert np.array_equal(covered(cut, C, S), np.ones(cut.total, int))
+
+
+@pytest.mark.parametrize("tensors", [1, 2])
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sizes_are_those_that_triton_takes(shape, itemsize, tensors):
+    cut = plan(*shape, itemsize, H100, tensors)
+    for size in (cut.lanes, cut.rows, cut.channel_lanes, cut.unit, cut.warps):
+        assert size > 0
+        assert size & (size - 1) == 0
+    assert cut.m == shape[0] * shape[2]
+    assert cut.channels <= cut.channel_lanes
+    assert cut.part * cut.parts >= cut.segments > cut.part * (cut.parts - 1)
+    if cut.resident:
+        assert cut.parts == 1
+        assert cut.rows >= cut.segments
+        assert cut.rows * cut.lanes * tensors * max(itemsize, 4) <= plans._RESIDENT_BYTES
+    else:
+        assert cut.part % cut.rows == 0
+        assert cut.rows * cut.lanes * itemsize <= plans._TILE_BYTES
+
+
+def test_few_channels_occupy_every_multiprocessor():
+    for shape in [(128, 3, 224 * 224), (32, 64, 56 * 56), (2**21, 3, 1), (100352, 64, 1)]:
+        cut = plan(*shape, 2, H100, 1)
+        assert not cut.resident
+        assert cut.blocks * cut.parts >= 0.85 * 2 * H100
+
+
+def test_a_full_wave_or_several():
+    """Just more programs than run at a time would leave most of the device idle at the end."""
+    for C in range(1, 3000, 7):
+        cut = plan(64, C, 64 * 64, 2, H100, 1)
+        programs, wave = cut.blocks * cut.parts, 2 * H100
+        assert programs <= wave or programs > 3 * wave, (C, programs)
+
+
+def test_resident_blocks():
+    assert plan(32, 2048, 49, 2, H100, 1).resident
+    assert plan(32, 512, 14 * 14, 4, H100, 2).resident
+    assert plan(256, 1000, 1, 4, H100, 1).resident
+    assert not plan(32, 64, 56 * 56, 2, H100, 1).resident
+    assert not plan(32, 2048, 49, 2, H100, 1, False).resident
+
+
+def test_loads_are_wide_where_sizes_allow():
+    assert plan(32, 64, 56 * 56, 2, H100, 1).unit == 16
+    assert plan(32, 64, 14 * 14, 4, H100, 1).unit == 4
+    assert plan(32, 64, 49, 4, H100, 1).unit == 1
+    folded = plan(64 * 128 * 128, 3, 1, 2, H100, 1)
+    assert folded.values > 1
+    assert folded.unit >= 8
+
+
+def test_many_parts_of_few_values_are_merged_apart():
+    assert plan(100352, 64, 1, 2, H100, 1).merge_apart
+    assert not plan(32, 64, 56 * 56, 2, H100, 1).merge_apart
+    assert not plan(32, 2048, 49, 2, H100, 1).merge_apart
+
+
+def test_planning_needs_no_triton():
+    assert "triton" not in vars(plans)

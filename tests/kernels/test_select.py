@@ -1,0 +1,101 @@
+"""Which backend computes, and what is said of one that cannot."""
+
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from companion import BatchNorm1d, BatchNorm2d
+from companion.functional import batch_norm
+from companion.kernels import select
+
+
+def test_auto_takes_the_kernels_of_the_device():
+    x = torch.randn(4, 3)
+    assert select.choose(x, "auto") == ("cpu" if select.installed("cpu") else "eager")
+    assert select.choose(x.to("meta"), "auto") == "eager"
+
+
+def test_every_backend_computes_the_same():
+    x = torch.randn(8, 3, 5, 5)
+    found = [
+        batch_norm(x, None, None, training=True, backend=backend)
+        for backend in ("auto", "eager", "cpu", "torch")
+    ]
+    for y in found[1:]:
+        torch.testing.assert_close(y, found[0], rtol=1e-5, atol=1e-5)
+
+
+def test_pytorchs_own_is_pytorchs():
+    x, state = torch.randn(8, 3), [torch.zeros(3), torch.ones(3)]
+    theirs, theirs_state = x.clone().requires_grad_(), [t.clone() for t in state]
+    ours, count = x.clone().requires_grad_(), torch.tensor(1)
+    y = batch_norm(ours, *state, training=True, backend="torch", num_batches_tracked=count)
+    expected = F.batch_norm(theirs, *theirs_state, training=True)
+    assert torch.equal(y, expected)
+    assert all(torch.equal(a, b) for a, b in zip(state, theirs_state, strict=True))
+    assert count.item() == 2
+    batch_norm(x, *state, None, None, True, None, backend="torch", num_batches_tracked=count)
+    F.batch_norm(x, *theirs_state, training=True, momentum=1 / 3)
+    assert all(torch.equal(a, b) for a, b in zip(state, theirs_state, strict=True))
+    with pytest.raises(ValueError, match="skip_nonfinite: expected False with backend 'torch'"):
+        batch_norm(x, None, None, training=True, backend="torch", skip_nonfinite=True)
+
+
+def test_unknown_backend():
+    message = "backend: expected one of auto, eager, cpu, cuda, torch, got 'gpu'"
+    with pytest.raises(ValueError, match=message):
+        batch_norm(torch.randn(4, 3), None, None, training=True, backend="gpu")
+    with pytest.raises(ValueError, match=message):
+        BatchNorm1d(3, backend="gpu")
+
+
+def test_backend_of_another_device():
+    with pytest.raises(RuntimeError, match="backend: 'cuda' expected a cuda tensor, got cpu"):
+        batch_norm(torch.randn(4, 3), None, None, training=True, backend="cuda")
+
+
+def test_a_missing_package_is_named_or_passed_over(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr(select, "find_spec", lambda _: None)
+    select.installed.cache_clear()
+    try:
+        x = torch.randn(4, 3)
+        assert select.choose(x, "auto") == "eager"
+        message = r"needs numba, which is not installed: pip install 'batchnorm-companion\[cpu\]'"
+        with pytest.raises(RuntimeError, match=message):
+            batch_norm(x, None, None, training=True, backend="cpu")
+        layer = BatchNorm1d(3)
+        layer(x)
+        assert layer.num_batches_tracked.item() == 1
+    finally:
+        select.installed.cache_clear()
+
+
+def test_kernels_are_called_and_leave_alone_what_they_cannot_read(monkeypatch):
+    pytest.importorskip("numba")
+    kernels, calls = select.load("cpu"), []
+    forward = kernels.batch_forward
+    monkeypatch.setattr(kernels, "batch_forward", lambda *a: calls.append(1) or forward(*a))
+    x = torch.randn(4, 3, 2, 2)
+    batch_norm(x, None, None, training=True)
+    assert len(calls) == 1
+    negative = torch._neg_view(x)
+    expected = batch_norm(-x, None, None, training=True, backend="eager")
+    torch.testing.assert_close(batch_norm(negative, None, None, training=True), expected)
+    torch.func.vmap(lambda z: batch_norm(z, None, None, training=True))(torch.stack([x, x]))
+    torch.func.jvp(lambda z: batch_norm(z, None, None, training=True), (x,), (x,))
+    traced = torch.jit.trace(
+        lambda z: batch_norm(z, None, None, training=True), (x,), check_trace=False
+    )
+    other = torch.randn(4, 3, 2, 2)
+    expected = batch_norm(other, None, None, training=True, backend="eager")
+    torch.testing.assert_close(traced(other), expected)
+    assert len(calls) == 1
+
+
+def test_the_layer_shows_and_uses_its_backend():
+    layer = BatchNorm2d(3, backend="eager")
+    assert repr(layer).endswith("backend='eager')")
+    assert "backend" not in repr(BatchNorm2d(3))
