@@ -17,9 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def source_digest() -> str:
-    """Digest of the package's source and of the lock."""
+    """Digest of the package's source, of the recorded results, and of the lock."""
     digest = hashlib.sha256()
-    for path in [*sorted((ROOT / "companion").rglob("*.py")), ROOT / "requirements.lock"]:
+    sources = sorted((ROOT / "companion").rglob("*.py"))
+    results = sorted((ROOT / "book" / "results").glob("*.json"))
+    for path in [*sources, *results, ROOT / "requirements.lock"]:
         digest.update(path.relative_to(ROOT).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -11,8 +11,8 @@ or, where that is read-only, in the user's cache; ``NUMBA_CACHE_DIR`` names anot
 from __future__ import annotations
 
 import ctypes
+import struct
 import threading
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,30 +38,36 @@ _TYPES: dict[torch.dtype, tuple[type, type]] = {
 _KINDS = {getattr(torch, name): kind for name, kind in KINDS.items()}
 
 _threads = Threads()
-_local = threading.local()
 
 
-def _structure(record: np.dtype[np.void]) -> list[tuple[str, type]]:
-    """The fields of a NumPy record of numbers, as ctypes has them."""
-    types = {"int64": ctypes.c_int64, "float64": ctypes.c_double}
-    return [(name, types[record[name].name]) for name in record.names or ()]
+class _Buffers(threading.local):
+    """A thread's own memory for what it hands to compiled code, kept from call to call."""
+
+    def __init__(self) -> None:
+        self.job = ctypes.create_string_buffer(JOB.itemsize)
+        self.update = ctypes.create_string_buffer(UPDATE.itemsize)
+        self.job_address = ctypes.addressof(self.job)
+        self.update_address = ctypes.addressof(self.update)
+        self.rooms: dict[tuple[torch.dtype, int], Tensor] = {}
 
 
-class _Job(ctypes.Structure):
-    _fields_ = _structure(JOB)
+def _packer(record: np.dtype[np.void]) -> struct.Struct:
+    """Writes the values of a NumPy record of numbers, one after the other."""
+    codes = {"int64": "q", "float64": "d"}
+    return struct.Struct("=" + "".join(codes[record[name].name] for name in record.names or ()))
 
 
-class _Update(ctypes.Structure):
-    _fields_ = _structure(UPDATE)
+_buffers = _Buffers()
+_pack_job, _pack_update = _packer(JOB).pack_into, _packer(UPDATE).pack_into
 
 
 def _rooms(dtype: torch.dtype, threads: int) -> Tensor:
     """Room for the threads of one call, kept for the next call of this thread."""
-    kept: dict[Any, Tensor] = _local.__dict__
-    room = kept.get((dtype, threads))
+    room = _buffers.rooms.get((dtype, threads))
     if room is None:
         bytes_each = room_type(*_TYPES[dtype], coefficients.COUNT).itemsize
-        room = kept[dtype, threads] = torch.empty(threads * bytes_each, dtype=torch.uint8)
+        room = torch.empty(threads * bytes_each, dtype=torch.uint8)
+        _buffers.rooms[dtype, threads] = room
     return room
 
 
@@ -117,7 +123,9 @@ def _run(
     partial = None
     if cut.chunks > 1 and (training or to is not None):
         partial = torch.empty(cut.chunks * 2 * cut.channels, dtype=torch.float64)
-    job = _Job(
+    _pack_job(
+        _buffers.job,
+        0,
         *(0, 0, 0, 0, 0),
         *(x.data_ptr(), _address(y), _address(residual), _address(grad_y)),
         *((0, 0) if to is None else (to.x.data_ptr(), _address(to.residual))),
@@ -130,7 +138,7 @@ def _run(
         *(training, relu, cut.stream, eps),
     )
     function = workers.compiled(to is not None, *_TYPES[x.dtype])
-    _threads.run(function, ctypes.addressof(job), cut.threads)
+    _threads.run(function, _buffers.job_address, cut.threads)
 
 
 def batch_forward(
@@ -231,7 +239,9 @@ def _backward(
 
 
 def _update(running: Running, mean: Tensor, var: Tensor, m: int) -> None:
-    job = _Update(
+    _pack_update(
+        _buffers.update,
+        0,
         *(mean.shape[0], m, mean.data_ptr(), var.data_ptr()),
         _address(running.num_batches_tracked),
         *_parameter(running.mean),
@@ -239,7 +249,7 @@ def _update(running: Running, mean: Tensor, var: Tensor, m: int) -> None:
         running.skip_nonfinite,
         float("nan") if running.momentum is None else running.momentum,
     )
-    workers.compiled_update().call(ctypes.addressof(job))
+    workers.compiled_update().call(_buffers.update_address)
     for tensor in (running.mean, running.var, running.num_batches_tracked):
         if tensor is not None and not tensor.is_inference():
             torch.autograd.graph.increment_version(tensor)
