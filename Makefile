@@ -9,12 +9,13 @@ INSTALLED := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab lint lock clean
+.PHONY: help book test notebooks lab bench lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 book: $(INSTALLED) ## execute every chapter and write _build/html/index.html
+	$(BIN)/python -m companion compile
 	$(ONE_THREAD) $(BIN)/python -m tools.build_book
 
 test: $(INSTALLED) book ## run every test this machine can run: units, notebooks, the built site
@@ -23,7 +24,12 @@ test: $(INSTALLED) book ## run every test this machine can run: units, notebooks
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120 book/notebooks
 
 notebooks: $(INSTALLED) ## regenerate the executed notebooks in book/notebooks from the text
+	$(BIN)/python -m companion compile
 	$(ONE_THREAD) $(BIN)/python -m tools.notebooks
+
+bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/bench.json
+	mkdir -p _build
+	$(BIN)/python -m companion bench --json _build/bench.json
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab book/notebooks

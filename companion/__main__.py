@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from companion.bench import command as bench
+from companion.kernels import select
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,7 +24,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m companion", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     bench.add_to(commands)
+    compiling = commands.add_parser(
+        "compile",
+        help="compile the CPU kernels now instead of at their first use",
+        description="Compile the CPU kernels and keep them on disk, before their first use.",
+    )
+    compiling.set_defaults(run=compile_kernels)
     return parser
+
+
+def compile_kernels(_options: argparse.Namespace) -> int:
+    """Compile the CPU kernels, or say what is missing."""
+    if not select.installed("cpu"):
+        print(
+            "compile: numba is not installed: pip install 'batchnorm-companion[cpu]'",
+            file=sys.stderr,
+        )
+        return 2
+    from companion.kernels.cpu import workers
+
+    workers.compile_all()
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -374,3 +374,11 @@ def test_the_revision_is_that_of_this_checkout(monkeypatch):
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: object())
     assert machine.reuse_memory() is False
+
+
+def test_compile(monkeypatch, capsys):
+    command = [sys.executable, "-m", "companion", "compile"]
+    assert subprocess.run(command, check=False).returncode == 0
+    monkeypatch.setattr("companion.kernels.select.installed", lambda _: False)
+    assert main(["compile"]) == 2
+    assert "pip install 'batchnorm-companion[cpu]'" in capsys.readouterr().err

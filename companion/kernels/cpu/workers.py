@@ -181,6 +181,13 @@ def _move(address, kind, channel, batch, momentum):
     write(address, kind, channel, moved)
 
 
+# What activations are stored in, half precision by its bits, and computed in.
+_TYPES = [
+    (np.float32, np.float32),
+    (np.float64, np.float64),
+    (np.int16, np.float32),
+    (np.uint16, np.float32),
+]
 _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 # Numba looks for changes in this file only; with the digest, which the functions below mention, its
 # cache is renewed when any of the files changes.
@@ -231,3 +238,11 @@ def compiled_update() -> CompiledFunction:
 
     compile_ = cfunc(types.void(types.CPointer(from_dtype(UPDATE))), cache=True)
     return compile_function("the update of running statistics", lambda: compile_(run))
+
+
+def compile_all() -> None:
+    """Compile what is not on the disk yet, for every type, so that no later call has to."""
+    compiled_update()
+    for stored, compute in _TYPES:
+        for backward in (False, True):
+            compiled(backward, stored, compute)
