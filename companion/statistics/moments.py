@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .kernels.eager import reduced_axes, values_per_channel
+from companion.kernels.eager import reduced_axes, values_per_channel
 
 __all__ = ["RunningMoments", "merge"]
 
@@ -35,6 +35,12 @@ class RunningMoments:
     ------
     ValueError : a negative count, or tensors that are not float64 of one shape ``(C,)`` and one
         device
+
+    Examples
+    --------
+    >>> moments = RunningMoments.of(torch.tensor([[2.0], [4.0]])).update(torch.tensor([[9.0]]))
+    >>> moments.count, moments.mean.item(), moments.m2.item()
+    (3, 5.0, 26.0)
     """
 
     count: int
@@ -135,6 +141,12 @@ def merge(*parts: RunningMoments) -> RunningMoments:
     ValueError : no part, or parts with different numbers of channels
 
     Source: Eq. (11) mini-batch-algorithm/chan-merge, for any number of parts.
+
+    Examples
+    --------
+    >>> low, high = torch.tensor([[0.0], [2.0]]), torch.tensor([[10.0]])
+    >>> merge(RunningMoments.of(low), RunningMoments.of(high)).mean.item()
+    4.0
     """
     if not parts:
         raise ValueError("parts: expected at least one, got none")

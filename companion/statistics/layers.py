@@ -1,0 +1,102 @@
+"""Which layers of a model keep running statistics, and the moments of what goes into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from companion.kernels import eager
+from companion.statistics.moments import RunningMoments, merge
+
+Layer = nn.modules.batchnorm._BatchNorm
+
+
+def tracking_layers(model: nn.Module) -> dict[str, Layer]:
+    """Batch normalization layers with running statistics: PyTorch's, synchronized ones, ours.
+
+    Raises
+    ------
+    TypeError : `model` is not a module
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, Layer)
+        and module.running_mean is not None
+        and module.running_var is not None
+    }
+
+
+def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What a layer was called with as its input."""
+    return args[0] if args else kwargs["input"]
+
+
+def input_moments(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> RunningMoments:
+    """Moments of the values that a call of `layer` normalizes.
+
+    All of its input's, unless the layer has a method `input_moments` of its own, to be called
+    with the arguments of its forward pass.
+    """
+    own = getattr(layer, "input_moments", None)
+    return activation_moments(input_of(args, kwargs)) if own is None else own(*args, **kwargs)
+
+
+def activation_moments(x: Tensor) -> RunningMoments:
+    """As :meth:`RunningMoments.of`, in one pass that makes no float64 copy of the whole input."""
+    count = eager.values_per_channel(x)
+    if count == 0:
+        return RunningMoments.empty(x.shape[1], x.device)
+    mean, var = eager.batch_stats(x.detach())
+    return RunningMoments(count, mean, var * count)
+
+
+def across_processes(layer: nn.Module, moments: RunningMoments) -> RunningMoments:
+    """Merge the moments of all processes between which `layer` is synchronized, if it is."""
+    if not isinstance(layer, nn.SyncBatchNorm):
+        return moments
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return moments
+    # One message: the count, exact in float64 up to 2⁵³, then the means, then M₂.
+    message = torch.cat([moments.mean.new_tensor([moments.count]), moments.mean, moments.m2])
+    group = layer.process_group
+    received = [torch.empty_like(message) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(received, message, group=group)
+    channels = moments.mean.numel()
+    return merge(
+        *(
+            RunningMoments(int(part[0]), part[1 : 1 + channels], part[1 + channels :])
+            for part in received
+        )
+    )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put `model` in evaluation mode; afterwards every module is in the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def restored_statistics(layers: Iterable[Layer]) -> Iterator[None]:
+    """Give each layer, at the end, the tensors back that hold its running statistics."""
+    own = [(layer, layer.running_mean, layer.running_var) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, mean, var in own:
+            layer.running_mean, layer.running_var = mean, var
