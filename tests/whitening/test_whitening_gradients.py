@@ -152,6 +152,13 @@ def test_pca_beside_repeated_eigenvalues_has_a_gradient_and_pytorchs_has_not():
     assert ours == pytest.approx(expected.item(), rel=1e-8)
 
 
+@pytest.mark.parametrize("row", [1, 2])
+def test_pca_has_no_gradient_if_the_loss_depends_on_one_of_two_equal_axes(row):
+    sigma = with_spectrum(2.0, 2.0, 5.0, turned=False)
+    upstream = normal(3, 3) * torch.eye(3)[row][:, None]
+    assert matrix_gradient(sigma, upstream, "pca").isnan().any()
+
+
 def test_where_pca_has_no_gradient_the_rest_of_the_stack_keeps_its():
     repeated, distinct = with_spectrum(2.0, 2.0, 5.0), with_spectrum(1.0, 2.0, 3.0)
     upstream = normal(3, 3)
