@@ -1,6 +1,87 @@
 """Relatives of batch normalization: other statistics in training, or other ones at inference."""
 
+from companion.variants.adaptive import adapted_statistics
+from companion.variants.decorrelated import (
+    DecorrelatedBatchNorm1d,
+    DecorrelatedBatchNorm2d,
+    IterNorm1d,
+    IterNorm2d,
+)
+from companion.variants.entropy_minimization import tent
+from companion.variants.example_weighting import (
+    ExampleWeightedBatchNorm1d,
+    ExampleWeightedBatchNorm2d,
+    ExampleWeightedBatchNorm3d,
+)
+from companion.variants.frozen import (
+    FrozenBatchNorm1d,
+    FrozenBatchNorm2d,
+    FrozenBatchNorm3d,
+    freeze,
+)
 from companion.variants.ghost import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
+from companion.variants.group import GroupNorm, group_norm
+from companion.variants.instance import (
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    instance_norm,
+)
+from companion.variants.layer import LayerNorm, layer_norm
+from companion.variants.masked import (
+    MaskedBatchNorm1d,
+    MaskedBatchNorm2d,
+    masked_batch_norm,
+)
 from companion.variants.monte_carlo import monte_carlo_predict
+from companion.variants.noisy import NoisyBatchNorm1d, NoisyBatchNorm2d, NoisyBatchNorm3d
+from companion.variants.renorm import (
+    BatchRenorm1d,
+    BatchRenorm2d,
+    BatchRenorm3d,
+    LinearSchedule,
+)
+from companion.variants.weight_normalization import WeightNorm, weight_norm
+from companion.variants.weight_standardization import WeightStandardization, weight_standardize
 
-__all__ = ["GhostBatchNorm1d", "GhostBatchNorm2d", "GhostBatchNorm3d", "monte_carlo_predict"]
+__all__ = [
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
+    "DecorrelatedBatchNorm1d",
+    "DecorrelatedBatchNorm2d",
+    "ExampleWeightedBatchNorm1d",
+    "ExampleWeightedBatchNorm2d",
+    "ExampleWeightedBatchNorm3d",
+    "FrozenBatchNorm1d",
+    "FrozenBatchNorm2d",
+    "FrozenBatchNorm3d",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
+    "GhostBatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "IterNorm1d",
+    "IterNorm2d",
+    "LayerNorm",
+    "LinearSchedule",
+    "MaskedBatchNorm1d",
+    "MaskedBatchNorm2d",
+    "NoisyBatchNorm1d",
+    "NoisyBatchNorm2d",
+    "NoisyBatchNorm3d",
+    "WeightNorm",
+    "WeightStandardization",
+    "adapted_statistics",
+    "freeze",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "masked_batch_norm",
+    "monte_carlo_predict",
+    "tent",
+    "weight_norm",
+    "weight_standardize",
+]

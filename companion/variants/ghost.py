@@ -8,7 +8,7 @@ Source: Hoffer, Hubara & Soudry (2017), arXiv:1705.08741.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,12 +36,31 @@ class _GhostBatchNorm(_CompanionBatchNorm):
 
     ghost_size: int
 
-    def __init__(self, num_features: int, *args: Any, ghost_size: int, **options: Any) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        ghost_size: int,
+        bias: bool = True,
+        skip_nonfinite: bool = False,
+        backend: str = "auto",
+    ) -> None:
         if not isinstance(ghost_size, int) or isinstance(ghost_size, bool):
             raise TypeError(f"ghost_size: expected an integer, got {type(ghost_size).__name__}")
         if ghost_size < 1:
             raise ValueError(f"ghost_size: expected at least 1 example, got {ghost_size}")
-        super().__init__(num_features, *args, **options)
+        super().__init__(
+            *(num_features, eps, momentum, affine, track_running_stats, device, dtype),
+            bias=bias,
+            skip_nonfinite=skip_nonfinite,
+            backend=backend,
+        )
         self.ghost_size = ghost_size
 
     def extra_repr(self) -> str:
@@ -175,16 +194,42 @@ _PARAMETERS = """
     *Inference* is that of the layer it derives from, and so is everything else.
 
     Source: Hoffer, Hubara & Soudry (2017), arXiv:1705.08741.
-    """
+
+    Examples
+    --------
+"""
 
 
 class GhostBatchNorm1d(_GhostBatchNorm, BatchNorm1d):
-    __doc__ = "Ghost batch normalization of ``(N, C)`` or ``(N, C, L)``." + _PARAMETERS
+    __doc__ = (
+        "Ghost batch normalization of ``(N, C)`` or ``(N, C, L)``."
+        + _PARAMETERS
+        + """
+    >>> x = torch.arange(12.0).view(12, 1)
+    >>> y = GhostBatchNorm1d(1, ghost_size=4)(x)
+    >>> torch.allclose(y[:4], y[8:], atol=1e-5)  # each ghost batch is centred on its own
+    True
+    """
+    )
 
 
 class GhostBatchNorm2d(_GhostBatchNorm, BatchNorm2d):
-    __doc__ = "Ghost batch normalization of ``(N, C, H, W)``." + _PARAMETERS
+    __doc__ = (
+        "Ghost batch normalization of ``(N, C, H, W)``."
+        + _PARAMETERS
+        + """
+    >>> GhostBatchNorm2d(3, ghost_size=2)(torch.randn(5, 3, 4, 4)).shape  # ghosts of 2 and 3
+    torch.Size([5, 3, 4, 4])
+    """
+    )
 
 
 class GhostBatchNorm3d(_GhostBatchNorm, BatchNorm3d):
-    __doc__ = "Ghost batch normalization of ``(N, C, D, H, W)``." + _PARAMETERS
+    __doc__ = (
+        "Ghost batch normalization of ``(N, C, D, H, W)``."
+        + _PARAMETERS
+        + """
+    >>> GhostBatchNorm3d(3, ghost_size=2)(torch.randn(4, 3, 2, 4, 4)).shape
+    torch.Size([4, 3, 2, 4, 4])
+    """
+    )

@@ -5,18 +5,14 @@ Source: Teye, Azizpour & Smith (2018), arXiv:1802.06455, Algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from companion.kernels import eager
+from companion.statistics.layers import evaluation_mode, restored_statistics
+
+from ._model import adopting_statistics, layers_that_all_track
 
 __all__ = ["monte_carlo_predict"]
-
-_Layer = nn.modules.batchnorm._BatchNorm
 
 
 @torch.no_grad()
@@ -64,6 +60,17 @@ def monte_carlo_predict(
 
     Source: Teye, Azizpour & Smith (2018), arXiv:1802.06455;
     Eq. (19) regularization-noise/mc-prediction.
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(50, 3, generator=generator)
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
+    >>> options = {"batch_size": 10, "samples": 20, "generator": generator}
+    >>> predicted = monte_carlo_predict(model, x[:2], x, **options)
+    >>> predicted.shape
+    torch.Size([20, 2, 4])
+    >>> uncertainty = predicted.var(dim=0)
     """
     total = len(training_inputs)
     if not 2 <= batch_size <= total:
@@ -72,68 +79,13 @@ def monte_carlo_predict(
         )
     if samples < 1:
         raise ValueError(f"samples: expected at least 1, got {samples}")
-    layers = _layers(model)
+    layers = layers_that_all_track(model)
     predictions = []
-    with _evaluation_mode(model), _restored_statistics(layers):
+    with evaluation_mode(model), restored_statistics(layers):
         for _ in range(samples):
             order = torch.randperm(total, generator=generator, device=generator.device)
             picked = order[:batch_size].to(training_inputs.device)
-            with _adopting_statistics(layers):
+            with adopting_statistics(layers):
                 model(training_inputs[picked])
             predictions.append(model(x))
     return torch.stack(predictions)
-
-
-def _layers(model: nn.Module) -> list[_Layer]:
-    """The model's batch normalization layers, each with running statistics."""
-    layers = []
-    for name, module in model.named_modules():
-        if isinstance(module, _Layer):
-            if module.running_mean is None or module.running_var is None:
-                raise ValueError(
-                    f"model: expected batch normalization layers with running statistics, got "
-                    f"none in {name or 'the model'!r}"
-                )
-            layers.append(module)
-    if not layers:
-        raise ValueError("model: expected at least 1 batch normalization layer, got none")
-    return layers
-
-
-def _adopt(layer: _Layer, args: tuple[Any, ...]) -> None:
-    """Before a layer normalizes its input: make the input's statistics the ones it uses."""
-    mean, var = eager.batch_stats(args[0])
-    for name, value in (("running_mean", mean), ("running_var", var)):
-        # A new tensor: the one that was there is the model's own.
-        setattr(layer, name, value.to(getattr(layer, name).dtype))
-
-
-@contextmanager
-def _adopting_statistics(layers: list[_Layer]) -> Iterator[None]:
-    hooks = [layer.register_forward_pre_hook(_adopt) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def _restored_statistics(layers: list[_Layer]) -> Iterator[None]:
-    own = [(layer, layer.running_mean, layer.running_var) for layer in layers]
-    try:
-        yield
-    finally:
-        for layer, mean, var in own:
-            layer.running_mean, layer.running_var = mean, var
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
