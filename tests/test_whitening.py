@@ -132,6 +132,14 @@ def test_groups_of_one_feature_are_standardization(method):
     assert abs(y.numpy() - exact).max() < 1e-12
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_matrix_has_the_type_of_the_covariance(method, dtype):
+    sigma = (covariance(sample(50, 4)) + torch.eye(4)).to(dtype)
+    exact = whitening_matrix(sigma.double(), method)
+    assert torch.equal(whitening_matrix(sigma, method), exact.to(dtype))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("method", METHODS)
@@ -220,6 +228,7 @@ def test_rank_is_judged_by_the_precision_of_the_matrix():
         ),
         ((torch.eye(2), "newton-schulz", 0.0, 0), ValueError, "steps: expected at least 1, got 0"),
         ((torch.eye(2), "zca", 0.0, 2.0), TypeError, "steps: expected an integer, got float"),
+        ((torch.eye(2), "zca", 0.0, True), TypeError, "steps: expected an integer, got bool"),
         ((torch.ones(2, 3),), ValueError, r"covariance: expected a square .*, got .*\(2, 3\)"),
         ((torch.tensor([[1.0, 0.5], [0.4, 1.0]]),), ValueError, "expected a symmetric matrix"),
         ((torch.eye(2) * math.nan,), ValueError, "covariance: expected finite numbers"),
