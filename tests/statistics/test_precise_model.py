@@ -53,6 +53,14 @@ def test_the_model_is_left_as_it_was(layer, after, training):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_no_gradient_is_recorded_whatever_the_caller_records():
+    model, seen = network(nn.BatchNorm1d), []
+    model.register_forward_hook(lambda _, __, y: seen.append(y.requires_grad))
+    update_precise(model, batches_of([9, 20]), progress=False)
+    assert seen == [False, False]
+    assert torch.is_grad_enabled()
+
+
 def test_an_error_in_the_model_changes_nothing():
     model = network(nn.BatchNorm1d)
     before, state = traces(model), copy.deepcopy(model.state_dict())
