@@ -47,6 +47,9 @@ def tent(model: nn.Module, *, learning_rate: float = 1e-3) -> Iterator[Callable[
     Within the context the statistics are those of each batch: feed it batches, not single examples,
     of all classes mixed. Everything else is in evaluation mode.
 
+    *What it cannot repair.* It strengthens what the model believes: where most predictions are
+    wrong, or steps are many and large, accuracy falls below that of the batch statistics alone.
+
     Afterwards the model is what it was: modes, statistics, values, gradients and ``requires_grad``
     of its parameters, also after an error. To keep what it is now, copy its state dictionary.
 

@@ -21,6 +21,10 @@ from companion.kernels.eager import HALF_PRECISION
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from companion.statistics.layers import Layer
 
+from .ghost import _GhostBatchNorm
+from .noisy import _NoisyBatchNorm
+from .renorm import _BatchRenorm
+
 __all__ = ["FrozenBatchNorm1d", "FrozenBatchNorm2d", "FrozenBatchNorm3d", "freeze"]
 
 
@@ -188,6 +192,15 @@ _FROZEN: dict[type[nn.Module], type[_FrozenBatchNorm]] = {
     BatchNorm2d: FrozenBatchNorm2d,
     BatchNorm3d: FrozenBatchNorm3d,
 }
+# Relatives that are batch normalization at inference.
+_RELATIVES = (_GhostBatchNorm, _NoisyBatchNorm, _BatchRenorm)
+
+
+def _frozen_class(layer: Layer) -> type[nn.Module] | None:
+    """The class that does what `layer` does at inference; None if none of them does."""
+    if isinstance(layer, _RELATIVES):
+        return next(frozen for cls, frozen in _FROZEN.items() if isinstance(layer, cls))
+    return _FROZEN.get(type(layer))
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -208,7 +221,8 @@ def freeze(model: nn.Module) -> nn.Module:
     Raises
     ------
     TypeError : `model` is not a module, or a batch normalization layer in it is none of PyTorch's
-        or this package's three: one left out would go on learning
+        or this package's three, nor a ghost, noisy or renormalizing one, which are batch
+        normalization at inference: a layer left out would go on learning
     ValueError : a layer keeps no running statistics
     Nothing is changed then.
 
@@ -229,10 +243,10 @@ def freeze(model: nn.Module) -> nn.Module:
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
     for name, layer in layers.items():
         where = repr(name) if name else "the model"
-        if type(layer) not in _FROZEN:
+        if _frozen_class(layer) is None:
             raise TypeError(
-                "model: expected BatchNorm1d, 2d or 3d, PyTorch's or this package's, got "
-                f"{type(layer).__name__} in {where}"
+                "model: expected BatchNorm1d, 2d or 3d, PyTorch's or this package's, or a ghost, "
+                f"noisy or renormalizing one, got {type(layer).__name__} in {where}"
             )
         if layer.running_mean is None:
             raise ValueError(f"model: expected layers with running statistics, got none in {where}")
@@ -242,10 +256,13 @@ def freeze(model: nn.Module) -> nn.Module:
 
 
 def _freeze(layer: Layer) -> None:
+    frozen = _frozen_class(layer)
+    # All layers have been looked at; this tells the type checker.
+    assert frozen is not None
     for name in ("weight", "bias"):
         value = getattr(layer, name)
         delattr(layer, name)
         # A copy: an optimizer may hold the parameter, with a gradient still to be applied.
         layer.register_buffer(name, None if value is None else value.detach().clone())
     module: nn.Module = layer
-    module.__class__ = _FROZEN[type(layer)]
+    module.__class__ = frozen

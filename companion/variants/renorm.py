@@ -139,7 +139,7 @@ class _BatchRenorm(_CompanionBatchNorm):
             *(input, None, None, (weight * r).to(dtype), shift.to(dtype), True, 0.0, self.eps),
             backend=self.backend,
         )
-        if not _recomputing():
+        if self.track_running_stats and not _recomputing():
             self._track(mean, std)
         return y
 

@@ -82,14 +82,18 @@ def test_dense_predictions_have_an_entropy_for_each_position():
     assert entropy(logits[-1]) < 0.9 * entropy(logits[0])
 
 
+def drifted(split, seed, spread):
+    generator = torch.Generator().manual_seed(seed)
+    return split.x_test * torch.exp(spread * torch.randn(64, generator=generator))
+
+
 def test_corrupted_digits_are_recovered_and_better_than_by_statistics_alone():
     # The pain: each pixel's gain has drifted; PyTorch's layers in evaluation mode do not notice.
     found = {"before": [], "statistics": [], "tent": []}
     for seed in range(4):
         model, split = trained_on_digits(seed)
         companion.convert(model, to="torch")
-        generator = torch.Generator().manual_seed(seed)
-        x = split.x_test * torch.exp(0.8 * torch.randn(64, generator=generator))
+        x = drifted(split, seed, 0.8)
         found["before"].append(accuracy(model, x, split.y_test))
         with adapted_statistics(model, x):
             found["statistics"].append(accuracy(model, x, split.y_test))
@@ -104,6 +108,20 @@ def test_corrupted_digits_are_recovered_and_better_than_by_statistics_alone():
     means = {name: sum(values) / len(values) for name, values in found.items()}
     assert means["tent"] > means["statistics"] + 0.01
     assert means["statistics"] > means["before"] + 0.3
+
+
+def test_where_many_predictions_are_wrong_it_does_harm():
+    lost = []
+    for seed in range(3):
+        model, split = trained_on_digits(seed)
+        x = drifted(split, seed, 1.2)
+        with adapted_statistics(model, x):
+            lost.append(accuracy(model, x, split.y_test))
+        with tent(model, learning_rate=0.03) as adapt:
+            for _ in range(60):
+                logits = adapt(x)
+        lost[-1] -= (logits.argmax(1) == split.y_test).double().mean().item()
+    assert sum(lost) / len(lost) > 0.02
 
 
 def test_a_parameter_that_layers_share_is_learned_once():

@@ -9,10 +9,13 @@ from torch.optim.swa_utils import update_bn
 import companion
 from companion import reference
 from companion.variants import (
+    BatchRenorm1d,
+    ExampleWeightedBatchNorm1d,
     FrozenBatchNorm1d,
     FrozenBatchNorm2d,
     FrozenBatchNorm3d,
-    GhostBatchNorm1d,
+    GhostBatchNorm2d,
+    NoisyBatchNorm3d,
     freeze,
 )
 
@@ -163,8 +166,27 @@ def test_a_layer_alone_and_one_that_is_used_twice():
     assert type(model[0]) is FrozenBatchNorm1d
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (GhostBatchNorm2d(3, ghost_size=2), SHAPES["2d"]),
+        (NoisyBatchNorm3d(3), SHAPES["3d"]),
+        (BatchRenorm1d(3), SHAPES["1d"]),
+    ],
+)
+def test_relatives_that_are_batch_normalization_at_inference(layer, shape):
+    layer, x = randomized(layer), batch(shape, torch.float32)
+    expected = layer.eval()(x)
+    assert type(freeze(layer)) is CLASSES[len(shape)]
+    assert torch.equal(layer.train()(x), expected)
+
+
 def test_a_layer_that_would_go_on_learning_is_refused_and_nothing_changed():
-    for refused in (GhostBatchNorm1d(3, ghost_size=2), nn.SyncBatchNorm(3), nn.LazyBatchNorm1d()):
+    for refused in (
+        ExampleWeightedBatchNorm1d(3, alpha=0.5),
+        nn.SyncBatchNorm(3),
+        nn.LazyBatchNorm1d(),
+    ):
         model = nn.Sequential(nn.BatchNorm1d(3), refused)
         with pytest.raises(TypeError, match=f"got {type(refused).__name__} in '1'"):
             freeze(model)

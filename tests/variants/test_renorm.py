@@ -51,9 +51,10 @@ def oracle(layer, x, grad_y, r_max, d_max):
 
 @SHAPE
 @pytest.mark.parametrize("limits", [(1.2, 0.3), (1.0, 0.0), (3.0, 5.0), (1e9, 1e9)])
-def test_the_papers_algorithm(shape, limits):
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+def test_the_papers_algorithm(shape, limits, scale):
     layer = renorm(shape, r_max=limits[0], d_max=limits[1])
-    x, grad_y = batch(shape).requires_grad_(), batch(shape, seed=2)
+    x, grad_y = (scale * batch(shape)).requires_grad_(), batch(shape, seed=2)
     exact, exact_grads, statistics = oracle(layer, x, grad_y, *limits)
     y = layer(x)
     assert np.abs(y.detach().numpy() - exact).max() < 1e-12
@@ -193,9 +194,20 @@ def test_a_checkpointed_batch_counts_once():
     layer = renorm((8, 3), **OFF)
     alike = copy.deepcopy(layer)
     x = batch((8, 3)).requires_grad_()
-    checkpoint(layer, x, use_reentrant=False).square().sum().backward()
+    # What follows the layer needs its output, so that recomputation goes through all of it.
+    checkpoint(lambda x: layer(x).exp().square(), x, use_reentrant=False).sum().backward()
     alike(x)
     for name, value in alike.state_dict().items():
+        assert torch.equal(value, layer.state_dict()[name])
+
+
+def test_statistics_that_are_not_tracked_for_a_while_stay():
+    # As contexts that accumulate statistics ask for.
+    layer = renorm((8, 3))
+    before = copy.deepcopy(layer.state_dict())
+    layer.track_running_stats = False
+    assert torch.equal(layer(batch((8, 3))), renorm((8, 3))(batch((8, 3))))
+    for name, value in before.items():
         assert torch.equal(value, layer.state_dict()[name])
 
 
@@ -226,6 +238,14 @@ def test_without_parameters(options):
 def test_errors_name_the_argument(options, error, message):
     with pytest.raises(error, match=message):
         BatchRenorm1d(3, **options)
+
+
+def test_statistics_of_another_type_are_refused_as_by_batch_normalization():
+    layer = BatchRenorm1d(3)
+    layer.running_mean = layer.running_mean.double()
+    with pytest.raises(RuntimeError, match=r"running_mean: expected torch.float32 with an input"):
+        layer(torch.ones(8, 3))
+    assert layer.num_batches_tracked == 0
 
 
 def test_a_schedule_needs_steps_in_order():
