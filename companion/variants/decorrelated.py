@@ -149,13 +149,12 @@ class _DecorrelatedBatchNorm(nn.Module):
 
         Every error comes before anything is changed.
         """
-        batch_statistics = self.training or self.running_mean is None
-        self._check_input(input, batch_statistics)
+        self._check_input(input)
         m = values_per_channel(input)
         # (N, C, *) → (groups, d, m): a group's channels in rows, its examples in columns.
         size = self.num_features // self.groups
         values = input.transpose(0, 1).reshape(self.groups, size, m).to(torch.float64)
-        batch = moments(values) if batch_statistics and m > 0 else self._fixed(values)
+        batch = self._moments(values)
         sigma = _finite(batch.covariance)
         matrix = self._whitening_matrix(sigma + self.eps * _identity_like(sigma))
         y = (matrix @ batch.centred).reshape(self.num_features, m)
@@ -166,13 +165,11 @@ class _DecorrelatedBatchNorm(nn.Module):
         shaped = y.reshape(input.transpose(0, 1).shape).transpose(0, 1).to(input.dtype)
         return with_layout_of(input, shaped)
 
-    def _fixed(self, values: Tensor) -> Moments:
-        """The running moments; for an empty batch without them, those of white values."""
-        size = self.num_features // self.groups
-        if self.running_mean is None or self.running_covariance is None:
-            identity = torch.eye(size, dtype=values.dtype, device=values.device)
-            return Moments(values, values.new_zeros(self.groups, size, 1), identity)
-        mean = self.running_mean.reshape(self.groups, size, 1)
+    def _moments(self, values: Tensor) -> Moments:
+        """Those of the batch, which are NaN if it is empty, or in evaluation the running ones."""
+        if self.training or self.running_mean is None or self.running_covariance is None:
+            return moments(values)
+        mean = self.running_mean.reshape(self.groups, -1, 1)
         return Moments(values - mean, mean, self.running_covariance)
 
     def _track(self, batch: Moments, m: int) -> None:
@@ -181,7 +178,7 @@ class _DecorrelatedBatchNorm(nn.Module):
         mean, sigma = (batch.mean.reshape(-1), batch.covariance) if m > 0 else (None, None)
         _update_running(Running(*state, self.momentum, False), mean, sigma, m)
 
-    def _check_input(self, input: Tensor, batch_statistics: bool) -> None:
+    def _check_input(self, input: Tensor) -> None:
         if not isinstance(input, Tensor):
             raise TypeError(f"input: expected a tensor, got {type(input).__name__}")
         shape = tuple(input.shape)
@@ -200,7 +197,8 @@ class _DecorrelatedBatchNorm(nn.Module):
             raise RuntimeError(
                 f"input: expected a tensor on the layer's device, {own.device}, got {input.device}"
             )
-        if batch_statistics and values_per_channel(input) == 1:
+        fixed = not self.training and self.running_mean is not None
+        if not fixed and values_per_channel(input) == 1:
             raise ValueError(
                 f"input: expected more than 1 value per channel when training, got shape {shape}"
             )
