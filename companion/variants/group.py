@@ -48,7 +48,7 @@ def group_norm(
     G = 1 is layer normalization over ``(C, *)``, G = C instance normalization. An empty batch gives
     an empty result.
 
-    Source: Wu & He (2018), arXiv:1803.08494, Eqs. (1), (2) and (7).
+    Source: Wu & He (2018), arXiv:1803.08494.
 
     Examples
     --------

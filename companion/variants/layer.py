@@ -46,7 +46,7 @@ def layer_norm(
         not positive
     TypeError : not a floating-point tensor
 
-    Source: Ba, Kiros & Hinton (2016), arXiv:1607.06450, Eqs. (3) and (4), with ε and over any axes.
+    Source: Ba, Kiros & Hinton (2016), arXiv:1607.06450; here with ε, and over any axes.
 
     Examples
     --------
