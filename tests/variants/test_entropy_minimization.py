@@ -49,6 +49,9 @@ def test_steps_of_adam_on_weight_and_bias_down_the_entropy(package):
             for name, value in alike.named_parameters():
                 found = model.get_parameter(name)
                 assert torch.allclose(found, value, rtol=0, atol=1e-12), name
+        # Nothing is computed for what does not learn.
+        with_gradient = [name for name, p in model.named_parameters() if p.grad is not None]
+        assert with_gradient == ["1.weight", "1.bias"]
 
 
 def fails_at_the_second_batch(model):
