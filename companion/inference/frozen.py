@@ -9,9 +9,23 @@ from torch import Tensor, nn
 
 from companion.fused import _BatchNormAct
 from companion.modules import _CompanionBatchNorm
+from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
 from companion.variants.ghost import GhostBatchNorm1d
+from companion.variants.noisy import NoisyBatchNorm1d
+from companion.variants.renorm import BatchRenorm1d
 
-__all__ = ["FoldingError", "FrozenNorm", "check_no_hooks", "float64", "frozen_norm", "has_hooks"]
+__all__ = [
+    "NORMALIZATIONS",
+    "FoldingError",
+    "FrozenNorm",
+    "check_no_hooks",
+    "float64",
+    "frozen_norm",
+    "has_hooks",
+]
+
+_FROZEN = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
+NORMALIZATIONS = (nn.modules.batchnorm._BatchNorm, *_FROZEN)
 
 # A class that computes something else in evaluation mode has a `forward` of its own.
 _KNOWN = (
@@ -20,6 +34,9 @@ _KNOWN = (
     _CompanionBatchNorm.forward,
     _BatchNormAct.forward,
     GhostBatchNorm1d.forward,
+    NoisyBatchNorm1d.forward,
+    BatchRenorm1d.forward,
+    FrozenBatchNorm1d.forward,
 )
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -84,13 +101,13 @@ def float64(value: Tensor) -> Tensor:
 
 
 def _check_frozen(bn: Any) -> None:
-    known = isinstance(bn, nn.modules.batchnorm._BatchNorm) and type(bn).forward in _KNOWN
+    known = isinstance(bn, NORMALIZATIONS) and type(bn).forward in _KNOWN
     if not known or "forward" in vars(bn):
         raise FoldingError(
             "bn: expected a batch normalization layer of PyTorch or of this package, "
             f"got {type(bn).__name__}"
         )
-    if bn.training:
+    if bn.training and not isinstance(bn, _FROZEN):
         raise FoldingError(
             "bn: expected evaluation mode, got training mode, in which its statistics are the "
             "batch's"

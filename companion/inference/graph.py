@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from companion import functional
 from companion.fused import _BatchNormAct
 
-from .frozen import FoldingError, frozen_norm
+from .frozen import NORMALIZATIONS, FoldingError, frozen_norm
 from .layers import fold_into_next, fold_normalization, input_rank
 from .report import Folded, Kept
 
@@ -68,7 +68,7 @@ class GraphFolding:
         for node in list(self.graph.nodes):
             if node.op == "call_function" and node.target in _FUNCTIONS:
                 self.kept.append(Kept(node.name, "a call of a function; only layers are folded"))
-            elif isinstance(self.module(node), nn.modules.batchnorm._BatchNorm):
+            elif isinstance(self.module(node), NORMALIZATIONS):
                 self._fold_call(node)
 
     def _fold_call(self, node: fx.Node) -> None:

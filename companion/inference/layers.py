@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from companion.fused import _BatchNormAct
+from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
 
 from .frozen import FoldingError, check_no_hooks, float64, frozen_norm
 
@@ -18,7 +19,11 @@ __all__ = ["fold_into_next", "fold_into_previous", "fold_normalization", "input_
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 # Spatial axes of what a batch normalization layer takes; others take any.
-_SPATIAL_AXES = {nn.BatchNorm1d: (0, 1), nn.BatchNorm2d: (2,), nn.BatchNorm3d: (3,)}
+_SPATIAL_AXES = {
+    (nn.BatchNorm1d, FrozenBatchNorm1d): (0, 1),
+    (nn.BatchNorm2d, FrozenBatchNorm2d): (2,),
+    (nn.BatchNorm3d, FrozenBatchNorm3d): (3,),
+}
 
 
 def fold_into_previous(layer: Any, bn: Any) -> nn.Module:
@@ -31,8 +36,9 @@ def fold_into_previous(layer: Any, bn: Any) -> nn.Module:
     ----------
     layer : Linear, Conv1d to 3d, or ConvTranspose1d to 3d, with or without a bias; it may be in
         training mode, its parameters may be shared or parametrized
-    bn : batch normalization of its output channels, of ``torch.nn`` or of this package, in
-        evaluation mode and with running statistics
+    bn : batch normalization of its output channels, of ``torch.nn`` or of this package (its ghost,
+        noisy and frozen layers and batch renormalization included), with running statistics and in
+        evaluation mode, in which only frozen layers need not be
 
     Returns
     -------
@@ -188,8 +194,8 @@ def _check_fit(layer: Any, bn: Any, channels: int, side: str) -> None:
     if found != channels:
         raise FoldingError(f"bn: expected {channels} channels, as the layer's {side}, got {found}")
     spatial = layer.weight.ndim - 2
-    for kind, allowed in _SPATIAL_AXES.items():
-        if isinstance(bn, kind) and spatial not in allowed:
+    for kinds, allowed in _SPATIAL_AXES.items():
+        if isinstance(bn, kinds) and spatial not in allowed:
             raise FoldingError(
                 f"bn: expected a layer for {spatial} spatial axes, as the {side} of "
                 f"{type(layer).__name__}, got {type(bn).__name__}"

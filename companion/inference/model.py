@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from .frozen import FoldingError
+from .frozen import NORMALIZATIONS, FoldingError
 from .graph import fold_graph
 from .report import Folded, FoldReport, Kept
 from .tracing import Calls, observe, trace
@@ -42,7 +42,7 @@ def fold(
     Parameters
     ----------
     model : any module; the normalizations of ``torch.nn`` and of this package in it are folded
-        that are in evaluation mode, others may train
+        that are in evaluation mode, or frozen; others may train
     example : its positional arguments, or the one tensor that it takes; its values are not kept
     tolerance : largest error allowed, relative to the largest output; by default 1e-12 if all
         outputs are float64, 1e-5 for float32, 1e-2 for float16, 5e-2 for bfloat16
@@ -148,9 +148,9 @@ class _Folding:
         for name, part in module.named_children():
             full = _join(path, name)
             calls = self.calls.get(full) if whole else None
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            if isinstance(part, NORMALIZATIONS):
                 self.kept.append(Kept(full, f"called from code that cannot be traced: {reason}"))
-            elif not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in part.modules()):
+            elif not any(isinstance(m, NORMALIZATIONS) for m in part.modules()):
                 continue
             elif calls is not None and calls.alone:
                 before = len(self.folded)

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from .frozen import has_hooks
+from .frozen import NORMALIZATIONS, has_hooks
 
 __all__ = ["Calls", "observe", "trace"]
 
-_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.modules.conv._ConvNd, nn.Linear)
+_LAYERS = (*NORMALIZATIONS, nn.modules.conv._ConvNd, nn.Linear)
 
 
 @dataclass

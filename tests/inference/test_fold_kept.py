@@ -138,8 +138,8 @@ def plain(function):
 
 
 KEPT = [
-    (training_norm, "bn: expected evaluation mode, got training mode"),
-    (without_statistics, "bn: expected running statistics"),
+    (training_norm, "^bn: expected evaluation mode, got training mode"),
+    (without_statistics, "^bn: expected running statistics"),
     (lambda: plain(both), "before it: the output of conv is also used elsewhere; after it: exp"),
     (lambda: plain(in_place_between), "before it: the output of conv is also used elsewhere"),
     (lambda: plain(functional_norm), "a call of a function; only layers are folded"),

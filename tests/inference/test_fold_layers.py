@@ -12,7 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 import companion
 from companion.inference import FoldingError, fold_into_next, fold_into_previous
-from companion.variants import GhostBatchNorm2d
+from companion.variants import BatchRenorm2d, FrozenBatchNorm2d, GhostBatchNorm2d
+from companion.variants.noisy import NoisyBatchNorm2d
 
 SIZES = {1: (9,), 2: (7, 6), 3: (5, 5, 6)}
 NORMS = {0: "BatchNorm1d", 1: "BatchNorm1d", 2: "BatchNorm2d", 3: "BatchNorm3d"}
@@ -161,10 +162,14 @@ def test_known_subclasses_and_synchronized_layers():
     for bn in (
         nn.SyncBatchNorm(6, dtype=torch.float64),
         GhostBatchNorm2d(6, ghost_size=2, dtype=torch.float64),
+        NoisyBatchNorm2d(6, dtype=torch.float64),
+        BatchRenorm2d(6, dtype=torch.float64),
+        FrozenBatchNorm2d(6, dtype=torch.float64),
         companion.BatchNormAct2d(6, relu=False, dtype=torch.float64),
         companion.BatchNorm2d(6, bias=False, dtype=torch.float64),
     ):
         check_previous(layer, settled(bn), x)
+    check_previous(layer, settled(FrozenBatchNorm2d(6, dtype=torch.float64)).train(), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -10,6 +10,7 @@ from torch import nn
 
 import companion
 from companion.inference import Folded, FoldingError, fold
+from companion.variants import freeze
 
 
 class Block(nn.Module):
@@ -70,7 +71,6 @@ def test_a_residual_network(library, dtype):
     )
     assert str(report).splitlines()[0] == "1: folded into the previous layer, 0"
     assert "relative error on the example" in str(report)
-    assert not any(module.training for module in folded.modules())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -109,6 +109,18 @@ def test_the_folded_model_copies_pickles_exports_and_folds_again():
     assert all(parameter.grad is not None for parameter in folded.parameters())
 
 
+def test_the_folded_model_is_named_and_set_as_the_model():
+    body = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Sigmoid())
+    model = settle(nn.Sequential(body).double())
+    # A name that the folded layer would take.
+    model.add_module("0_0_folded", nn.Linear(4, 2).double().eval())
+    folded, report = checked(model, torch.randn(5, 3).double())
+    assert report.folded == (Folded("0.1", "0.0", "previous"),)
+    assert type(folded).__name__ == "Sequential"
+    assert folded.get_submodule("0.2") is not None
+    assert not any(module.training for module in folded.modules())
+
+
 def test_one_after_the_other_into_one_layer():
     bn = [nn.BatchNorm1d(4), companion.BatchNorm1d(4), nn.BatchNorm1d(4)]
     _, report = checked(
@@ -120,6 +132,14 @@ def test_one_after_the_other_into_one_layer():
     )
     assert [entry.layer for entry in report.folded] == ["3"]
     assert [entry.bn for entry in report.kept] == ["0", "1"]
+
+
+def test_frozen_layers_of_a_model_that_trains():
+    model = freeze(settle(network(companion, Block(companion, 4)).double())).train()
+    folded, report = checked(model, images())
+    assert len(report.folded) == 4
+    assert report.kept == ()
+    assert not any("running_mean" in name for name in folded.state_dict())
 
 
 def test_frozen_normalizations_of_a_model_that_trains():

@@ -8,6 +8,7 @@ from torch.nn.utils import weight_norm
 
 import companion
 from companion.inference import FoldingError, fold_into_next, fold_into_previous
+from companion.variants import FrozenBatchNorm2d
 
 
 class Doubling(nn.Conv2d):
@@ -61,6 +62,11 @@ REFUSED = [
     (lambda: nn.LazyConv2d(4, 1), None, "layer: expected real weights, got LazyConv2d"),
     (lambda: nn.Conv2d(4, 4, 1, dtype=torch.complex64), None, "layer: expected real weights"),
     (lambda: nn.Linear(4, 4), None, "bn: expected a layer for 0 spatial axes.*got BatchNorm2d"),
+    (
+        lambda: nn.Conv1d(4, 4, 1),
+        lambda: FrozenBatchNorm2d(4),
+        "bn: expected a layer for 1 spatial axes.*got FrozenBatchNorm2d",
+    ),
     (lambda: nn.Conv1d(4, 4, 1), None, "bn: expected a layer for 1 spatial axes.*got BatchNorm2d"),
     (lambda: nn.Conv2d(5, 5, 1), None, "bn: expected 5 channels.*got 4"),
     (lambda: nn.Conv2d(4, 4, 1, device="meta"), None, "bn: expected the layer's device, meta"),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import companion
 from companion.inference import Folded, FoldingError, fold
+from companion.inference.frozen import has_hooks
 
 
 def agrees(model, arguments, folded):
@@ -47,29 +48,41 @@ class Branching(nn.Module):
 class Around(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first, self.inner, self.last = pair(), Branching(), pair()
+        self.first, self.inner = pair(), Branching()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, x):
-        return self.last(self.inner(self.first(x)))
+        return self.bn(self.conv(self.inner(self.first(x))))
 
 
 def test_control_flow_is_left_alone_and_its_parts_are_folded():
-    model, x = settle(Around().double()), images()
+    model, x = settle(nn.Sequential(Around()).double()), images()
     with pytest.raises(fx.proxy.TraceError):
         fuse(model)
     folded, report = fold(model, x)
     assert set(report.folded) == {
-        Folded("first.1", "first.0", "previous"),
-        Folded("last.1", "last.0", "previous"),
-        Folded("inner.always.1", "inner.always.0", "previous"),
-        *(Folded(f"inner.steps.{i}.1", f"inner.steps.{i}.0", "previous") for i in range(3)),
+        Folded("0.first.1", "0.first.0", "previous"),
+        Folded("0.bn", "0.conv", "previous"),
+        Folded("0.inner.always.1", "0.inner.always.0", "previous"),
+        *(Folded(f"0.inner.steps.{i}.1", f"0.inner.steps.{i}.0", "previous") for i in range(3)),
     }
     kept = {entry.bn: entry.reason for entry in report.kept}
-    assert kept.keys() == {"inner.bn", "inner.rarely.1"}
-    assert "cannot be traced: symbolically traced variables cannot be used" in kept["inner.bn"]
-    assert type(folded.inner) is Branching
+    assert kept.keys() == {"0.inner.bn", "0.inner.rarely.1"}
+    assert "cannot be traced: symbolically traced variables cannot be used" in kept["0.inner.bn"]
+    assert type(folded.get_submodule("0.inner")) is Branching
+    assert not any(has_hooks(module) for module in [*model.modules(), *folded.modules()])
     for scale in (1.0, 1e-9, 1e6):
         assert agrees(model, (images(scale),), folded)
+
+
+def test_a_part_in_which_nothing_is_folded_stays_what_it_is():
+    model = settle(Branching().double())
+    model.steps[1][1].track_running_stats = False
+    model.steps[1][1].running_mean = model.steps[1][1].running_var = None
+    folded, report = fold(model, images())
+    assert [type(step) for step in folded.steps] != [nn.Sequential] * 3
+    assert type(folded.steps[1]) is nn.Sequential
+    assert "bn: expected running statistics" in {k.bn: k.reason for k in report.kept}["steps.1.1"]
 
 
 def test_the_model_itself_may_be_what_cannot_be_traced():
@@ -90,26 +103,36 @@ def test_the_model_itself_may_be_what_cannot_be_traced():
     assert agrees(patched, (images(),), folded)
 
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x, scale=1.0):
+        return self.bn(self.conv(x)) * scale
+
+
 class Reaching(nn.Module):
     """Uses a part of a part: on the way of the example, or only on another."""
 
     def __init__(self, how):
         super().__init__()
-        self.how, self.part = how, nn.Sequential()
-        self.part.conv, self.part.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.how, self.part = how, Scaled()
 
     def forward(self, x):
-        far = x.abs().max() > 100
+        far = bool(x.abs().max() > 100)
         if self.how == "always" or (self.how == "far" and far):
             return self.part(x) + self.part.conv(x)
         if self.how == "keyword":
-            return self.part(input=x) if far else self.part(x) + self.part(input=x)
+            return self.part(x, scale=2.0)
+        if self.how == "number":
+            return self.part(x, 3.0 if far else 2.0)
         if self.how == "attribute":
             return self.part(x) * (2 if far else self.part.conv.groups)
         return self.part(x)
 
 
-@pytest.mark.parametrize("how", ["always", "keyword"])
+@pytest.mark.parametrize("how", ["always", "keyword", "number"])
 def test_a_part_that_is_not_used_as_a_whole_is_kept(how):
     model = settle(Reaching(how).double())
     folded, report = fold(model, images())
