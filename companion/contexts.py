@@ -217,6 +217,8 @@ def finite_statistics(model: nn.Module) -> Iterator[None]:
     before: dict[Layer, list[Tensor]] = {}
 
     def keep(layer: Layer, _: tuple[Any, ...]) -> None:
+        # What a forward pass that failed has left.
+        before.pop(layer, None)
         if layer.training and layer.track_running_stats:
             before[layer] = [buffer.detach().clone() for buffer in layer.buffers(recurse=False)]
 
