@@ -264,7 +264,7 @@ def test_errors_name_the_argument_and_change_nothing():
             model(x, mask=wrong)
     with pytest.raises(TypeError, match="mask: expected a tensor, got list"):
         model(x, mask=[True])
-    for shape in ((6,), (4, 6), (6, 5), (6, 3, 4), (6, 4, 1), (1, 1, 1, 1)):
+    for shape in ((6,), (4, 6), (6, 5), (6, 3), (0, 4), (6, 3, 4), (6, 4, 1), (1, 1, 1, 1)):
         with pytest.raises(ValueError, match=r"mask: expected shape \(6, 4\), \(N, \*spatial\)"):
             model(x, mask=torch.ones(shape, dtype=torch.bool))
     for valid in (0, 1):
