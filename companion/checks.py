@@ -15,6 +15,7 @@ from torch import Tensor
 from .kernels import eager
 from .kernels.interface import Running
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -30,32 +31,33 @@ def obviously_fine(
 
     For a small batch the full check takes longer than the normalization.
     """
-    mean, var, count = running.mean, running.var, running.num_batches_tracked
+    mean, var, count, momentum, _ = running
     if torch.compiler.is_compiling() or type(input) is not Tensor or type(eps) is not float:
         return False
-    shape = input.shape
-    if not (input.is_cpu and input.dtype is torch.float32 and len(shape) >= 2 and eps > 0.0):
+    if not (input.is_cpu and input.dtype is torch.float32 and input.ndim >= 2 and eps > 0.0):
         return False
-    if input.layout is not torch.strided or (training and eager.values_per_channel(input) == 1):
+    channels = input.shape[1]
+    if input.layout is not torch.strided or (training and input.numel() <= channels):
         return False
-    channels = shape[1]
     for value in (mean, var, weight, bias):
         if value is not None and not (
-            isinstance(value, Tensor)
+            type(value) in _PLAIN
             and value.dtype is torch.float32
             and value.is_cpu
-            and value.shape == (channels,)
+            and value.ndim == 1
+            and value.numel() == channels
             and value.is_contiguous()
         ):
             return False
     if mean is None or var is None:
-        return mean is None and var is None and training and type(running.momentum) is float
+        return mean is None and var is None and training and type(momentum) is float
     if mean.requires_grad or var.requires_grad or mean.is_inference() or var.is_inference():
         return False
-    if not isinstance(count, Tensor):
-        return count is None and type(running.momentum) is float
-    momentum_known = running.momentum is None or type(running.momentum) is float
-    return momentum_known and count.dtype is torch.int64 and count.is_cpu and count.dim() == 0
+    if count is None:
+        return type(momentum) is float
+    if type(count) is not Tensor or count.dtype is not torch.int64 or count.ndim != 0:
+        return False
+    return count.is_cpu and (momentum is None or type(momentum) is float)
 
 
 def check_arguments(

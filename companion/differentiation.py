@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .kernels import eager, select
-from .kernels.interface import Gradients, Kernels, Running
+from .kernels.interface import Kernels, Running
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -167,12 +167,12 @@ def _nested_forward_mode() -> bool:
     return sum(level.key() == forward_mode for level in levels) > 1
 
 
-# The two functions below define `forward` with a context, in PyTorch's older style: for the newer
-# one, PyTorch looks at the signature in every call, which takes longer than a small batch.
+class _Compiled(torch.autograd.Function):
+    """Normalize by compiled kernels, with the statistics of the batch or with `fixed` ones.
 
-
-class _CompiledBatchNorm(torch.autograd.Function):
-    """Normalize with the statistics of the batch, by compiled kernels."""
+    It defines `forward` with a context, in PyTorch's older style: for the newer one, PyTorch looks
+    at the signature in every call, which takes longer than a small batch.
+    """
 
     @staticmethod
     def forward(
@@ -182,162 +182,64 @@ class _CompiledBatchNorm(torch.autograd.Function):
         bias: Tensor | None,
         residual: Tensor | None,
         kernels: Kernels,
+        fixed: tuple[Tensor, Tensor] | None,
         running: Running | None,
         eps: float,
         relu: bool,
     ) -> Tensor:
-        y, mean, var = kernels.batch_forward(x, weight, bias, residual, running, eps, relu)
-        _save(ctx, x, weight, bias, residual, mean, var, y, kernels, eps, relu)
+        y, statistics = kernels.normalize(x, weight, bias, residual, fixed, running, eps, relu)
+        ctx.kernels, ctx.eps, ctx.relu, ctx.training = kernels, eps, relu, fixed is None
+        output = y if relu and residual is not None else None
+        ctx.save_for_backward(x, weight, bias, residual, statistics, output)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, residual, mean, var, y = ctx.saved_tensors
+        x, weight, bias, residual, statistics, y = ctx.saved_tensors
         if torch.is_grad_enabled():
-            plain, _, _ = batch_eager(x, weight, bias, ctx.eps)
-            inputs = (x, weight, bias, residual)
-            return *_differentiate(ctx, plain, inputs, grad_y), None, None, None, None
+            return *_differentiate(ctx, grad_y), *_NOTHING
         if not select.plain(grad_y):
-            g = _masked(ctx, grad_y)
-            outputs = eager.OutputGradients(g)
-            found = eager.batch_backward(outputs, x, mean, var, weight, ctx.eps)
-            return *_gradients(found, g, weight, bias, residual), None, None, None, None
-        found = ctx.kernels.batch_backward(
-            grad_y, x, y, mean, var, weight, bias, ctx.eps, ctx.relu, residual is not None
+            return *_by_operations(ctx, grad_y), *_NOTHING
+        found = ctx.kernels.differentiate(
+            *(grad_y, x, y, statistics, weight, bias),
+            *(ctx.eps, ctx.relu, residual is not None, ctx.training),
         )
-        return *_gradients(found, found.residual, weight, bias, residual), None, None, None, None
+        return found.x, found.weight, found.bias, found.residual, *_NOTHING
 
 
-class _CompiledFixedNorm(torch.autograd.Function):
-    """Normalize with given statistics, by compiled kernels."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        mean: Tensor,
-        var: Tensor,
-        kernels: Kernels,
-        eps: float,
-        relu: bool,
-    ) -> Tensor:
-        y = kernels.fixed_forward(x, mean, var, weight, bias, residual, eps, relu)
-        _save(ctx, x, weight, bias, residual, mean, var, y, kernels, eps, relu)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, residual, mean, var, y = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            plain = fixed_eager(x, mean, var, weight, bias, ctx.eps)
-            inputs = (x, weight, bias, residual)
-            return *_differentiate(ctx, plain, inputs, grad_y), None, None, None, None, None
-        if not select.plain(grad_y):
-            g = _masked(ctx, grad_y)
-            found = eager.fixed_backward(g, x, mean, var, weight, ctx.eps)
-            return *_gradients(found, g, weight, bias, residual), None, None, None, None, None
-        found = ctx.kernels.fixed_backward(
-            grad_y, x, y, mean, var, weight, bias, ctx.eps, ctx.relu, residual is not None
-        )
-        return (
-            *_gradients(found, found.residual, weight, bias, residual),
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
-
+# The gradients of what is no tensor.
+_NOTHING = (None,) * 5
 
 # What Function.apply calls when no function transform is active, which has been looked at.
-_apply_batch: Any = super(torch.autograd.Function, _CompiledBatchNorm).apply
-_apply_fixed: Any = super(torch.autograd.Function, _CompiledFixedNorm).apply
+apply_compiled: Any = super(torch.autograd.Function, _Compiled).apply
 
 
-def _save(
-    ctx: Any,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    y: Tensor,
-    kernels: Kernels,
-    eps: float,
-    relu: bool,
-) -> None:
-    ctx.kernels, ctx.eps, ctx.relu = kernels, eps, relu
-    output = y if relu and residual is not None else None
-    ctx.save_for_backward(x, weight, bias, residual, mean, var, output)
+def _by_operations(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients, by operations that vmap knows."""
+    x, weight, bias, residual, (mean, var), _ = ctx.saved_tensors
+    g = grad_y
+    if ctx.relu:
+        y = act(eager.normalize(x, mean, var, weight, bias, ctx.eps), residual, False)
+        g = torch.where(y <= 0, torch.zeros_like(grad_y), grad_y)
+    if ctx.training:
+        outputs = eager.OutputGradients(g)
+        found = eager.batch_backward(outputs, x, mean, var, weight, ctx.eps)
+    else:
+        found = eager.fixed_backward(g, x, mean, var, weight, ctx.eps)
+    grad_weight, grad_bias = _like(found.weight, weight), _like(found.bias, bias)
+    return found.x, grad_weight, grad_bias, None if residual is None else g
 
 
-def _gradients(
-    found: Gradients | eager.InputGradients,
-    grad_residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-) -> tuple[Tensor | None, ...]:
-    return (
-        found.x,
-        _like(found.weight, weight),
-        _like(found.bias, bias),
-        None if residual is None else grad_residual,
-    )
-
-
-def _masked(ctx: Any, grad_y: Tensor) -> Tensor:
-    """What a ReLU lets through, by operations that vmap knows."""
-    if not ctx.relu:
-        return grad_y
-    x, weight, bias, residual, mean, var, _ = ctx.saved_tensors
-    y = act(eager.normalize(x, mean, var, weight, bias, ctx.eps), residual, False)
-    return torch.where(y <= 0, torch.zeros_like(grad_y), grad_y)
-
-
-def _differentiate(
-    ctx: Any, normalized: Tensor, inputs: tuple[Tensor | None, ...], grad_y: Tensor
-) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated again, from the eager form's result."""
-    y = act(normalized, inputs[3], ctx.relu)
+    x, weight, bias, residual, (mean, var), _ = ctx.saved_tensors
+    if ctx.training:
+        y, _, _ = batch_eager(x, weight, bias, ctx.eps)
+    else:
+        y = fixed_eager(x, mean, var, weight, bias, ctx.eps)
+    y = act(y, residual, ctx.relu)
     needs = ctx.needs_input_grad[:4]
-    wanted = [
-        value for value, need in zip(inputs, needs, strict=True) if need and value is not None
-    ]
+    inputs = zip((x, weight, bias, residual), needs, strict=True)
+    wanted = [value for value, need in inputs if need and value is not None]
     grads = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True))
     return tuple(next(grads) if need else None for need in needs)
-
-
-def batch_compiled(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    kernels: Kernels,
-    running: Running | None,
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    """y, with the statistics of the batch, which move the `running` ones."""
-    y: Tensor = _apply_batch(x, weight, bias, residual, kernels, running, eps, relu)
-    return y
-
-
-def fixed_compiled(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    kernels: Kernels,
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    """y, with given statistics: float64, and nobody else's."""
-    y: Tensor = _apply_fixed(x, weight, bias, residual, mean, var, kernels, eps, relu)
-    return y

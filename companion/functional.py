@@ -214,11 +214,16 @@ def _compiled(
     backend: str,
 ) -> Tensor:
     kernels = select.load(backend)
-    if training:
-        moving = None if _recomputing() else running
-        return differentiation.batch_compiled(x, weight, bias, residual, kernels, moving, eps, relu)
-    mean, var = _copied_statistics(running)
-    return differentiation.fixed_compiled(x, weight, bias, residual, mean, var, kernels, eps, relu)
+    moving = running if training and not _recomputing() else None
+    fixed = None if training else _statistics(running)
+    if torch.is_grad_enabled():
+        for value in (x, weight, bias, residual):
+            if value is not None and value.requires_grad:
+                y: Tensor = differentiation.apply_compiled(
+                    x, weight, bias, residual, kernels, fixed, moving, eps, relu
+                )
+                return y
+    return kernels.normalize(x, weight, bias, residual, fixed, moving, eps, relu)[0]
 
 
 def _as_operator(
@@ -231,12 +236,12 @@ def _as_operator(
     options: tuple[float, bool, str],
 ) -> Tensor:
     """The kernels, as torch.compile sees them."""
+    fixed = (None, None) if training else _statistics(running)
+    y, statistics = operators.normalize(x, weight, bias, residual, *fixed, *options)
     if training:
-        y, mean, var = operators.batch_forward(x, weight, bias, residual, *options)
+        mean, var = statistics
         _update_running(running, mean, var, eager.values_per_channel(x))
-        return y
-    mean, var = _copied_statistics(running)
-    return operators.fixed_forward(x, mean, var, weight, bias, residual, *options)
+    return y
 
 
 def _eager(
@@ -248,7 +253,8 @@ def _eager(
     eps: float,
 ) -> Tensor:
     if not training:
-        mean, var = _copied_statistics(running)
+        # Training may move them before the backward pass.
+        mean, var = (value.to(torch.float64, copy=True) for value in _statistics(running))
         return differentiation.fixed_eager(x, mean, var, weight, bias, eps)
     m = eager.values_per_channel(x)
     batch_mean: Tensor | None = None
@@ -287,12 +293,11 @@ def _by_torch(
     return y
 
 
-def _copied_statistics(running: Running) -> tuple[Tensor, Tensor]:
-    """Running mean and variance in float64: training may move them before the backward pass."""
+def _statistics(running: Running) -> tuple[Tensor, Tensor]:
     # Checked already; these tell the type checker.
     assert running.mean is not None
     assert running.var is not None
-    return running.mean.to(torch.float64, copy=True), running.var.to(torch.float64, copy=True)
+    return running.mean, running.var
 
 
 def _plain_state(running: Running) -> bool:

@@ -1,6 +1,6 @@
 """The compiled kernels as operators that torch.compile puts into a graph unopened.
 
-``torch.ops.companion.batch_forward`` and so on have the arguments of
+``torch.ops.companion.normalize`` and ``differentiate`` have the arguments of
 :class:`companion.kernels.interface.Kernels` and the name of the backend. Running statistics are
 moved outside, by tensor operations that the compiler fuses.
 """
@@ -14,153 +14,111 @@ from torch import Tensor
 
 from .kernels import eager, select
 
-_CHANNEL = "Tensor? weight, Tensor? bias"
-_FORWARD = f"{_CHANNEL}, Tensor? residual, float eps, bool relu, str backend"
-_BACKWARD = f"Tensor mean, Tensor var, {_CHANNEL}, float eps, bool relu, bool residual, str backend"
-
-
-def _statistic(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape[1], dtype=torch.float64)
+_PARAMETERS = "Tensor? weight, Tensor? bias"
+_OPTIONS = "float eps, bool relu, str backend"
 
 
 @torch.library.custom_op(
-    "companion::batch_forward",
+    "companion::normalize",
     mutates_args=(),
-    schema=f"(Tensor x, {_FORWARD}) -> (Tensor, Tensor, Tensor)",
+    schema=f"(Tensor x, {_PARAMETERS}, Tensor? residual, Tensor? mean, Tensor? var, {_OPTIONS})"
+    " -> (Tensor, Tensor)",
 )
-def batch_forward(
+def normalize(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
     eps: float,
     relu: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y, mean, biased variance."""
+) -> tuple[Tensor, Tensor]:
+    """y and the statistics, of the batch unless a mean and a variance are given."""
+    fixed = None if mean is None or var is None else (mean, var)
     kernels = select.load(backend)
-    return kernels.batch_forward(x, weight, bias, residual, None, eps, relu)
+    return kernels.normalize(x, weight, bias, residual, fixed, None, eps, relu)
 
 
-@batch_forward.register_fake
-def _batch_forward_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return eager.empty_with_layout_of(x), _statistic(x), _statistic(x)
+@normalize.register_fake
+def _normalize_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
+    statistics = x.new_empty((2, x.shape[1]), dtype=torch.float64)
+    return eager.empty_with_layout_of(x), statistics
 
 
 @torch.library.custom_op(
-    "companion::fixed_forward",
+    "companion::differentiate",
     mutates_args=(),
-    schema=f"(Tensor x, Tensor mean, Tensor var, {_FORWARD}) -> Tensor",
+    schema=f"(Tensor grad_y, Tensor x, Tensor? y, Tensor statistics, {_PARAMETERS}, {_OPTIONS}, "
+    "bool residual, bool training) -> (Tensor, Tensor, Tensor, Tensor)",
 )
-def fixed_forward(
-    x: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    eps: float,
-    relu: bool,
-    backend: str,
-) -> Tensor:
-    """y, with given statistics."""
-    kernels = select.load(backend)
-    return kernels.fixed_forward(x, mean, var, weight, bias, residual, eps, relu)
-
-
-@fixed_forward.register_fake
-def _fixed_forward_fake(x: Tensor, *_arguments: Any) -> Tensor:
-    return eager.empty_with_layout_of(x)
-
-
-@torch.library.custom_op(
-    "companion::backward",
-    mutates_args=(),
-    schema=f"(Tensor grad_y, Tensor x, Tensor? y, {_BACKWARD}, bool training)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def backward(
+def differentiate(
     grad_y: Tensor,
     x: Tensor,
     y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
+    statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     relu: bool,
-    residual: bool,
     backend: str,
+    residual: bool,
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight, bias and residual, the last empty where there is none."""
-    kernels = select.load(backend)
-    function = kernels.batch_backward if training else kernels.fixed_backward
-    found = function(grad_y, x, y, mean, var, weight, bias, eps, relu, residual)
-    grad_residual = x.new_empty(0) if found.residual is None else found.residual
+    """Gradients of x, weight, bias and residual, empty where there is none."""
+    found = select.load(backend).differentiate(
+        grad_y, x, y, statistics, weight, bias, eps, relu, residual, training
+    )
+    others = [
+        x.new_empty(0) if gradient is None else gradient
+        for gradient in (found.weight, found.bias, found.residual)
+    ]
     # An operator's results must not share memory with its arguments.
-    copied = grad_residual.clone() if grad_residual is grad_y else grad_residual
-    return found.x, found.weight, found.bias, copied
+    copied = others[2].clone() if others[2] is grad_y else others[2]
+    return found.x, others[0], others[1], copied
 
 
-@backward.register_fake
-def _backward_fake(
-    _grad_y: Tensor, x: Tensor, *arguments: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    residual = arguments[7]
-    grad_residual = eager.empty_with_layout_of(x) if residual else x.new_empty(0)
-    return eager.empty_with_layout_of(x), _statistic(x), _statistic(x), grad_residual
-
-
-def _save_batch(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, residual, *ctx.options = inputs
-    y, mean, var = output
-    ctx.mark_non_differentiable(mean, var)
-    _save(ctx, x, weight, bias, residual, mean, var, y)
-
-
-def _save_fixed(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, mean, var, weight, bias, residual, *ctx.options = inputs
-    _save(ctx, x, weight, bias, residual, mean, var, output)
-
-
-def _save(
-    ctx: Any,
+@differentiate.register_fake
+def _differentiate_fake(
+    _grad_y: Tensor,
     x: Tensor,
+    _y: Tensor | None,
+    _statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    y: Tensor,
-) -> None:
-    relu = ctx.options[1]
-    ctx.residual = residual is not None
-    ctx.save_for_backward(x, weight, bias, mean, var, y if relu and ctx.residual else None)
+    *options: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    residual = options[3]
+    return (
+        eager.empty_with_layout_of(x),
+        x.new_empty(0) if weight is None else torch.empty_like(weight),
+        x.new_empty(0) if bias is None else torch.empty_like(bias),
+        eager.empty_with_layout_of(x) if residual else x.new_empty(0),
+    )
 
 
-def _gradients(ctx: Any, grad_y: Tensor, training: bool) -> tuple[Tensor | None, ...]:
-    x, weight, bias, mean, var, y = ctx.saved_tensors
-    eps, relu, backend = ctx.options
-    grad_x, grad_weight, grad_bias, grad_residual = backward(
-        grad_y, x, y, mean, var, weight, bias, eps, relu, ctx.residual, backend, training
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, residual, mean, _, *ctx.options = inputs
+    y, statistics = output
+    ctx.mark_non_differentiable(statistics)
+    ctx.residual, ctx.training = residual is not None, mean is None
+    needed = y if ctx.options[1] and ctx.residual else None
+    ctx.save_for_backward(x, weight, bias, statistics, needed)
+
+
+def _backward(ctx: Any, grad_y: Tensor, _grad_statistics: Any) -> tuple[Tensor | None, ...]:
+    x, weight, bias, statistics, y = ctx.saved_tensors
+    grad_x, grad_weight, grad_bias, grad_residual = differentiate(
+        grad_y, x, y, statistics, weight, bias, *ctx.options, ctx.residual, ctx.training
     )
     return (
         grad_x,
-        None if weight is None else grad_weight.to(weight.dtype),
-        None if bias is None else grad_bias.to(bias.dtype),
+        None if weight is None else grad_weight,
+        None if bias is None else grad_bias,
         grad_residual if ctx.residual else None,
+        *(None,) * 5,
     )
 
 
-def _batch_backward(ctx: Any, grad_y: Tensor, *_unused: Any) -> tuple[Tensor | None, ...]:
-    return *_gradients(ctx, grad_y, True), None, None, None
-
-
-def _fixed_backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    grad_x, *others = _gradients(ctx, grad_y, False)
-    return grad_x, None, None, *others, None, None, None
-
-
-batch_forward.register_autograd(_batch_backward, setup_context=_save_batch)
-fixed_forward.register_autograd(_fixed_backward, setup_context=_save_fixed)
+normalize.register_autograd(_backward, setup_context=_save)

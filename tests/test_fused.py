@@ -94,11 +94,9 @@ def test_operators_are_registered_properly():
     statistics = torch.zeros(3).double(), torch.ones(3).double()
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     for relu, extra in ((True, residual), (False, None), (False, residual)):
-        options = (weight, bias, extra, 1e-5, relu, "cpu")
-        torch.library.opcheck(torch.ops.companion.batch_forward, (x, *options), test_utils=tests)
-        torch.library.opcheck(
-            torch.ops.companion.fixed_forward, (x, *statistics, *options), test_utils=tests
-        )
+        for fixed in ((None, None), statistics):
+            arguments = (x, weight, bias, extra, *fixed, 1e-5, relu, "cpu")
+            torch.library.opcheck(torch.ops.companion.normalize, arguments, test_utils=tests)
 
 
 def test_residual_must_match():

@@ -26,14 +26,17 @@ except ImportError as error:
         "this chapter's steps are compiled by Numba: pip install 'batchnorm-companion[cpu]'"
     ) from error
 
-from companion.kernels.cpu import runtime, tiles
+from companion.kernels.cpu import runtime, vectors
 
 Array = NDArray[np.float32]
 
 # Compiled, which type checkers do not know.
 address_of: Any = runtime.address_of
-stream_out: Any = tiles.stream_out
 finish_streaming: Any = runtime.finish_streaming
+load: Any = vectors.load
+multiply_add: Any = vectors.multiply_add
+splat: Any = vectors.splat
+store: Any = vectors.store
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,8 +49,9 @@ def compiled(function: Function) -> Function:
     return cast(Function, njit(cache=True, fastmath={"reassoc", "contract"})(function))
 
 
-TILE = 2048
-"""Values written at a time: few enough for the first cache."""
+LANES = vectors.LANES
+LINE = 64
+"""Bytes of a cache line."""
 
 
 @compiled
@@ -82,8 +86,18 @@ def moments_float32(x: Array, shift: float) -> Any:
 
 
 @compiled
-def normalize(x: Array, mean: Any, slope: Any, beta: Any, y: Array) -> None:
-    for i in range(len(x)):
+def normalize(x: Array, mean: Any, slope: Any, beta: Any, stream: bool, y: Array) -> None:
+    """(x - mean)·slope + beta, by vectors; with `stream`, whole cache lines go past the cache."""
+    count, item = len(x), x.itemsize
+    first = min(-address_of(y) % LINE // item, count) if stream else 0
+    last = first + (count - first) // LANES * LANES
+    for i in range(first):
+        y[i] = (x[i] - mean) * slope + beta
+    for i in range(first, last, LANES):
+        centred = load(address_of(x) + i * item, x, LANES) - splat(mean)
+        result = multiply_add(centred, splat(slope), splat(beta))
+        store(address_of(y) + i * item, y, result, LANES, stream)
+    for i in range(last, count):
         y[i] = (x[i] - mean) * slope + beta
 
 
@@ -111,20 +125,13 @@ def second_sweep(
 ) -> None:
     """Normalize channels `first` to `last`; with `stream`, write past the cache."""
     m = x.shape[0] * x.shape[2]
-    room = np.empty(TILE, x.dtype)
     for n in range(x.shape[0]):
         for c in range(first, last):
             offset = sums[0, c] / m
             var = sums[1, c] / m - offset * offset
             mean = np.float32(x[0, c, 0] + offset)
             slope = np.float32(gamma[c] / np.sqrt(var + eps))
-            for i in range(0, x.shape[2], TILE):
-                values, out = x[n, c, i : i + TILE], y[n, c, i : i + TILE]
-                if stream:
-                    normalize(values, mean, slope, beta[c], room)
-                    stream_out(address_of(out), address_of(room), len(out), room)
-                else:
-                    normalize(values, mean, slope, beta[c], out)
+            normalize(x[n, c], mean, slope, beta[c], stream, y[n, c])
     if stream:
         finish_streaming()
 

@@ -2,8 +2,7 @@
 
 ``cpu`` and ``cuda`` define the functions of :class:`Kernels` at module level. They compute, and do
 not differentiate: ``companion.functional`` wires them to autograd. Arguments have been checked by
-then. Throughout, an activation has shape ``(N, C, *)``, statistics and the gradients of weight and
-bias are float64 of shape ``(C,)``, and
+then. Throughout, an activation has shape ``(N, C, *)``, and
 
     y = act((x - mean)/√(var + ε)·weight + bias + residual),
 
@@ -36,71 +35,80 @@ class Gradients(NamedTuple):
 
     x: Tensor
     """Shape, type and layout of the input."""
-    weight: Tensor
-    """``(C,)``, float64, whether or not there is a weight; as `bias`."""
-    bias: Tensor
+    weight: Tensor | None
+    """Shape and type of the weight; None if there is none; as `bias`."""
+    bias: Tensor | None
     residual: Tensor | None
     """As `x`; None where no residual was asked for."""
 
 
 class Kernels(Protocol):
-    """The functions of a kernel module. Results have the input's type and memory format."""
+    """The functions of a kernel module. Activations are not empty."""
 
-    def batch_forward(
+    def normalize(
         self,
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
         residual: Tensor | None,
+        fixed: tuple[Tensor, Tensor] | None,
         running: Running | None,
         eps: float,
         relu: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalize with the batch's own statistics: y, mean, biased variance."""
+    ) -> tuple[Tensor, Tensor]:
+        """Run the forward pass.
 
-    def batch_backward(
-        self,
-        grad_y: Tensor,
-        x: Tensor,
-        y: Tensor | None,
-        mean: Tensor,
-        var: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        relu: bool,
-        residual: bool,
-    ) -> Gradients:
-        """Differentiate :meth:`batch_forward`.
+        Parameters
+        ----------
+        x : ``(N, C, *)``, float16, bfloat16, float32 or float64
+        weight, bias : ``(C,)``, any floating-point type; 1 and 0 if None
+        residual : as `x`, added before the ReLU, or None
+        fixed : mean and variance to normalize with, ``(C,)``, any floating-point type, or None for
+            those of the batch, which then has more than one value per channel
+        running : what the statistics of the batch move, and how, or None
+        eps : added to the variance, inside the root
+        relu : whether to apply max(·, 0), in which NaN stays NaN
 
-        With `relu`, the sign of the activation is recomputed from `x`, or, with a `residual`,
-        read from the output `y`.
+        Returns
+        -------
+        y : shape, type and memory format of `x`
+        statistics : mean and biased variance that normalized, float64, ``(2, C)``; a NaN or an
+            infinity in a channel of the batch makes the variance NaN
+
+        Source: Eqs. (1) to (4) of the chapter `mini-batch-algorithm`; with `fixed`, Eq. (13),
+        centred first.
         """
 
-    def fixed_forward(
-        self,
-        x: Tensor,
-        mean: Tensor,
-        var: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        eps: float,
-        relu: bool,
-    ) -> Tensor:
-        """Normalize with given statistics."""
-
-    def fixed_backward(
+    def differentiate(
         self,
         grad_y: Tensor,
         x: Tensor,
         y: Tensor | None,
-        mean: Tensor,
-        var: Tensor,
+        statistics: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
         relu: bool,
         residual: bool,
+        training: bool,
     ) -> Gradients:
-        """Differentiate :meth:`fixed_forward`, with the statistics held fixed."""
+        """Run the backward pass.
+
+        Parameters
+        ----------
+        grad_y : shape and type of `x`, any layout
+        y : the output, needed with both `relu` and `residual`; with `relu` alone, the sign of the
+            activation is recomputed
+        statistics : what :meth:`normalize` returned
+        residual : whether there was one
+        training : whether the statistics were those of the batch, and depend on `x`
+        x, weight, bias, eps, relu : as given to :meth:`normalize`
+
+        Returns
+        -------
+        Gradients : through a ReLU as PyTorch has it, 0 where the activation is not positive; where
+            it is NaN, the gradient passes
+
+        Source: Eq. (9) backprop/closed-form, exact for every ε; with fixed statistics, the
+        derivatives of Eq. (13) mini-batch-algorithm/inference.
+        """

@@ -71,7 +71,8 @@ def choose(x: Tensor, backend: str) -> str:
     RuntimeError : it cannot serve the input's device, or its package is not installed
     """
     if backend == "auto":
-        device = x.device.type
+        # Quicker than to ask for the type of the device.
+        device = "cpu" if x.is_cpu else x.device.type
         if device in _NEEDS and installed(device):
             return device
         return "torch" if device == "mps" else "eager"

@@ -128,12 +128,14 @@ def calls(shape, channels_last, dtype, relu):
     count = torch.empty((), dtype=torch.int64, device="meta")
     running = Running(state[0], state[1], count, None if relu else 0.1, relu)
     residual = x if relu else None
-    y, mean, var = cuda.batch_forward(x, weight, weight, residual, running, 1e-5, relu)
-    cuda.fixed_forward(x, mean, var, weight, weight, residual, 1e-5, relu)
+    options = (weight, weight, residual)
+    y, statistics = cuda.normalize(x, *options, None, running, 1e-5, relu)
+    cuda.normalize(x, *options, tuple(statistics), None, 1e-5, relu)
     # ReLU without a residual recomputes the activation: the other way through the same kernel.
     for with_residual in (False, True):
-        for function in (cuda.batch_backward, cuda.fixed_backward):
-            function(x, x, y, mean, var, weight, weight, 1e-5, relu, with_residual)
+        for training in (True, False):
+            rest = (weight, weight, 1e-5, relu, with_residual, training)
+            cuda.differentiate(x, x, y, statistics, *rest)
 
 
 def main(dtypes, shapes):

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from _passes import Passes
 from torch.nn import functional as F
 
 from companion import reference
@@ -18,6 +19,8 @@ from companion.kernels.interface import Running
 cpu = pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
 from companion.kernels.cpu import plans, runtime  # noqa: E402
 from companion.kernels.cpu.plans import plan  # noqa: E402
+
+passes = Passes(cpu)
 
 EPS = 1e-5
 # Relative to the largest value; half precision is rounded once, at the end.
@@ -52,10 +55,10 @@ def threads(request, monkeypatch):
     torch.set_num_threads(request.param)
     if request.param > 1:
         monkeypatch.setattr(plans, "_VALUES_PER_THREAD", 1)
-    plan.cache_clear()
+    cpu._Pass.over.cache_clear()
     yield request.param
     torch.set_num_threads(before)
-    plan.cache_clear()
+    cpu._Pass.over.cache_clear()
 
 
 def batch(shape, dtype=torch.float64, last=False, seed=0):
@@ -109,17 +112,17 @@ def test_forward_and_backward(shape, last, dtype, training):
     x, grad_y = batch(shape, dtype, last), batch(shape, dtype, last, seed=1) - 1.0
     weight, bias = parameters(shape[1], dtype)
     if training:
-        y, mean, var = cpu.batch_forward(x, weight, bias, None, None, EPS, False)
+        y, mean, var = passes.batch_forward(x, weight, bias, None, None, EPS, False)
         exact = reference.moments(x.double().numpy())
         np.testing.assert_allclose(mean, exact[0], rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(var, exact[1], rtol=1e-9, atol=1e-12)
-        found = cpu.batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
+        found = passes.batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
         expected, grads = oracle(x, weight, bias, grad_y, None, False)
     else:
         mean, var = (t.double() for t in parameters(shape[1], torch.float64))
         var = var.abs()
-        y = cpu.fixed_forward(x, mean, var, weight, bias, None, EPS, False)
-        found = cpu.fixed_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
+        y = passes.fixed_forward(x, mean, var, weight, bias, None, EPS, False)
+        found = passes.fixed_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
         expected, grads = oracle(x, weight, bias, grad_y, None, False, (mean, var))
     assert y.dtype is found.x.dtype is dtype
     assert y.stride() == found.x.stride() == x.stride()
@@ -147,12 +150,12 @@ def test_fused(shape, last, dtype, relu, with_residual, training):
     residual = batch(shape, dtype, last, seed=2) - 2.0 if with_residual else None
     weight, bias = parameters(shape[1], dtype)
     if training:
-        y, mean, var = cpu.batch_forward(x, weight, bias, residual, None, EPS, relu)
-        backward, statistics = cpu.batch_backward, None
+        y, mean, var = passes.batch_forward(x, weight, bias, residual, None, EPS, relu)
+        backward, statistics = passes.batch_backward, None
     else:
         mean, var = torch.full((shape[1],), 1.9).double(), torch.full((shape[1],), 2.0).double()
-        y = cpu.fixed_forward(x, mean, var, weight, bias, residual, EPS, relu)
-        backward, statistics = cpu.fixed_backward, (mean, var)
+        y = passes.fixed_forward(x, mean, var, weight, bias, residual, EPS, relu)
+        backward, statistics = passes.fixed_backward, (mean, var)
     found = backward(
         grad_y, x, y if with_residual else None, mean, var, weight, bias, EPS, relu, with_residual
     )
@@ -170,10 +173,10 @@ def test_fused(shape, last, dtype, relu, with_residual, training):
 def test_without_parameters_they_are_one_and_zero():
     x = batch((3, 5, 13, 17))
     ones, zeros = torch.ones(5).double(), torch.zeros(5).double()
-    y, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
-    assert torch.equal(y, cpu.batch_forward(x, ones, zeros, None, None, EPS, False)[0])
-    without = cpu.batch_backward(x, x, None, mean, var, None, None, EPS, False, False)
-    given = cpu.batch_backward(x, x, None, mean, var, ones, zeros, EPS, False, False)
+    y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
+    assert torch.equal(y, passes.batch_forward(x, ones, zeros, None, None, EPS, False)[0])
+    without = passes.batch_backward(x, x, None, mean, var, None, None, EPS, False, False)
+    given = passes.batch_backward(x, x, None, mean, var, ones, zeros, EPS, False, False)
     assert torch.equal(without.x, given.x)
     assert torch.equal(without.weight, given.weight)
 
@@ -183,18 +186,18 @@ def test_without_parameters_they_are_one_and_zero():
 def test_stores_past_the_cache_write_the_same(stream, dtype, monkeypatch):
     """Whole cache lines and ragged ends, from every alignment."""
     monkeypatch.setattr(plans, "_STREAM_BYTES", 0 if stream else 2**62)
-    plan.cache_clear()
+    cpu._Pass.over.cache_clear()
     for shape in [(3, 5, 13, 17), (4, 33), (2, 3, 70, 70)]:
         size = int(np.prod(shape))
         for shift in (0, 1, 7):
             room = torch.empty(size + shift, dtype=dtype)
             x = room[shift:].view(shape).copy_(batch(shape, dtype))
-            y, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
-            found = cpu.batch_backward(x, x, None, mean, var, None, None, EPS, False, False)
+            y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
+            found = passes.batch_backward(x, x, None, mean, var, None, None, EPS, False, False)
             expected, grads = oracle(x, None, None, x, None, False)
             close(y, expected, dtype)
             close(found.x, grads[0], dtype)
-    plan.cache_clear()
+    cpu._Pass.over.cache_clear()
 
 
 @pytest.mark.usefixtures("threads")
@@ -202,8 +205,8 @@ def test_results_do_not_depend_on_the_run():
     x, grad_y = batch((512, 12), torch.float32), batch((512, 12), torch.float32, seed=1)
     runs = []
     for _ in range(3):
-        y, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
-        found = cpu.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
+        y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
+        found = passes.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
         runs.append((y, mean, var, found.x, found.weight, found.bias))
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
 
@@ -211,13 +214,13 @@ def test_results_do_not_depend_on_the_run():
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 13, 17)])
 def test_gradient_in_another_layout(shape):
     x, grad_y = batch(shape), batch(shape, seed=1)
-    _, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
-    plain = cpu.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
+    _, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
+    plain = passes.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
     other = grad_y.transpose(0, 1).contiguous().transpose(0, 1)
     expanded = torch.ones(1).double().expand(shape)
-    same = cpu.batch_backward(other, x, None, mean, var, None, None, EPS, False, False)
+    same = passes.batch_backward(other, x, None, mean, var, None, None, EPS, False, False)
     assert torch.equal(same.x, plain.x)
-    constant = cpu.batch_backward(expanded, x, None, mean, var, None, None, EPS, False, False)
+    constant = passes.batch_backward(expanded, x, None, mean, var, None, None, EPS, False, False)
     assert constant.x.abs().max() < 1e-12
 
 
@@ -227,13 +230,13 @@ def test_nan_and_infinity_stay_in_their_channel(shape):
         for dtype in (torch.float32, torch.bfloat16):
             x = batch(shape, dtype)
             x[1, 2] = bad
-            y, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
+            y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
             assert y[:, 2].isnan().all()
             assert not mean[2].isfinite()
             assert var[2].isnan()
             others = [0, 1, 3]
             assert y[:, others].isfinite().all()
-            relu, _, _ = cpu.batch_forward(x, None, None, None, None, EPS, True)
+            relu, _, _ = passes.batch_forward(x, None, None, None, None, EPS, True)
             assert relu[:, 2].isnan().all()
 
 
@@ -243,10 +246,10 @@ def test_running_statistics(kind, momentum):
     x = batch((50, 3), torch.float32)
     state = torch.full((3,), 0.5).to(kind), torch.full((3,), 2.0).to(kind)
     count = torch.tensor(3)
-    _, mean, var = cpu.batch_forward(x, None, None, None, None, EPS, False)
+    _, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
     running = Running(*state, count, momentum, False)
     versions = [tensor._version for tensor in (*state, count)]
-    cpu.batch_forward(x, None, None, None, running, EPS, False)
+    passes.batch_forward(x, None, None, None, running, EPS, False)
     share = 0.25 if momentum is None else momentum
     for found, batch_value, former in zip(state, (mean, var * 50 / 49), (0.5, 2.0), strict=True):
         expected = (1 - share) * former + share * batch_value
@@ -260,11 +263,11 @@ def test_running_statistics(kind, momentum):
 def test_running_statistics_skip_and_clamp():
     state, count = (torch.zeros(2), torch.ones(2)), torch.tensor(0)
     bad = torch.tensor([[1.0, float("nan")], [2.0, 3.0]])
-    cpu.batch_forward(bad, None, None, None, Running(*state, count, 0.1, True), EPS, False)
+    passes.batch_forward(bad, None, None, None, Running(*state, count, 0.1, True), EPS, False)
     assert (state[0] == 0).all()
     assert count.item() == 0
     large = torch.tensor([[1e30, 1.0], [-1e30, 3.0]])
-    cpu.batch_forward(large, None, None, None, Running(*state, count, 1.0, False), EPS, False)
+    passes.batch_forward(large, None, None, None, Running(*state, count, 1.0, False), EPS, False)
     assert state[1][0] == torch.finfo(torch.float32).max
     assert state[1][1] == 2.0
 
@@ -276,14 +279,14 @@ def test_every_half_precision_number_survives(bits):
     x = torch.from_numpy(np.arange(2**16, dtype=np.int64).astype(np.uint16).view(np.int16))
     x = x.view(dtype).view(-1, 1)
     zero, one = torch.zeros(1).double(), torch.ones(1).double()
-    y = cpu.fixed_forward(x, zero, one, None, None, None, 0.0, False)
+    y = passes.fixed_forward(x, zero, one, None, None, None, 0.0, False)
     finite = x.isfinite()
     assert torch.equal(y[finite], x[finite])
     assert torch.equal(y[x.isinf()], x[x.isinf()])
     assert y[x.isnan()].isnan().all()
     # And float32 values round as PyTorch rounds them, ties to even.
     halves = torch.linspace(-3.0, 3.0, 9973).to(dtype).view(-1, 1)
-    third = cpu.fixed_forward(halves, zero, one * 9.0, None, None, None, 0.0, False)
+    third = passes.fixed_forward(halves, zero, one * 9.0, None, None, None, 0.0, False)
     assert torch.equal(third, (halves.float() * np.float32(1 / 3)).to(dtype))
 
 
@@ -315,10 +318,10 @@ def test_plans_cover_every_value_once(shape, last, tensors, threads):
 @pytest.mark.usefixtures("threads")
 def test_python_threads_do_where_there_is_no_openmp(monkeypatch):
     x = batch((3, 5, 40, 40))
-    expected = cpu.batch_forward(x, None, None, None, None, EPS, False)[0]
+    expected = passes.batch_forward(x, None, None, None, None, EPS, False)[0]
     monkeypatch.setattr(runtime, "_openmp_entry", lambda: None)
     monkeypatch.setattr(cpu, "_threads", runtime.Threads())
-    assert torch.equal(cpu.batch_forward(x, None, None, None, None, EPS, False)[0], expected)
+    assert torch.equal(passes.batch_forward(x, None, None, None, None, EPS, False)[0], expected)
 
 
 def test_openmp_is_pytorchs():
@@ -346,8 +349,8 @@ def test_compiling_is_announced(monkeypatch, caplog):
 def test_compiled_code_is_kept_on_disk(tmp_path):
     """A second process loads what the first one compiled."""
     program = (
-        "from companion.kernels.cpu import workers; "
-        "print(workers.compiled_update().owner.cache_hits)"
+        "from numpy import float32; from companion.kernels.cpu import workers; "
+        "print(workers.compiled(False, float32, float32).owner.cache_hits)"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     hits = [
@@ -365,5 +368,5 @@ def test_compiled_code_is_kept_on_disk(tmp_path):
 
 def test_agrees_with_pytorch_on_an_ordinary_batch():
     x = torch.randn(16, 8, 14, 14)
-    y, _, _ = cpu.batch_forward(x, None, None, None, None, EPS, False)
+    y, _, _ = passes.batch_forward(x, None, None, None, None, EPS, False)
     torch.testing.assert_close(y, F.batch_norm(x, None, None, training=True), rtol=1e-5, atol=1e-5)

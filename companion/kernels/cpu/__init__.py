@@ -13,20 +13,22 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..eager import empty_with_layout_of, is_channels_last, values_per_channel, with_layout_of
+from ..eager import empty_with_layout_of, is_channels_last, with_layout_of
 from ..interface import Gradients, Running
 from . import coefficients, workers
-from .jobs import JOB, UPDATE, room_type
+from .formats import KINDS
+from .jobs import COUNTERS, JOB_BYTES, Job, room_type
 from .plans import Plan, plan
 from .runtime import Threads
-from .tiles import KINDS
 
-__all__ = ["batch_backward", "batch_forward", "fixed_backward", "fixed_forward"]
+__all__ = ["differentiate", "normalize"]
 
 # What activations are stored in (half precision by its bits) and computed in.
 _TYPES: dict[torch.dtype, tuple[type, type]] = {
@@ -36,6 +38,7 @@ _TYPES: dict[torch.dtype, tuple[type, type]] = {
     torch.bfloat16: (np.uint16, np.float32),
 }
 _KINDS = {getattr(torch, name): kind for name, kind in KINDS.items()}
+_FLOAT64 = KINDS["float64"]
 
 _threads = Threads()
 
@@ -44,41 +47,65 @@ class _Buffers(threading.local):
     """A thread's own memory for what it hands to compiled code, kept from call to call."""
 
     def __init__(self) -> None:
-        self.job = ctypes.create_string_buffer(JOB.itemsize)
-        self.update = ctypes.create_string_buffer(UPDATE.itemsize)
-        self.job_address = ctypes.addressof(self.job)
-        self.update_address = ctypes.addressof(self.update)
-        self.rooms: dict[tuple[torch.dtype, int], Tensor] = {}
+        self.job = bytearray(JOB_BYTES)
+        self.job_address = ctypes.addressof(ctypes.c_char.from_buffer(self.job))
+        self.scratch = torch.empty(0, dtype=torch.uint8)
 
-
-def _packer(record: np.dtype[np.void]) -> struct.Struct:
-    """Writes the values of a NumPy record of numbers, one after the other."""
-    codes = {"int64": "q", "float64": "d"}
-    return struct.Struct("=" + "".join(codes[record[name].name] for name in record.names or ()))
+    def scratch_address(self, size: int) -> int:
+        """Room of `size` bytes that the next call overwrites."""
+        if self.scratch.shape[0] < size:
+            self.scratch = torch.empty(size, dtype=torch.uint8)
+        return self.scratch.data_ptr()
 
 
 _buffers = _Buffers()
-_pack_job, _pack_update = _packer(JOB).pack_into, _packer(UPDATE).pack_into
+# A job in memory: counters, what differs from call to call, and what the plan says.
+_PLANNED = len(Plan._fields)
+_VARYING = len(Job._fields) - 2 - _PLANNED
+_pack_job = struct.Struct(f"={COUNTERS}q2d{_VARYING}q").pack_into
+_pack_plan = struct.Struct(f"={_PLANNED}q").pack
+_UNCOUNTED = (0,) * COUNTERS
+_NONE, _NOT_MOVED = (0, 0, 0, 0), (0,) * 7
 
 
-def _rooms(dtype: torch.dtype, threads: int) -> Tensor:
-    """Room for the threads of one call, kept for the next call of this thread."""
-    room = _buffers.rooms.get((dtype, threads))
-    if room is None:
-        bytes_each = room_type(*_TYPES[dtype], coefficients.COUNT).itemsize
-        room = torch.empty(threads * bytes_each, dtype=torch.uint8)
-        _buffers.rooms[dtype, threads] = room
-    return room
+class _Pass(NamedTuple):
+    """What the passes over tensors of one shape, layout and type have in common."""
+
+    stride: tuple[int, ...]
+    """Of the result: PyTorch's choice, where sizes of 1 leave one."""
+    plan: Plan
+    packed: bytes
+    """The plan, as the job has it."""
+    rooms: int
+    """Bytes that the threads work in."""
+    scratch: int
+    """Those, and the sums that they share."""
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def over(
+        shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype, tensors: int, threads: int
+    ) -> _Pass | None:
+        """For a tensor in a layout that the kernels know; `tensors` as in :func:`.plans.plan`."""
+        like = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        last = not like.is_contiguous()
+        if last and not (is_channels_last(like) and like.movedim(1, -1).is_contiguous()):
+            return None
+        cut = plan(tuple(shape), last, dtype.itemsize, tensors, threads)
+        rooms = cut.threads * room_type(*_TYPES[dtype], coefficients.COUNT).itemsize
+        scratch = rooms + 16 * cut.channels * (cut.chunks + 1)
+        return _Pass(empty_with_layout_of(like).stride(), cut, _pack_plan(*cut), rooms, scratch)
 
 
-def _dense(x: Tensor) -> tuple[Tensor, bool]:
-    """`x` in a layout that the kernels know, and whether its channels are last."""
-    if x.is_contiguous():
-        return x, False
-    if is_channels_last(x) and x.movedim(1, -1).is_contiguous():
-        return x, True
-    x = with_layout_of(x, x)
-    return x, not x.is_contiguous()
+def _over(x: Tensor, tensors: int) -> tuple[Tensor, _Pass]:
+    """`x` in a layout that the kernels know, and what to do with it."""
+    threads = torch.get_num_threads()
+    found = _Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
+    if found is None:
+        x = with_layout_of(x, x)
+        found = _Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
+        assert found is not None
+    return x, found
 
 
 def _like(x: Tensor, given: Tensor) -> Tensor:
@@ -102,121 +129,66 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 
 def _run(
-    x: Tensor,
-    cut: Plan,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-    training: bool,
-    *,
-    y: Tensor | None = None,
-    residual: Tensor | None = None,
-    gradients: tuple[Tensor, Gradients] | None = None,
+    this: _Pass, x: Tensor, options: tuple[float, ...], tensors: tuple[int, ...], backward: bool
 ) -> None:
-    """Fill `y` or, given `gradients` (of y, and to fill), run the backward pass."""
-    grad_y, to = gradients or (None, None)
-    weight, bias = _contiguous(weight), _contiguous(bias)
-    rooms = _rooms(x.dtype, cut.threads)
-    partial = None
-    if cut.chunks > 1 and (training or to is not None):
-        partial = torch.empty(cut.chunks * 2 * cut.channels, dtype=torch.float64)
-    _pack_job(
-        _buffers.job,
-        0,
-        *(0, 0, 0, 0, 0),
-        *(x.data_ptr(), _address(y), _address(residual), _address(grad_y)),
-        *((0, 0) if to is None else (to.x.data_ptr(), _address(to.residual))),
-        *_parameter(weight),
-        *_parameter(bias),
-        *(mean.data_ptr(), var.data_ptr()),
-        *((0, 0) if to is None else (to.weight.data_ptr(), to.bias.data_ptr())),
-        *(_address(partial), rooms.data_ptr()),
-        *cut[:-2],
-        *(training, relu, cut.stream, eps),
-    )
-    function = workers.compiled(to is not None, *_TYPES[x.dtype])
-    _threads.run(function, _buffers.job_address, cut.threads)
+    """Run the job whose numbers begin with `options`, floats, and `tensors`."""
+    job = _buffers.job
+    _pack_job(job, 0, *_UNCOUNTED, *options, *tensors)
+    job[-len(this.packed) :] = this.packed
+    function = workers.compiled(backward, *_TYPES[x.dtype])
+    _threads.run(function, _buffers.job_address, this.plan.threads)
 
 
-def batch_forward(
+def normalize(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
+    fixed: tuple[Tensor, Tensor] | None,
     running: Running | None,
     eps: float,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """See :class:`companion.kernels.interface.Kernels`, as for the other functions here."""
-    x, last = _dense(x)
+) -> tuple[Tensor, Tensor]:
+    """See :class:`companion.kernels.interface.Kernels`."""
+    x, this = _over(x, 1 if fixed is None else 0)
     residual = None if residual is None else _like(x, residual)
-    cut = plan(tuple(x.shape), last, x.itemsize, 1, torch.get_num_threads())
-    y = empty_with_layout_of(x)
-    mean = torch.empty(cut.channels, dtype=torch.float64)
-    var = torch.empty(cut.channels, dtype=torch.float64)
-    _run(x, cut, mean, var, weight, bias, eps, relu, True, y=y, residual=residual)
+    weight, bias = _contiguous(weight), _contiguous(bias)
+    y, C = torch.empty_strided(x.shape, this.stride, dtype=x.dtype), this.plan.channels
+    statistics = torch.empty((2, C), dtype=torch.float64)
+    if fixed is None:
+        kept = statistics.data_ptr()
+        given = (kept, _FLOAT64, kept + 8 * C, _FLOAT64)
+    else:
+        mean, var = fixed[0].contiguous(), fixed[1].contiguous()
+        given = (*_parameter(mean), *_parameter(var))
+    momentum, moved = 0.0, _NOT_MOVED
     if running is not None:
-        _update(running, mean, var, values_per_channel(x))
-    return y, mean, var
+        momentum = float("nan") if running.momentum is None else running.momentum
+        mean_at, var_at = _parameter(running.mean), _parameter(running.var)
+        moved = (
+            *mean_at,
+            *var_at,
+            _address(running.num_batches_tracked),
+            1,
+            running.skip_nonfinite,
+        )
+    scratch = _buffers.scratch_address(this.scratch)
+    tensors = (
+        *(x.data_ptr(), y.data_ptr(), _address(residual), 0, 0, 0),
+        *(*_parameter(weight), *_parameter(bias), *given, statistics.data_ptr(), *_NONE),
+        *(0, scratch + this.rooms, scratch, *moved, fixed is None, relu),
+    )
+    _run(this, x, (eps, momentum), tensors, False)
+    if running is not None:
+        _increment_versions(running)
+    return y, statistics
 
 
-def fixed_forward(
-    x: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    x, last = _dense(x)
-    residual = None if residual is None else _like(x, residual)
-    cut = plan(tuple(x.shape), last, x.itemsize, 0, torch.get_num_threads())
-    y = empty_with_layout_of(x)
-    _run(x, cut, mean, var, weight, bias, eps, relu, False, y=y, residual=residual)
-    return y
-
-
-def batch_backward(
+def differentiate(
     grad_y: Tensor,
     x: Tensor,
     y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-    residual: bool,
-) -> Gradients:
-    return _backward(grad_y, x, y, mean, var, weight, bias, eps, relu, residual, True)
-
-
-def fixed_backward(
-    grad_y: Tensor,
-    x: Tensor,
-    y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-    residual: bool,
-) -> Gradients:
-    return _backward(grad_y, x, y, mean, var, weight, bias, eps, relu, residual, False)
-
-
-def _backward(
-    grad_y: Tensor,
-    x: Tensor,
-    y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
+    statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
@@ -224,32 +196,33 @@ def _backward(
     residual: bool,
     training: bool,
 ) -> Gradients:
-    x, last = _dense(x)
+    """See :class:`companion.kernels.interface.Kernels`."""
+    x, this = _over(x, 2)
     grad_y, y = _like(x, grad_y), None if y is None else _like(x, y)
-    cut = plan(tuple(x.shape), last, x.itemsize, 2, torch.get_num_threads())
-    result = Gradients(
-        x=empty_with_layout_of(x),
-        weight=torch.empty(cut.channels, dtype=torch.float64),
-        bias=torch.empty(cut.channels, dtype=torch.float64),
-        residual=empty_with_layout_of(x) if residual else None,
+    weight, bias = _contiguous(weight), _contiguous(bias)
+    found = Gradients(
+        x=torch.empty_strided(x.shape, this.stride, dtype=x.dtype),
+        weight=None if weight is None else torch.empty_like(weight),
+        bias=None if bias is None else torch.empty_like(bias),
+        residual=torch.empty_strided(x.shape, this.stride, dtype=x.dtype) if residual else None,
     )
-    gradients = (grad_y, result)
-    _run(x, cut, mean, var, weight, bias, eps, relu, training, y=y, gradients=gradients)
-    return result
+    kept = statistics.data_ptr()
+    scratch = _buffers.scratch_address(this.scratch)
+    sums = scratch + this.rooms
+    tensors = (
+        *(x.data_ptr(), _address(y), 0, grad_y.data_ptr()),
+        *(found.x.data_ptr(), _address(found.residual), *_parameter(weight), *_parameter(bias)),
+        *(kept, _FLOAT64, kept + 8 * this.plan.channels, _FLOAT64, kept),
+        *(*_parameter(found.weight), *_parameter(found.bias)),
+        *(sums, sums + 16 * this.plan.channels, scratch, *_NOT_MOVED, training, relu),
+    )
+    _run(this, x, (eps, 0.0), tensors, True)
+    return found
 
 
-def _update(running: Running, mean: Tensor, var: Tensor, m: int) -> None:
-    _pack_update(
-        _buffers.update,
-        0,
-        *(mean.shape[0], m, mean.data_ptr(), var.data_ptr()),
-        _address(running.num_batches_tracked),
-        *_parameter(running.mean),
-        *_parameter(running.var),
-        running.skip_nonfinite,
-        float("nan") if running.momentum is None else running.momentum,
+def _increment_versions(running: Running) -> None:
+    """Tell autograd that the running statistics have changed."""
+    state = (running.mean, running.var, running.num_batches_tracked)
+    torch.autograd.graph.increment_version(
+        [tensor for tensor in state if tensor is not None and not tensor.is_inference()]
     )
-    workers.compiled_update().call(_buffers.update_address)
-    for tensor in (running.mean, running.var, running.num_batches_tracked):
-        if tensor is not None and not tensor.is_inference():
-            torch.autograd.graph.increment_version(tensor)

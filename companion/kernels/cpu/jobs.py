@@ -11,52 +11,98 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from .plans import COLUMNS, TILE
-from .runtime import njit
-
-# What the compiler may do to sums: reorder them, which vector instructions need. NaN and infinity
-# keep their meaning.
-SUMS = {"reassoc", "contract", "nsz"}
-# And to what is written: multiply and add at once. What is centred first must stay so.
-WRITES = {"contract"}
+from .plans import COLUMNS
+from .runtime import array_at, njit
 
 KEPT = COLUMNS + 40
 """Distance of a column's two sums: 4096 bytes would make the processor take one for the other."""
 
-# Tensors are given by their addresses, 0 standing for one that is not there; `_kind` is the type.
-JOB = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # Counters that the threads share; NEXT_ROOM and so on say where they are.
-            *("next_room", "next_sum", "sums_done", "merged", "next_block"),
-            *("x", "y", "residual", "grad_y", "grad_x", "grad_residual"),
-            *("weight", "weight_kind", "bias", "bias_kind"),
-            *("mean", "var", "grad_weight", "grad_bias", "partial", "rooms"),
-            # C channels of S values side by side, m values per channel, and all values.
-            *("channels", "inner", "m", "size"),
-            # Rows of a panel have `width` values; in the planes view, where that is 0, a row is a
-            # `tile` of each plane, which has `tiles` of them.
-            *("rows", "width", "tile", "tiles", "block", "blocks", "chunk", "chunks"),
-            *("training", "relu", "stream"),
-        )
-    ]
-    + [("eps", np.float64)]
-)
-NEXT_ROOM, NEXT_SUM, SUMS_DONE, MERGED, NEXT_BLOCK = 0, 8, 16, 24, 32
 
-UPDATE = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            *("channels", "m", "mean", "var", "count"),
-            *("running_mean", "running_mean_kind", "running_var", "running_var_kind"),
-            "skip_nonfinite",
-        )
-    ]
-    + [("momentum", np.float64)]
-)
+class Job(NamedTuple):
+    """One pass over a tensor.
+
+    Tensors are given by their addresses, 0 standing for one that is not there; `_kind` is the type.
+    """
+
+    eps: float
+    momentum: float
+    """NaN stands for the average of all batches."""
+    x: int
+    y: int
+    residual: int
+    grad_y: int
+    grad_x: int
+    grad_residual: int
+    weight: int
+    weight_kind: int
+    bias: int
+    bias_kind: int
+    mean: int
+    """What to normalize with. In training these are found first, and float64."""
+    mean_kind: int
+    var: int
+    var_kind: int
+    statistics: int
+    """Where both are kept, float64."""
+    grad_weight: int
+    grad_weight_kind: int
+    grad_bias: int
+    grad_bias_kind: int
+    sums: int
+    """In the backward pass, the gradients of bias and weight in float64."""
+    partial: int
+    """Two sums per chunk and channel, if there are several chunks."""
+    rooms: int
+    """Room for each thread."""
+    running_mean: int
+    running_mean_kind: int
+    running_var: int
+    running_var_kind: int
+    batches: int
+    """How many batches have moved the running statistics."""
+    moves: int
+    """Whether this one does."""
+    skip_nonfinite: int
+    training: int
+    relu: int
+    channels: int
+    inner: int
+    """How many values of a channel lie side by side."""
+    m: int
+    """Values per channel."""
+    size: int
+    """All values."""
+    rows: int
+    width: int
+    """Values of a row of a panel. 0 is for the planes view, where a row is a tile of each plane."""
+    tile: int
+    tiles: int
+    """Tiles of a plane."""
+    block: int
+    blocks: int
+    chunk: int
+    chunks: int
+    stream: int
+    """Whether to store past the cache."""
+    threads: int
+
+
+# In memory a job comes after counters that the threads share.
+COUNTERS = 6
+NEXT_ROOM, NEXT_SUM, SUMS_DONE, MERGED, NEXT_BLOCK, FINISHED = range(0, 8 * COUNTERS, 8)
+JOB_BYTES = 8 * (COUNTERS + len(Job._fields))
+_FLOATS = 2
+_INTEGERS = len(Job._fields) - _FLOATS
+
+
+@njit
+def read_job(address):
+    """The job in memory; as a tuple its numbers stay in registers."""
+    floats = array_at(address + 8 * COUNTERS, _FLOATS, 0.0)
+    integers = array_at(address + 8 * (COUNTERS + _FLOATS), _INTEGERS, 0)
+    return Job(floats[0], floats[1], *to_fixed_tuple(integers, _INTEGERS))
 
 
 class Block(NamedTuple):
@@ -86,20 +132,17 @@ class Room(NamedTuple):
 def room_type(stored: type, compute: type, coefficients: int) -> np.dtype[Any]:
     """What a thread works in.
 
-    ``tiles`` has six tiles in the type of computation and ``packed`` one in the stored type;
-    ``kept``, the two float64 sums of each column of a panel, and ``kept_at``, its address;
-    ``sums``, the two sums of each channel of a block; ``channel``, what each channel's values are
-    combined with, by the names of :mod:`.coefficients`, and ``column``, the same for each column.
+    ``like`` tells the stored type; ``kept`` is for the two float64 sums of each column of a panel,
+    ``sums`` for those of each channel of a block; ``channel`` has what each channel's values are
+    combined with, by the names of :mod:`.coefficients`, and ``column`` the same for each column.
     """
     return np.dtype(
         [
-            ("tiles", compute, (6, TILE)),
-            ("packed", stored, (TILE,)),
             ("kept", np.float64, (2 * KEPT,)),
-            ("kept_at", np.int64),
             ("sums", np.float64, (2, COLUMNS)),
             ("channel", compute, (coefficients, COLUMNS)),
             ("column", compute, (coefficients * COLUMNS,)),
+            ("like", stored, (64 // np.dtype(stored).itemsize,)),
         ]
     )
 

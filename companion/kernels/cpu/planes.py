@@ -1,4 +1,4 @@
-"""The planes view: ``(N, C, S)`` with S values side by side, long enough for vector instructions.
+"""The planes view: ``(N, C, S)`` with S values side by side, enough to fill vectors.
 
 A block is a few channels; a row is one tile of each of their planes, the whole plane if it is
 small. Channels are neighbours in memory, so a row is one piece of it.
@@ -9,201 +9,147 @@ from __future__ import annotations
 import numpy as np
 
 from . import coefficients as of
-from .jobs import SUMS, WRITES
-from .runtime import address_of, array_at, inlined, njit
-from .tiles import load, median_value, place, store
-
-
-@inlined(fastmath=SUMS)
-def tile_moments(x, shift):
-    """Σ(x - shift) and Σ(x - shift)²."""
-    total, squares = 0.0, 0.0
-    for i in range(len(x)):
-        shifted = np.float64(x[i]) - shift
-        total += shifted
-        squares += shifted * shifted
-    return total, squares
-
-
-@inlined(fastmath=SUMS)
-def tile_products(g, x, mean):
-    """Σg and Σg·(x - mean)."""
-    total, product = 0.0, 0.0
-    for i in range(len(x)):
-        value = np.float64(g[i])
-        total += value
-        product += value * (np.float64(x[i]) - mean)
-    return total, product
-
-
-@inlined(fastmath=WRITES)
-def tile_normalize(x, centre, slope, constant, floor, y):
-    """y = (x - centre)·slope + constant, not below `floor`: 0 for a ReLU, else -∞."""
-    for i in range(len(y)):
-        value = (x[i] - centre) * slope + constant
-        y[i] = floor if value < floor else value
-
-
-@njit(fastmath=WRITES)
-def tile_normalize_add(x, residual, centre, slope, constant, floor, y):
-    """As :func:`tile_normalize`, with the residual added before the ReLU."""
-    for i in range(len(y)):
-        value = (x[i] - centre) * slope + constant + residual[i]
-        y[i] = floor if value < floor else value
-
-
-@inlined(fastmath=WRITES)
-def tile_mask(g, x, centre, slope, constant, masked):
-    """The gradient that a ReLU lets through: none where :func:`tile_normalize` gave 0."""
-    zero = x.dtype.type(0)
-    for i in range(len(g)):
-        value = (x[i] - centre) * slope + constant
-        masked[i] = zero if value <= zero else g[i]
-
-
-@inlined(fastmath=WRITES)
-def tile_mask_by(g, y, masked):
-    """As :func:`tile_mask`, from the output."""
-    zero = y.dtype.type(0)
-    for i in range(len(g)):
-        masked[i] = zero if y[i] <= zero else g[i]
-
-
-@inlined(fastmath=WRITES)
-def tile_differentiate(g, x, g_mean, g_slope, centre, x_slope, constant, out):
-    """((g - g_mean) + (x - centre)·x_slope + constant)·g_slope."""
-    for i in range(len(out)):
-        through = (x[i] - centre) * x_slope + constant
-        out[i] = (g[i] - g_mean + through) * g_slope
-
-
-@inlined(fastmath=WRITES)
-def tile_scale(g, slope, out):
-    for i in range(len(out)):
-        out[i] = g[i] * slope
+from . import steps
+from .formats import median_value
+from .runtime import inlined, njit
+from .steps import Backward, Forward
+from .vectors import LANES, load, only_first, splat, total, wide
 
 
 @inlined
 def row_at(job, block, row):
-    """Where a row of the block begins in memory, and how long its tiles are."""
+    """Where a row of the block begins, counted in values, and how long its tiles are."""
     plane = row // job.tiles
     offset = (row - plane * job.tiles) * job.tile
     start = (plane * job.channels + block.channel) * job.inner + offset
     return start, min(job.tile, job.inner - offset)
 
 
+@inlined
+def until_aligned(address, like, count, past_cache):
+    """How many values to write before those at which :func:`.vectors.store` may pass the cache."""
+    if not past_cache:
+        return 0
+    return min(-address % min(64, LANES * like.itemsize) // like.itemsize, count)
+
+
+@inlined
+def forward_of(channel, c):
+    return Forward(
+        splat(channel[of.CENTRE, c]),
+        splat(channel[of.SLOPE, c]),
+        splat(channel[of.CONSTANT, c]),
+        splat(channel[of.FLOOR, c]),
+    )
+
+
+@inlined
+def backward_of(channel, c):
+    return Backward(
+        splat(channel[of.CENTRE, c]),
+        splat(channel[of.G_MEAN, c]),
+        splat(channel[of.G_SLOPE, c]),
+        splat(channel[of.X_SLOPE, c]),
+        splat(channel[of.X_CONSTANT, c]),
+    )
+
+
 @njit
 def moments(job, block, room):
     """Fill ``room.sums`` with Σ(x - shift) and Σ(x - shift)² per channel of a block."""
+    like, sums, channel = room.at.like, room.at.sums, room.at.channel
     for c in range(block.channels):
         first, step = (block.channel + c) * job.inner, (job.inner - 1) // 2
-        of.set_shift(job, block.channel + c, median_value(job.x, first, step, room.at.packed))
-    of.set_centre(job, block, room.at.channel)
-    room.at.sums[:, : block.channels] = 0.0
+        of.set_shift(job, block.channel + c, median_value(job.x, first, step, like))
+    of.set_centre(job, block, channel)
+    sums[:, : block.channels] = 0.0
+    none = splat(0.0)
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
         for c in range(block.channels):
-            shift = np.float64(room.at.channel[of.CENTRE, c])
-            at = load(job.x, start, count, room.at.packed, room.at.tiles[0])
-            x = array_at(at, count, room.at.tiles)
-            total, squares = tile_moments(x, shift)
-            room.at.sums[0, c] += total
-            room.at.sums[1, c] += squares
+            address, shift = job.x + start * like.itemsize, splat(np.float64(channel[of.CENTRE, c]))
+            plain, squares = none, none
+            whole = count // LANES * LANES
+            for i in range(0, whole, LANES):
+                x = load(address + i * like.itemsize, like, LANES)
+                plain, squares = steps.add_moments(x, shift, plain, squares)
+            if whole < count:
+                x = load(address + whole * like.itemsize, like, count - whole)
+                # Zeros would be far from the shift.
+                shift = only_first(shift, count - whole)
+                plain, squares = steps.add_moments(x, shift, plain, squares)
+            sums[0, c] += total(plain)
+            sums[1, c] += total(squares)
+            start += job.inner
+
+
+@njit
+def products(job, block, room):
+    """Fill ``room.sums`` with Σg and Σg·(x - centre) per channel of a block."""
+    like, sums, channel = room.at.like, room.at.sums, room.at.channel
+    sums[:, : block.channels] = 0.0
+    none = splat(0.0)
+    for row in range(block.low, block.high):
+        start, count = row_at(job, block, row)
+        for c in range(block.channels):
+            forward = forward_of(channel, c)
+            centre = wide(forward.centre)
+            plain, product = none, none
+            at, whole = start * like.itemsize, count // LANES * LANES
+            for _ in range(0, whole, LANES):
+                x = load(job.x + at, like, LANES)
+                g = steps.gradient(job, like, at, LANES, x, forward)
+                plain, product = steps.add_products(g, x, centre, plain, product)
+                at += LANES * like.itemsize
+            if whole < count:
+                x = load(job.x + at, like, count - whole)
+                g = steps.gradient(job, like, at, count - whole, x, forward)
+                plain, product = steps.add_products(g, x, centre, plain, product)
+            sums[0, c] += total(plain)
+            sums[1, c] += total(product)
             start += job.inner
 
 
 @njit
 def normalize(job, block, room):
     """Write a block of y."""
+    like = room.at.like
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
         for c in range(block.channels):
-            centre, slope = room.at.channel[of.CENTRE, c], room.at.channel[of.SLOPE, c]
-            constant, floor = room.at.channel[of.CONSTANT, c], room.at.channel[of.FLOOR, c]
-            at = load(job.x, start, count, room.at.packed, room.at.tiles[0])
-            x = array_at(at, count, room.at.tiles)
-            at = place(job.y, start, room.at.packed, room.at.tiles[1], job.stream)
-            y = array_at(at, count, room.at.tiles)
-            if job.residual:
-                at = load(job.residual, start, count, room.at.packed, room.at.tiles[2])
-                residual = array_at(at, count, room.at.tiles)
-                tile_normalize_add(x, residual, centre, slope, constant, floor, y)
-            else:
-                tile_normalize(x, centre, slope, constant, floor, y)
-            store(job.y, start, y, room.at.packed, job.stream)
-            start += job.inner
-
-
-@njit
-def gradient_tile(job, room, start, x, c):
-    """Where the gradient behind the ReLU lies, of the tile of the input that begins at `start`."""
-    count = len(x)
-    at = load(job.grad_y, start, count, room.at.packed, room.at.tiles[1])
-    g = array_at(at, count, room.at.tiles)
-    if not job.relu:
-        return at
-    masked = room.at.tiles[2]
-    if job.y:
-        at = load(job.y, start, count, room.at.packed, room.at.tiles[3])
-        tile_mask_by(g, array_at(at, count, room.at.tiles), masked)
-    else:
-        centre, slope = room.at.channel[of.CENTRE, c], room.at.channel[of.SLOPE, c]
-        tile_mask(g, x, centre, slope, room.at.channel[of.CONSTANT, c], masked)
-    return address_of(masked)
-
-
-@njit
-def products(job, block, room):
-    """Fill ``room.sums`` with Σg and Σg·(x - centre) per channel of a block."""
-    room.at.sums[:, : block.channels] = 0.0
-    for row in range(block.low, block.high):
-        start, count = row_at(job, block, row)
-        for c in range(block.channels):
-            centre = np.float64(room.at.channel[of.CENTRE, c])
-            at = load(job.x, start, count, room.at.packed, room.at.tiles[0])
-            x = array_at(at, count, room.at.tiles)
-            g = array_at(gradient_tile(job, room, start, x, c), count, room.at.tiles)
-            total, product = tile_products(g, x, centre)
-            room.at.sums[0, c] += total
-            room.at.sums[1, c] += product
+            forward = forward_of(room.at.channel, c)
+            at = start * like.itemsize
+            first = until_aligned(job.y + at, like, count, job.stream)
+            if first:
+                steps.normalize(job, like, at, first, False, forward)
+                at += first * like.itemsize
+            whole = (count - first) // LANES * LANES
+            for _ in range(0, whole, LANES):
+                steps.normalize(job, like, at, LANES, job.stream != 0, forward)
+                at += LANES * like.itemsize
+            if first + whole < count:
+                steps.normalize(job, like, at, count - first - whole, False, forward)
             start += job.inner
 
 
 @njit
 def differentiate(job, block, room):
     """Write a block of ∂L/∂x and, where asked for, of ∂L/∂residual."""
+    like = room.at.like
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
         for c in range(block.channels):
-            at = load(job.x, start, count, room.at.packed, room.at.tiles[0])
-            x = array_at(at, count, room.at.tiles)
-            g = array_at(gradient_tile(job, room, start, x, c), count, room.at.tiles)
-            at = place(job.grad_x, start, room.at.packed, room.at.tiles[4], job.stream)
-            grad_x = array_at(at, count, room.at.tiles)
-            if job.training:
-                tile_differentiate(
-                    g,
-                    x,
-                    room.at.channel[of.G_MEAN, c],
-                    room.at.channel[of.G_SLOPE, c],
-                    room.at.channel[of.CENTRE, c],
-                    room.at.channel[of.X_SLOPE, c],
-                    room.at.channel[of.X_CONSTANT, c],
-                    grad_x,
-                )
-            else:
-                tile_scale(g, room.at.channel[of.G_SLOPE, c], grad_x)
-            store(job.grad_x, start, grad_x, room.at.packed, job.stream)
-            if job.grad_residual:
-                copy_gradient(job, room, start, g)
+            forward, back = forward_of(room.at.channel, c), backward_of(room.at.channel, c)
+            at = start * like.itemsize
+            first = until_aligned(job.grad_x + at, like, count, job.stream)
+            if first:
+                steps.differentiate(job, like, at, first, False, forward, back)
+                at += first * like.itemsize
+            whole = (count - first) // LANES * LANES
+            for _ in range(0, whole, LANES):
+                steps.differentiate(job, like, at, LANES, job.stream != 0, forward, back)
+                at += LANES * like.itemsize
+            if first + whole < count:
+                rest = count - first - whole
+                steps.differentiate(job, like, at, rest, False, forward, back)
             start += job.inner
-
-
-@njit
-def copy_gradient(job, room, start, g):
-    """Hand the gradient behind the ReLU on to the residual."""
-    at = place(job.grad_residual, start, room.at.packed, room.at.tiles[5], job.stream)
-    to = array_at(at, len(g), room.at.tiles)
-    for i in range(len(g)):
-        to[i] = g[i]
-    store(job.grad_residual, start, to, room.at.packed, job.stream)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import NamedTuple
 
 COLUMNS = 1024
 """Columns of a panel, and channels of a block, at most: what is kept for each of them stays in the
 first cache."""
-TILE = 2048
-"""Values handled at a time: the arrays of a tile stay in the first cache."""
+TILE = 2**16
+"""Values of a plane handled at a time: enough for the memory to be fast."""
+LINE = 64
+"""Bytes of a cache line."""
 
 # Measured on two cores of an AMD EPYC 9004 (1 MiB of second, 32 MiB of third cache), float32, by
 # trying values and running the benchmark, 2026-11:
@@ -18,12 +19,16 @@ TILE = 2048
 _VALUES_PER_THREAD = 2**17
 # shorter planes leave vector registers half empty;
 _SHORTEST_PLANE = 128
+# joined rows up to so many columns fill vectors; more columns cost more to prepare;
+_JOINED_COLUMNS = 256
 # values side by side after which jumping to the next plane no longer slows down memory. Shorter
 # runs, which fit the second cache, take up to twice as long as longer ones, which fit the third;
 _LONG_RUN = 2**14
 _BLOCK_BYTES = 2**22
-# with more bytes than this, reading and writing together, stores past the cache are faster.
+# with more bytes than this, reading and writing together, stores past the cache are faster,
 _STREAM_BYTES = 2**23
+# unless planes begin and end within a cache line and are not longer than this.
+_RAGGED_BYTES = 2**12
 
 
 class Plan(NamedTuple):
@@ -45,7 +50,6 @@ class Plan(NamedTuple):
     threads: int
 
 
-@cache
 def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: int) -> Plan:
     """Cut a tensor.
 
@@ -66,20 +70,17 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         tile = min(inner, TILE)
         tiles = -(-inner // tile)
         rows = shape[0] * tiles
-        if tensors == 0:
-            # From the first value to the last.
-            block = min(channels, COLUMNS)
-        else:
-            in_cache = _BLOCK_BYTES // (item * tensors * m)
-            block = max(1, min(_LONG_RUN // inner, in_cache, channels // (4 * threads)))
+        block = _channels_of_planes(channels, m, inner, item * tensors, threads)
+        # Ragged ends of planes would be written twice, in parts.
+        whole_lines = inner * item % LINE == 0 or inner * item > _RAGGED_BYTES
     else:
-        columns = COLUMNS // max(1, tensors)
-        block = max(1, min(channels, columns // inner))
+        block = _channels_of_panel(channels, inner, item)
         width = channels * inner
         if block == channels:
             # Joined rows.
-            width *= max(1, columns // width)
+            width *= max(1, _JOINED_COLUMNS // width)
         rows = -(-size // width)
+        whole_lines = width * item % LINE == 0
     blocks = -(-channels // block)
     # A few chunks for every thread where blocks do not give each of them one.
     wanted = 1 if blocks >= threads else -(-4 * threads // blocks)
@@ -97,6 +98,25 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         blocks=blocks,
         chunk=chunk,
         chunks=-(-rows // chunk),
-        stream=size * item * (tensors + 1) > _STREAM_BYTES,
+        stream=whole_lines and size * item * (tensors + 1) > _STREAM_BYTES,
         threads=threads,
     )
+
+
+def _channels_of_planes(channels: int, m: int, inner: int, bytes_each: int, threads: int) -> int:
+    """Channels of a block whose planes are swept twice, `bytes_each` per value; 0 for once."""
+    if bytes_each == 0:
+        # From the first value to the last.
+        return min(channels, COLUMNS)
+    in_cache = _BLOCK_BYTES // (bytes_each * m)
+    return max(1, min(_LONG_RUN // inner, in_cache, channels // (4 * threads)))
+
+
+def _channels_of_panel(channels: int, inner: int, item: int) -> int:
+    """Channels of a block whose columns make a panel: about as many in each, and whole lines."""
+    most = max(1, COLUMNS // inner)
+    if most >= channels:
+        return channels
+    unit = LINE // math.gcd(LINE, inner * item)
+    each = -(-channels // -(-channels // most))
+    return min(-(-each // unit) * unit, max(most // unit * unit, 1), channels)

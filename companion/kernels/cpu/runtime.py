@@ -33,17 +33,10 @@ _PATIENCE = 1.0
 njit = partial(numba.njit, _nrt=False)
 # Short functions of the inner loops are pasted in: passing them arrays takes longer than they do.
 inlined = partial(numba.njit, _nrt=False, forceinline=True)
-overload = partial(numba.extending.overload, jit_options={"_nrt": False, "forceinline": True})
 
 # Each of these functions emits a few instructions that Numba has no word for. Addresses are int64.
 
-_HALF, _FLOAT, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
-_INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-_CACHE_LINE = ir.VectorType(_INT64, 8)
-
-# How the two half-precision types, which NumPy or Numba lack, are named in the kernels: by the
-# integer that has their bits.
-FLOAT16_BITS, BFLOAT16_BITS = types.int16, types.uint16
+_INT64 = ir.IntType(64)
 
 
 @intrinsic
@@ -102,27 +95,8 @@ def current_number(_typing: Any, address: Any) -> Any:
 
 
 @intrinsic
-def stream_line(_typing: Any, to: Any, source: Any) -> Any:
-    """Copy 64 bytes to an aligned address, past the cache.
-
-    An ordinary store reads the line from memory first, to change a part of it: a third of the
-    traffic of a pass that reads one tensor and writes another.
-    """
-
-    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        line = builder.load(builder.inttoptr(args[1], _CACHE_LINE.as_pointer()), align=8)
-        place = builder.inttoptr(args[0], _CACHE_LINE.as_pointer())
-        store = builder.store(line, place, align=64)
-        flag = builder.module.add_metadata([ir.Constant(_INT32, 1)])
-        store.set_metadata("nontemporal", flag)
-        return context.get_dummy_value()
-
-    return types.void(to, source), emit
-
-
-@intrinsic
 def finish_streaming(_typing: Any) -> Any:
-    """Make what :func:`stream_line` wrote visible to other threads."""
+    """Make what stores past the cache wrote visible to other threads."""
 
     def emit(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
         if platform.machine() in ("x86_64", "AMD64"):
@@ -133,51 +107,6 @@ def finish_streaming(_typing: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), emit
-
-
-@intrinsic
-def widen(_typing: Any, value: Any) -> Any:
-    """An activation in the type of computation: half precision becomes float32."""
-
-    def from_float16(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.fpext(builder.bitcast(args[0], _HALF), _FLOAT)
-
-    def from_bfloat16(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        bits = builder.shl(builder.zext(args[0], _INT32), ir.Constant(_INT32, 16))
-        return builder.bitcast(bits, _FLOAT)
-
-    if value == FLOAT16_BITS:
-        return types.float32(value), from_float16
-    if value == BFLOAT16_BITS:
-        return types.float32(value), from_bfloat16
-    return value(value), lambda _context, _builder, _signature, args: args[0]
-
-
-@intrinsic
-def narrow(_typing: Any, value: Any, like: Any) -> Any:
-    """Round `value`, float32 for half precision, to the nearest number of the type of `like`."""
-
-    def to_float16(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.bitcast(builder.fptrunc(args[0], _HALF), _INT16)
-
-    def cast(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.cast(builder, args[0], signature.args[0], signature.args[1])
-
-    if like == FLOAT16_BITS:
-        return like(value, like), to_float16
-    return like(value, like), _emit_bfloat16 if like == BFLOAT16_BITS else cast
-
-
-def _emit_bfloat16(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-    """Emit the rounding to bfloat16, the upper half of a float32: add half a unit, cut."""
-    value = args[0]
-    bits = builder.bitcast(value, _INT32)
-    odd = builder.and_(builder.lshr(bits, ir.Constant(_INT32, 16)), ir.Constant(_INT32, 1))
-    rounded = builder.add(bits, builder.add(odd, ir.Constant(_INT32, 0x7FFF)))
-    # Rounding could carry a NaN over into infinity.
-    is_nan = builder.fcmp_unordered("uno", value, value)
-    kept = builder.select(is_nan, ir.Constant(_INT32, 0x7FC00000), rounded)
-    return builder.trunc(builder.lshr(kept, ir.Constant(_INT32, 16)), _INT16)
 
 
 class CompiledFunction(NamedTuple):

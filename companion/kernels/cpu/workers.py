@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, from_dtype, types
+from numba import carray, cfunc, types
 
 from . import coefficients as of
 from . import panels, planes
+from .formats import read, write
 from .jobs import (
-    JOB,
+    FINISHED,
     MERGED,
     NEXT_BLOCK,
     NEXT_ROOM,
     NEXT_SUM,
     SUMS_DONE,
-    UPDATE,
     Room,
     block_number,
+    read_job,
     room_type,
 )
 from .runtime import (
@@ -41,9 +42,8 @@ from .runtime import (
     njit,
     take_number,
 )
-from .tiles import read, write
 
-# The largest finite value of each type, by `tiles.KINDS`.
+# The largest finite value of each type, by `formats.KINDS`.
 _LARGEST = (0.0, 3.4028234663852886e38, 1.7976931348623157e308, 65504.0, 3.3895313892515355e38)
 
 
@@ -131,7 +131,6 @@ def _sum_chunks(address, job, room, backward):
 
 @njit
 def _run(address, job, room, backward):
-    room.at.kept_at = address_of(room.at.kept)
     sums_needed = backward or job.training
     if sums_needed and job.chunks > 1:
         _sum_chunks(address, job, room, backward)
@@ -142,18 +141,22 @@ def _run(address, job, room, backward):
         if sums_needed and job.chunks == 1:
             _sum_up(job, block, room, backward)
             _finish_sums(job, block, room, backward)
+        elif not sums_needed and block.low == 0:
+            of.keep_statistics(job, block)
         _write(job, block, room, backward)
         number = take_number(address + NEXT_BLOCK)
     if job.stream:
         finish_streaming()
+    if job.moves and take_number(address + FINISHED) == job.threads - 1:
+        _move_running(job)
 
 
 @njit
-def _update_running(job):
+def _move_running(job):
     """Move the running statistics by one batch; see ``companion.functional``."""
-    mean = array_at(job.mean, job.channels, np.float64(0))
-    var = array_at(job.var, job.channels, np.float64(0))
-    count = array_at(job.count, 1, 0)
+    mean = array_at(job.statistics, job.channels, 0.0)
+    var = array_at(job.statistics + 8 * job.channels, job.channels, 0.0)
+    count = array_at(job.batches, 1, 0)
     if job.skip_nonfinite:
         for c in range(job.channels):
             if not (np.isfinite(mean[c]) and np.isfinite(var[c])):
@@ -165,7 +168,7 @@ def _update_running(job):
     for c in range(job.channels):
         _move(job.running_mean, job.running_mean_kind, c, mean[c], momentum)
         _move(job.running_var, job.running_var_kind, c, var[c] * unbiased, momentum)
-    if job.count:
+    if job.batches:
         count[0] += 1
 
 
@@ -206,7 +209,7 @@ def compiled(backward: bool, stored: type, compute: type) -> CompiledFunction:
 
     Returns
     -------
-    a function of one argument, the address of a `JOB`
+    a function of one argument, the address of a job in memory
     """
     digest = _DIGEST
     room = room_type(stored, compute, of.COUNT)
@@ -214,35 +217,21 @@ def compiled(backward: bool, stored: type, compute: type) -> CompiledFunction:
 
     def run(place: Any) -> None:
         source = digest  # noqa: F841
-        job = carray(place, 1)
-        address = address_of(job)
-        own = job[0].rooms + take_number(address + NEXT_ROOM) * room_bytes
-        _run(address, job[0], Room(array_at(own, 1, room)[0]), backward)
+        address = address_of(carray(place, 1, np.int64))
+        job = read_job(address)
+        own = job.rooms + take_number(address + NEXT_ROOM) * room_bytes
+        _run(address, job, Room(array_at(own, 1, room)[0]), backward)
 
     direction = "backward" if backward else "forward"
     # A name for each, or processes that compile at the same time would mix up their files.
     run.__qualname__ = f"{direction}_{np.dtype(stored)}"
-    compile_ = cfunc(types.void(types.CPointer(from_dtype(JOB))), cache=True)
+    compile_ = cfunc(types.void(types.voidptr), cache=True)
     name = f"the {direction} pass ({np.dtype(stored)})"
     return compile_function(name, lambda: compile_(run))
 
 
-@cache
-def compiled_update() -> CompiledFunction:
-    """The function that moves running statistics; its argument is the address of an `UPDATE`."""
-    digest = _DIGEST
-
-    def run(place: Any) -> None:
-        source = digest  # noqa: F841
-        _update_running(carray(place, 1)[0])
-
-    compile_ = cfunc(types.void(types.CPointer(from_dtype(UPDATE))), cache=True)
-    return compile_function("the update of running statistics", lambda: compile_(run))
-
-
 def compile_all() -> None:
     """Compile what is not on the disk yet, for every type, so that no later call has to."""
-    compiled_update()
     for stored, compute in _TYPES:
         for backward in (False, True):
             compiled(backward, stored, compute)

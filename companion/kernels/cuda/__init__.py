@@ -6,14 +6,14 @@ Read in this order: :mod:`.plans`, how the work is cut; :mod:`.tiles`, what the 
 
 Device memory traffic, in units of one activation tensor (T), and launches:
 
-    ==============  ================  ================
-                    resident          split
-    ==============  ================  ================
-    batch_forward   2T, 1 launch      3T, 2 launches
-    batch_backward  3T, 1 launch      5T, 2 launches
-    fixed_forward   (as split)        2T, 1 launch
-    fixed_backward  3T, 1 launch      3T, 2 launches
-    ==============  ================  ================
+    ====================  ================  ================
+                          resident          split
+    ====================  ================  ================
+    normalize, training   2T, 1 launch      3T, 2 launches
+    differentiate         3T, 1 launch      5T, 2 launches
+    normalize, fixed      (as split)        2T, 1 launch
+    differentiate, fixed  3T, 1 launch      3T, 2 launches
+    ====================  ================  ================
 
 A residual adds 1T forward. ReLU adds nothing: the backward pass recomputes the activation's sign.
 Both together add 2T backward, or 3T if the statistics are the batch's and the work is split: the
@@ -46,7 +46,7 @@ from ..interface import Gradients, Running
 from . import backward, forward
 from .plans import Plan, plan
 
-__all__ = ["batch_backward", "batch_forward", "fixed_backward", "fixed_forward"]
+__all__ = ["differentiate", "normalize"]
 
 # Tiles that a program loads before it adds them up; the backward pass loads two activations.
 _UNROLL_FORWARD, _UNROLL_BACKWARD = 4, 2
@@ -59,38 +59,25 @@ _SUM_REGISTERS = 128
 _MOVED_CHANNELS = 1024
 
 
-def batch_forward(
+def normalize(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
+    fixed: tuple[Tensor, Tensor] | None,
     running: Running | None,
     eps: float,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize with the batch's own statistics, and move the running ones.
-
-    Parameters
-    ----------
-    x : ``(N, C, *)``, float16, bfloat16, float32 or float64, more than one value per channel
-    weight, bias : ``(C,)``, any floating-point type; 1 and 0 if None
-    residual : as `x`, added before the ReLU, or None
-    running : what to move, and how, or None
-    eps : added to the variance, inside the root
-    relu : whether to apply max(·, 0), in which NaN stays NaN
-
-    Returns
-    -------
-    y : shape, type and memory format of `x`
-    mean, var : float64, ``(C,)``, biased variance. A NaN in a channel makes both NaN; an infinity
-        makes the mean infinite and the variance NaN
-
-    Source: Eqs. (1) to (4) of the chapter `mini-batch-algorithm`.
-    """
+) -> tuple[Tensor, Tensor]:
+    """See :class:`companion.kernels.interface.Kernels`."""
+    if fixed is not None:
+        statistics = torch.stack(fixed).to(torch.float64)
+        return _normalize_with(statistics, x, weight, bias, residual, eps, relu), statistics
     view = _View.of(x, tensors=1)
     cut = view.plan
     y = torch.empty_like(view.x)
-    mean, var = _empty_float64(x, 2, cut.C)
+    statistics = _empty_float64(x, 2, cut.C)
+    mean, var = statistics
     at_once = running is not None and running.momentum is not None and not running.skip_nonfinite
     activations = (view.x, view.dense(residual), y)
     per_channel = (mean, var, _contiguous(weight), _contiguous(bias))
@@ -129,69 +116,22 @@ def batch_forward(
                 SKIP_NONFINITE=running.skip_nonfinite,
                 CHANNELS=min(_MOVED_CHANNELS, triton.next_power_of_2(cut.C)),
             )
-    return y, mean, var
+    return y, statistics
 
 
-def batch_backward(
-    grad_y: Tensor,
+def _normalize_with(
+    statistics: Tensor,
     x: Tensor,
-    y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-    residual: bool,
-) -> Gradients:
-    """Differentiate :func:`batch_forward`.
-
-    Parameters
-    ----------
-    grad_y : shape and type of `x`, any layout
-    y : the output, needed with `relu` and `residual`
-    mean, var : the statistics that were returned
-    residual : whether there was one
-    x, weight, bias, eps, relu : as given
-
-    Returns
-    -------
-    Gradients : through a ReLU as PyTorch has it, 0 where the activation is not positive; where it
-        is NaN, the gradient passes
-
-    Source: Eq. (9) backprop/closed-form, exact for every ε.
-    """
-    return _backward(grad_y, x, y, mean, var, weight, bias, eps, relu, residual, batch=True)
-
-
-def fixed_forward(
-    x: Tensor,
-    mean: Tensor,
-    var: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
     eps: float,
     relu: bool,
 ) -> Tensor:
-    """Normalize with given statistics.
-
-    Parameters
-    ----------
-    x : as for :func:`batch_forward`; one value per channel will do
-    mean, var : float64, ``(C,)``
-    weight, bias, residual, eps, relu : as for :func:`batch_forward`
-
-    Returns
-    -------
-    y : shape, type and memory format of `x`
-
-    Source: Eq. (13) of the chapter `mini-batch-algorithm`, centred first.
-    """
     view = _View.of(x, tensors=1, fuse=False)
     cut = view.plan
     y = torch.empty_like(view.x)
-    per_channel = (mean.contiguous(), var.contiguous(), _contiguous(weight), _contiguous(bias))
+    per_channel = (*statistics, _contiguous(weight), _contiguous(bias))
     with _on_device_of(x):
         forward.normalize[(cut.blocks, cut.parts)](
             *(view.x, view.dense(residual), y, None, 0, *per_channel),
@@ -203,41 +143,19 @@ def fixed_forward(
     return y
 
 
-def fixed_backward(
+def differentiate(
     grad_y: Tensor,
     x: Tensor,
     y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
+    statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     relu: bool,
     residual: bool,
+    training: bool,
 ) -> Gradients:
-    """Differentiate :func:`fixed_forward`, with the statistics held fixed.
-
-    Parameters and result as :func:`batch_backward`.
-
-    Source: derivatives of Eq. (13) mini-batch-algorithm/inference.
-    """
-    return _backward(grad_y, x, y, mean, var, weight, bias, eps, relu, residual, batch=False)
-
-
-def _backward(
-    grad_y: Tensor,
-    x: Tensor,
-    y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-    residual: bool,
-    *,
-    batch: bool,
-) -> Gradients:
+    """See :class:`companion.kernels.interface.Kernels`."""
     view = _View.of(x, tensors=2)
     cut = view.plan
     grad_y = _dense(grad_y, view.channels_last)
@@ -245,18 +163,18 @@ def _backward(
     # Without ReLU the residual's gradient is grad_y itself, and nothing has to be written.
     masked = torch.empty_like(view.x) if relu and residual else None
     activations = (grad_y, view.x, view.dense(y) if relu and residual else None)
-    per_channel = (mean.contiguous(), var.contiguous(), _contiguous(weight), _contiguous(bias))
+    per_channel = (*statistics.contiguous(), _contiguous(weight), _contiguous(bias))
     rest = (_bits(eps), *cut.sizes)
     settings = {"RELU": relu, **view.tile()}
     with _on_device_of(x):
         if cut.resident:
             sums = _empty_float64(x, 2, 1, cut.C)
             backward.resident_backward[(cut.blocks,)](
-                *activations, *per_channel, grad_x, masked, sums, *rest, BATCH=batch, **settings
+                *activations, *per_channel, grad_x, masked, sums, *rest, BATCH=training, **settings
             )
         else:
             shares = sums = _empty_float64(x, 2, cut.parts, cut.C)
-            outputs = (None, None) if batch else (grad_x, masked)
+            outputs = (None, None) if training else (grad_x, masked)
             backward.part_sums[(cut.blocks, cut.parts)](
                 *(*activations, *per_channel, *outputs, shares, *rest),
                 UNROLL=_UNROLL_BACKWARD,
@@ -265,11 +183,11 @@ def _backward(
             )
             if cut.parts > 1:
                 sums = _empty_float64(x, 2, 1, cut.C)
-                if cut.merge_apart or not batch:
+                if cut.merge_apart or not training:
                     grid, merging = _merging(cut)
                     backward.merge_sums[grid](shares, sums, cut.parts, cut.C, **merging)
                     shares = sums
-            if batch:
+            if training:
                 backward.project[(cut.blocks, cut.parts)](
                     *(*activations, shares, shares.shape[1], *per_channel),
                     *(grad_x, masked, None if shares is sums else sums, *rest),
@@ -279,8 +197,8 @@ def _backward(
     grad_bias, grad_weight = sums[:, 0]
     return Gradients(
         x=grad_x,
-        weight=grad_weight,
-        bias=grad_bias,
+        weight=None if weight is None else grad_weight.to(weight.dtype),
+        bias=None if bias is None else grad_bias.to(bias.dtype),
         residual=(masked if relu else grad_y) if residual else None,
     )
 

@@ -1,0 +1,135 @@
+"""Number formats: half precision, which is computed in float32, and parameters of any type.
+
+Numba or NumPy lack the two half-precision types. In the kernels they go by the integer that has
+their bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .runtime import array_at, njit
+
+FLOAT16_BITS, BFLOAT16_BITS = types.int16, types.uint16
+
+# Types of parameters and statistics, told apart while running: 0 stands for an absent tensor.
+KINDS = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4}
+
+_INT16, _INT32 = ir.IntType(16), ir.IntType(32)
+_HALF, _FLOAT = ir.HalfType(), ir.FloatType()
+
+
+def computed(stored: Any) -> Any:
+    """The Numba type in which values of a stored type are computed."""
+    return types.float32 if stored in (FLOAT16_BITS, BFLOAT16_BITS) else stored
+
+
+def _like(value: Any, element: Any) -> Any:
+    """The LLVM type with the shape of `value`, a number or a vector of them, and that element."""
+    if isinstance(value.type, ir.VectorType):
+        return ir.VectorType(element, value.type.count)
+    return element
+
+
+def _constant(kind: Any, number: int) -> Any:
+    return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
+
+
+def emit_widen(builder: Any, value: Any, stored: Any) -> Any:
+    """Bring a number or a vector from its stored type to the type of computation."""
+    if stored == FLOAT16_BITS:
+        halves = builder.bitcast(value, _like(value, _HALF))
+        return builder.fpext(halves, _like(value, _FLOAT))
+    if stored == BFLOAT16_BITS:
+        wide = _like(value, _INT32)
+        bits = builder.shl(builder.zext(value, wide), _constant(wide, 16))
+        return builder.bitcast(bits, _like(value, _FLOAT))
+    return value
+
+
+def emit_narrow(builder: Any, value: Any, stored: Any) -> Any:
+    """Round a number or a vector to the nearest of the stored type."""
+    if stored == FLOAT16_BITS:
+        halves = builder.fptrunc(value, _like(value, _HALF))
+        return builder.bitcast(halves, _like(value, _INT16))
+    if stored == BFLOAT16_BITS:
+        return _emit_bfloat16(builder, value)
+    return value
+
+
+def _emit_bfloat16(builder: Any, value: Any) -> Any:
+    """bfloat16 is the upper half of a float32: add half a unit, and cut."""
+    wide = _like(value, _INT32)
+    bits = builder.bitcast(value, wide)
+    odd = builder.and_(builder.lshr(bits, _constant(wide, 16)), _constant(wide, 1))
+    rounded = builder.add(bits, builder.add(odd, _constant(wide, 0x7FFF)))
+    # Rounding could carry a NaN over into infinity.
+    is_nan = builder.fcmp_unordered("uno", value, value)
+    kept = builder.select(is_nan, _constant(wide, 0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(kept, _constant(wide, 16)), _like(value, _INT16))
+
+
+@intrinsic
+def widen(_typing: Any, value: Any) -> Any:
+    """An activation in the type of computation: half precision becomes float32."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return emit_widen(builder, args[0], value)
+
+    return computed(value)(value), emit
+
+
+@intrinsic
+def narrow(_typing: Any, value: Any, like: Any) -> Any:
+    """Round a number in the type of computation to the type of `like`."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return emit_narrow(builder, args[0], like)
+
+    return like(value, like), emit
+
+
+@njit
+def read(address, kind, index, default):
+    """A channel's parameter or statistic, of any type, as float64; `default` if it is absent."""
+    if kind == 1:
+        return np.float64(array_at(address, index + 1, np.float32(0))[index])
+    if kind == 2:
+        return array_at(address, index + 1, np.float64(0))[index]
+    if kind == 3:
+        return np.float64(widen(array_at(address, index + 1, np.int16(0))[index]))
+    if kind == 4:
+        return np.float64(widen(array_at(address, index + 1, np.uint16(0))[index]))
+    return default
+
+
+@njit
+def write(address, kind, index, value):
+    """Round a float64 to the type of the tensor at `address` and put it there."""
+    if kind == 1:
+        array_at(address, index + 1, np.float32(0))[index] = value
+    elif kind == 2:
+        array_at(address, index + 1, np.float64(0))[index] = value
+    elif kind == 3:
+        halves = array_at(address, index + 1, np.int16(0))
+        halves[index] = narrow(np.float32(value), halves[index])
+    elif kind == 4:
+        bfloats = array_at(address, index + 1, np.uint16(0))
+        bfloats[index] = narrow(np.float32(value), bfloats[index])
+
+
+@njit
+def median_value(address, first, step, like):
+    """A value to take sums about: the middle one of three of the channel's, 0 if not a number.
+
+    Not the first one, which may be far from all others.
+    """
+    values = array_at(address, first + 2 * step + 1, like)
+    a, b, c = widen(values[first]), widen(values[first + step]), widen(values[first + 2 * step])
+    value = max(min(a, b), min(max(a, b), c))
+    return np.float64(value) if np.isfinite(value) else 0.0

@@ -1,0 +1,255 @@
+"""Vectors: sixteen neighbouring activations in registers, and what kernels do with them.
+
+Numba has no word for vector instructions and leaves them to the compiler, which finds some. Here
+they are said: a kernel loads a vector, computes with it, and stores it, and looks like the formula
+of one value. A vector is in the type of computation, float32 for half precision, and converted on
+the way from and to memory. The processor may have shorter registers; the compiler then uses
+several.
+
+Places in memory are addresses, and `like` is an array of the type that is stored there. Loads and
+stores take a number of values, and leave memory beyond it alone; the constant `LANES` makes
+them one instruction.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, models, register_model
+
+from .formats import computed, emit_narrow, emit_widen
+
+LANES = 16
+
+_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
+
+
+class Vector(types.Type):
+    """`LANES` values of one type."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+        super().__init__(name=f"Vector({of})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        element = manager.lookup(kind.of).get_value_type()
+        super().__init__(manager, kind, ir.VectorType(element, LANES))
+
+
+def _arithmetic(operation: Any, instruction: str) -> None:
+    class Typing(AbstractTemplate):
+        key = operation
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1] and not kws:
+                return signature(args[0], *args)
+            return None
+
+    infer_global(operation)(Typing)
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return getattr(builder, instruction)(*args)
+
+    lower_builtin(operation, Vector, Vector)(emit)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+
+
+def _intrinsic_function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    kind = ir.FunctionType(result, arguments)
+    return cgutils.get_or_insert_function(builder.module, kind, name)
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    empty = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    first = builder.insert_element(empty, value, ir.Constant(_INT32, 0))
+    zeros = ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES)
+    return builder.shuffle_vector(first, empty, zeros)
+
+
+def _first(builder: Any, count: Any) -> Any:
+    """A mask: true for the first `count` lanes."""
+    numbers = ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES)))
+    return builder.icmp_signed("<", numbers, _splat(builder, builder.trunc(count, _INT32)))
+
+
+def _memory(context: Any, builder: Any, address: Any, stored: Any) -> tuple[Any, Any, str, int]:
+    """Type of a stored vector, where it is, how LLVM calls it, and the alignment of a value."""
+    element = context.get_value_type(stored)
+    vector = ir.VectorType(element, LANES)
+    letter = {"float": "f32", "double": "f64"}.get(str(element), str(element))
+    place = builder.inttoptr(address, vector.as_pointer())
+    return vector, place, f"v{LANES}{letter}", stored.bitwidth // 8
+
+
+@intrinsic
+def load(_typing: Any, address: Any, like: Any, count: Any) -> Any:
+    """The `count` values at an address, and zeros, as a vector in the type of computation."""
+    stored = like.dtype
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        vector, place, letters, align = _memory(context, builder, args[0], stored)
+        whole = builder.icmp_signed("==", args[2], ir.Constant(_INT64, LANES))
+        with builder.if_else(whole) as (all_of_it, a_part):
+            with all_of_it:
+                loaded = builder.load(place, align=align)
+                after_load = builder.block
+            with a_part:
+                mask = _first(builder, args[2])
+                function = _intrinsic_function(
+                    builder,
+                    f"llvm.masked.load.{letters}.p0",
+                    vector,
+                    [place.type, _INT32, mask.type, vector],
+                )
+                zeros = ir.Constant(vector, None)
+                part = builder.call(function, [place, ir.Constant(_INT32, align), mask, zeros])
+                after_part = builder.block
+        both = builder.phi(vector)
+        both.add_incoming(loaded, after_load)
+        both.add_incoming(part, after_part)
+        return emit_widen(builder, both, stored)
+
+    return Vector(computed(stored))(address, like, count), emit
+
+
+@intrinsic
+def store(_typing: Any, address: Any, like: Any, value: Any, _count: Any, _past_cache: Any) -> Any:
+    """Round a vector to the stored type and write its first values.
+
+    A whole vector goes past the cache where `past_cache` says so; its address must then be a
+    multiple of its size, or of 64 bytes.
+    """
+    stored = like.dtype
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        vector, place, letters, align = _memory(context, builder, args[0], stored)
+        rounded = emit_narrow(builder, args[2], stored)
+        whole = builder.icmp_signed("==", args[3], ir.Constant(_INT64, LANES))
+        with builder.if_else(whole) as (all_of_it, a_part):
+            with all_of_it, builder.if_else(args[4]) as (past, through):
+                with past:
+                    aligned = min(LANES * align, 64)
+                    written = builder.store(rounded, place, align=aligned)
+                    flag = builder.module.add_metadata([ir.Constant(_INT32, 1)])
+                    written.set_metadata("nontemporal", flag)
+                with through:
+                    builder.store(rounded, place, align=align)
+            with a_part:
+                mask = _first(builder, args[3])
+                function = _intrinsic_function(
+                    builder,
+                    f"llvm.masked.store.{letters}.p0",
+                    ir.VoidType(),
+                    [vector, place.type, _INT32, mask.type],
+                )
+                builder.call(function, [rounded, place, ir.Constant(_INT32, align), mask])
+        return context.get_dummy_value()
+
+    return types.void(address, like, value, types.int64, types.boolean), emit
+
+
+@intrinsic
+def splat(_typing: Any, value: Any) -> Any:
+    """A vector of one value."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return _splat(builder, args[0])
+
+    return Vector(value)(value), emit
+
+
+@intrinsic
+def wide(_typing: Any, value: Any) -> Any:
+    """The same values in float64, in which sums are taken."""
+    to = ir.VectorType(ir.DoubleType(), LANES)
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return args[0] if value.of == types.float64 else builder.fpext(args[0], to)
+
+    return Vector(types.float64)(value), emit
+
+
+@intrinsic
+def only_first(_typing: Any, value: Any, _count: Any) -> Any:
+    """The first values, and zeros."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        zeros = ir.Constant(args[0].type, None)
+        return builder.select(_first(builder, args[1]), args[0], zeros)
+
+    return value(value, types.int64), emit
+
+
+@intrinsic
+def multiply_add(_typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once where the processor can."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        letters = "f32" if a.of == types.float32 else "f64"
+        name = f"llvm.fmuladd.v{LANES}{letters}"
+        return builder.call(_intrinsic_function(builder, name, kind, [kind] * 3), args)
+
+    return a(a, b, c), emit
+
+
+@intrinsic
+def total(_typing: Any, value: Any) -> Any:
+    """The sum of a float64 vector's values, added up in pairs."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = ir.DoubleType()
+        name = f"llvm.vector.reduce.fadd.v{LANES}f64"
+        function = _intrinsic_function(builder, name, kind, [kind, args[0].type])
+        return builder.call(function, [ir.Constant(kind, 0.0), args[0]], fastmath=("reassoc",))
+
+    return value.of(value), emit
+
+
+@intrinsic
+def not_below(_typing: Any, floor: Any, value: Any) -> Any:
+    """The larger of two values, each lane for itself; a NaN stays one."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[1], args[0]), args[0], args[1])
+
+    return value(floor, value), emit
+
+
+@intrinsic
+def where_positive(_typing: Any, value: Any, gradient: Any) -> Any:
+    """`gradient` where `value` is positive, or NaN, and 0 elsewhere."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        zeros = ir.Constant(args[0].type, None)
+        return builder.select(builder.fcmp_ordered("<=", args[0], zeros), zeros, args[1])
+
+    return gradient(value, gradient), emit
+
+
+@intrinsic
+def prefetch(_typing: Any, _address: Any) -> Any:
+    """Ask for the cache line of an address, which need not exist."""
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        place = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        function = _intrinsic_function(
+            builder, "llvm.prefetch.p0", ir.VoidType(), [place.type, _INT32, _INT32, _INT32]
+        )
+        builder.call(function, [place, *(ir.Constant(_INT32, n) for n in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit
