@@ -17,8 +17,12 @@ LINE = 64
 # trying values and running the benchmark, 2026-11:
 # below so many values a second thread costs more than it brings;
 _VALUES_PER_THREAD = 2**17
-# shorter planes leave vector registers half empty;
+# shorter planes leave vector registers half empty, and are better seen as a panel,
 _SHORTEST_PLANE = 128
+# but for those that are not that short where nothing is summed up, or where a panel would have so
+# few rows that its columns' coefficients are most of the work;
+_SHORT_PLANE = 32
+_FEW_ROWS = 16
 # joined rows up to so many columns fill vectors; more columns cost more to prepare;
 _JOINED_COLUMNS = 256
 # values side by side after which jumping to the next plane no longer slows down memory. Shorter
@@ -66,7 +70,8 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
     inner = 1 if last else m // shape[0]
     threads = max(1, min(threads, size // _VALUES_PER_THREAD))
     width = tile = tiles = 0
-    if inner >= _SHORTEST_PLANE:
+    few = tensors == 0 or shape[0] < _FEW_ROWS
+    if inner >= (_SHORT_PLANE if few else _SHORTEST_PLANE):
         tile = min(inner, TILE)
         tiles = -(-inner // tile)
         rows = shape[0] * tiles
