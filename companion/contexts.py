@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from companion.functional import _recomputing, _update_running
 from companion.kernels.interface import Running
+from companion.running import recomputing, update_running
 from companion.statistics.layers import Layer, across_processes, input_moments, tracking_layers
 from companion.statistics.moments import RunningMoments, merge
 
@@ -152,7 +152,7 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
     found: dict[Layer, RunningMoments] = {}
 
     def note(layer: Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Tensor) -> None:
-        if layer.training and not _recomputing():
+        if layer.training and not recomputing():
             moments = input_moments(layer, args, kwargs)
             found[layer] = merge(found[layer], moments) if layer in found else moments
 
@@ -176,9 +176,9 @@ def _commit(layer: Layer, moments: RunningMoments) -> None:
     counts = layer.num_batches_tracked
     running = Running(layer.running_mean, layer.running_var, counts, layer.momentum, skip)
     if moments.count == 0:
-        _update_running(running, None, None, 0)
+        update_running(running, None, None, 0)
     else:
-        _update_running(running, moments.mean, moments.var, moments.count)
+        update_running(running, moments.mean, moments.var, moments.count)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from . import differentiation, operators
 from .checks import check_arguments, check_residual, obviously_fine
 from .kernels import eager, select
 from .kernels.interface import Running
+from .running import recomputing, update_running
 
 __all__ = ["batch_norm", "batch_norm_act"]
 
@@ -214,7 +215,7 @@ def _compiled(
     backend: str,
 ) -> Tensor:
     kernels = select.load(backend)
-    moving = running if training and not _recomputing() else None
+    moving = running if training and not recomputing() else None
     fixed = None if training else _statistics(running)
     if torch.is_grad_enabled():
         for value in (x, weight, bias, residual):
@@ -240,7 +241,7 @@ def _as_operator(
     y, statistics = operators.normalize(x, weight, bias, residual, *fixed, *options)
     if training:
         mean, var = statistics
-        _update_running(running, mean, var, eager.values_per_channel(x))
+        update_running(running, mean, var, eager.values_per_channel(x))
     return y
 
 
@@ -265,8 +266,8 @@ def _eager(
         y = differentiation.fixed_eager(x, zeros, zeros + 1.0, weight, bias, eps)
     else:
         y, batch_mean, batch_var = differentiation.batch_eager(x, weight, bias, eps)
-    if not _recomputing():
-        _update_running(running, batch_mean, batch_var, m)
+    if not recomputing():
+        update_running(running, batch_mean, batch_var, m)
     return y
 
 
@@ -285,7 +286,7 @@ def _by_torch(
     if momentum is None:
         momentum = 0.0 if count is None else 1.0 / (float(count) + 1.0)
     mean, var = running.mean, running.var
-    if training and _recomputing():
+    if training and recomputing():
         mean = var = count = None
     y = F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
     if training and count is not None:
@@ -306,54 +307,3 @@ def _plain_state(running: Running) -> bool:
     if mean is not None and var is not None and not (mean.is_contiguous() and var.is_contiguous()):
         return False
     return count is None or count.dtype is torch.int64
-
-
-def _recomputing() -> bool:
-    """Whether this forward pass runs inside a backward pass, as recomputation does.
-
-    Activation checkpointing, of either kind, runs a segment's forward pass a second time while
-    autograd works on the backward pass, and autograd then has a current graph task. Compiled code
-    needs no such test (the compiler moves the recomputation itself, and the update with the first
-    forward pass stays where it is) and cannot trace it.
-    """
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-
-
-def _update_running(running: Running, mean: Tensor | None, var: Tensor | None, m: int) -> None:
-    """Move running statistics and count by one batch; `mean` is None for an empty batch.
-
-    Only tensor arithmetic: no value is read on the host, so that nothing waits for the device and
-    a compiler sees one graph.
-    """
-    count = running.num_batches_tracked
-    counted: Tensor | int = 1
-    updates = []
-    if mean is not None and var is not None:
-        # The running variance is the unbiased one: m/(m-1) times what normalized the batch.
-        # Detached, not under no_grad: an exported program keeps the former only.
-        mean, unbiased_var = mean.detach(), var.detach() * (m / (m - 1))
-        finite = torch.isfinite(mean).all() & torch.isfinite(unbiased_var).all()
-        factor: float | Tensor = 0.0 if running.momentum is None else running.momentum
-        if running.momentum is None and count is not None:
-            factor = (count.to(torch.float64) + 1.0).reciprocal()
-        for former, batch in ((running.mean, mean), (running.var, unbiased_var)):
-            if former is not None:
-                moved = _moved(former, batch, factor)
-                if running.skip_nonfinite:
-                    moved = torch.where(finite, moved, former)
-                updates.append((former, moved))
-        if running.skip_nonfinite and count is not None:
-            counted = finite.to(count)
-    for former, moved in updates:
-        former.copy_(moved)
-    if count is not None:
-        count.add_(counted)
-
-
-def _moved(running: Tensor, batch: Tensor, factor: float | Tensor) -> Tensor:
-    """(1 - factor)·running + factor·batch, in float64, kept within the range of the type."""
-    moved = (1.0 - factor) * running.to(torch.float64) + factor * batch
-    largest = torch.finfo(running.dtype).max
-    # A sum that is infinite already comes from an infinite value: that one is passed on.
-    inside = torch.where(torch.isfinite(moved), moved.clamp(-largest, largest), moved)
-    return inside.to(running.dtype)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from companion import differentiation
-from companion.functional import _moved
 from companion.kernels import eager
+from companion.running import moved_average
 
 __all__ = [
     "BatchNormState",
@@ -170,8 +170,8 @@ def batch_norm_update(
     factor = batches.to(torch.float64).reciprocal() if momentum is None else momentum
     unbiased = var.to(torch.float64) * (count / (count - 1))
     return BatchNormState(
-        _moved(state.running_mean, mean.to(torch.float64), factor),
-        _moved(state.running_var, unbiased, factor),
+        moved_average(state.running_mean, mean.to(torch.float64), factor),
+        moved_average(state.running_var, unbiased, factor),
         batches,
     )
 

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import init
 
-from companion.functional import _recomputing, _update_running
 from companion.kernels.eager import values_per_channel, with_layout_of
 from companion.kernels.interface import Running
+from companion.running import recomputing, update_running
 from companion.whitening.checks import check_count, check_groups
 from companion.whitening.moments import Moments, moments
 from companion.whitening.newton_schulz import newton_schulz
@@ -160,7 +160,7 @@ class _DecorrelatedBatchNorm(nn.Module):
         y = (matrix @ batch.centred).reshape(self.num_features, m)
         if self.weight is not None and self.bias is not None:
             y = y * self.weight.to(torch.float64)[:, None] + self.bias.to(torch.float64)[:, None]
-        if self.training and self.track_running_stats and not _recomputing():
+        if self.training and self.track_running_stats and not recomputing():
             self._track(batch, m)
         shaped = y.reshape(input.transpose(0, 1).shape).transpose(0, 1).to(input.dtype)
         return with_layout_of(input, shaped)
@@ -176,7 +176,7 @@ class _DecorrelatedBatchNorm(nn.Module):
         """Move the running statistics as batch normalization does: the unbiased covariance."""
         state = (self.running_mean, self.running_covariance, self.num_batches_tracked)
         mean, sigma = (batch.mean.reshape(-1), batch.covariance) if m > 0 else (None, None)
-        _update_running(Running(*state, self.momentum, False), mean, sigma, m)
+        update_running(Running(*state, self.momentum, False), mean, sigma, m)
 
     def _check_input(self, input: Tensor) -> None:
         if not isinstance(input, Tensor):

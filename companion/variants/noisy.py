@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from companion.functional import _recomputing
 from companion.kernels.eager import compute_dtype, with_layout_of
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
+from companion.running import recomputing
 
 __all__ = ["NoisyBatchNorm1d", "NoisyBatchNorm2d", "NoisyBatchNorm3d"]
 
@@ -87,7 +87,7 @@ class _NoisyBatchNorm(_CompanionBatchNorm):
 
         Source: Santurkar et al. (2018), arXiv:1805.11604, appendix, "noisy" batch normalization.
         """
-        if self.training and self.generator is not None and _recomputing():
+        if self.training and self.generator is not None and recomputing():
             raise RuntimeError(
                 "generator: expected None under activation checkpointing, which restores the "
                 "default generator only, got one"

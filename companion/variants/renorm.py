@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from companion.checks import check_arguments
-from companion.functional import _moved, _recomputing, batch_norm
+from companion.functional import batch_norm
 from companion.kernels import eager
 from companion.kernels.interface import Running
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
+from companion.running import moved_average, recomputing
 
 __all__ = ["BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d", "LinearSchedule"]
 
@@ -139,7 +140,7 @@ class _BatchRenorm(_CompanionBatchNorm):
             *(input, None, None, (weight * r).to(dtype), shift.to(dtype), True, 0.0, self.eps),
             backend=self.backend,
         )
-        if self.track_running_stats and not _recomputing():
+        if self.track_running_stats and not recomputing():
             self._track(mean, std)
         return y
 
@@ -173,8 +174,8 @@ class _BatchRenorm(_CompanionBatchNorm):
         factor: float | Tensor = 0.0 if self.momentum is None else self.momentum
         if self.momentum is None:
             factor = (count.to(torch.float64) + 1.0).reciprocal()
-        moved_mean = _moved(running_mean, mean, factor)
-        moved_var = _moved(running_std, std, factor).square() - self.eps
+        moved_mean = moved_average(running_mean, mean, factor)
+        moved_var = moved_average(running_std, std, factor).square() - self.eps
         finite = torch.isfinite(mean).all() & torch.isfinite(std).all()
         counts = finite if self.skip_nonfinite else torch.ones_like(finite)
         for former, moved in (
@@ -183,7 +184,7 @@ class _BatchRenorm(_CompanionBatchNorm):
         ):
             assert former is not None
             # With a factor of 1, only to be kept within the range of its type.
-            former.copy_(torch.where(counts, _moved(former, moved, 1.0), former))
+            former.copy_(torch.where(counts, moved_average(former, moved, 1.0), former))
         count.add_(counts)
 
 
