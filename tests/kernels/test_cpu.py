@@ -370,3 +370,30 @@ def test_agrees_with_pytorch_on_an_ordinary_batch():
     x = torch.randn(16, 8, 14, 14)
     y, _, _ = passes.batch_forward(x, None, None, None, None, EPS, False)
     torch.testing.assert_close(y, F.batch_norm(x, None, None, training=True), rtol=1e-5, atol=1e-5)
+
+
+def allocated(function):
+    """Bytes of all tensors that a call allocates, kept or not."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as found:
+        result = function()
+    del result
+    return sum(max(event.self_cpu_memory_usage, 0) for event in found.events())
+
+
+@pytest.mark.parametrize(("shape", "last"), [((4, 64, 32, 32), False), ((4, 64, 32, 32), True)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_no_room_of_the_activations_size_but_for_results(shape, last, relu):
+    x, grad_y = batch(shape, torch.float32, last), batch(shape, torch.float32, last, seed=1)
+    residual = batch(shape, torch.float32, last, seed=2) if relu else None
+    weight, bias = parameters(shape[1], torch.float32)
+    forward = (x, weight, bias, residual, None, None, EPS, relu)
+    y, statistics = cpu.normalize(*forward)
+    backward = (grad_y, x, y if relu else None, statistics, weight, bias, EPS, relu, relu, True)
+    cpu.differentiate(*backward)
+    least = x.numel() * x.itemsize
+    assert least <= allocated(lambda: cpu.normalize(*forward)) <= 1.05 * least
+    results = 2 if relu else 1
+    found = allocated(lambda: cpu.differentiate(*backward))
+    assert results * least <= found <= (results + 0.05) * least
