@@ -7,8 +7,9 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import companion
-from companion import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
+from companion import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d, operators
 from companion.functional import batch_norm, batch_norm_act
+from companion.kernels.interface import Gradients
 
 LAYERS = [
     (BatchNormAct1d, companion.BatchNorm1d, (8, 3)),
@@ -97,6 +98,22 @@ def test_operators_are_registered_properly():
         for fixed in ((None, None), statistics):
             arguments = (x, weight, bias, extra, *fixed, 1e-5, relu, "cpu")
             torch.library.opcheck(torch.ops.companion.normalize, arguments, test_utils=tests)
+
+
+def test_an_operator_does_not_return_what_it_was_given(monkeypatch):
+    """Without a ReLU some kernels hand the residual the gradient itself."""
+
+    class Kernels:
+        @staticmethod
+        def differentiate(grad_y, x, *_rest):
+            return Gradients(x.clone(), None, None, grad_y)
+
+    monkeypatch.setattr(operators.select, "load", lambda _backend: Kernels)
+    grad_y, statistics = torch.randn(4, 3), torch.ones(2, 3).double()
+    rest = (statistics, None, None, 1e-5, False, "cpu", True, True)
+    found = operators.differentiate(grad_y, grad_y.clone(), None, *rest)[3]
+    assert torch.equal(found, grad_y)
+    assert found.data_ptr() != grad_y.data_ptr()
 
 
 def test_residual_must_match():
