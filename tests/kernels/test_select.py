@@ -95,6 +95,18 @@ def test_kernels_are_called_and_leave_alone_what_they_cannot_read(monkeypatch):
     assert len(calls) == 1
 
 
+def test_state_that_kernels_cannot_move_where_it_lies():
+    x = torch.randn(8, 3)
+    expected = torch.zeros(3), torch.ones(3), torch.tensor(0)
+    batch_norm(x, *expected[:2], training=True, num_batches_tracked=expected[2], backend="eager")
+    apart = torch.zeros(3, 2)[:, 0], torch.ones(3, 2)[:, 0], torch.tensor(0)
+    short = torch.zeros(3), torch.ones(3), torch.tensor(0, dtype=torch.int32)
+    for mean, var, count in (apart, short):
+        batch_norm(x, mean, var, training=True, num_batches_tracked=count)
+        for found, exact in zip((mean, var, count), expected, strict=True):
+            torch.testing.assert_close(found, exact, check_dtype=False, check_stride=False)
+
+
 def test_the_layer_shows_and_uses_its_backend():
     layer = BatchNorm2d(3, backend="eager")
     assert repr(layer).endswith("backend='eager')")
