@@ -1,8 +1,12 @@
 """Batch normalization: the layer, its oracle, and the routines of the book's chapters."""
 
 from companion import functional
+from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
 from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
+from companion.inference import fold
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
+from companion.statistics import update_precise
+from companion.variants import freeze
 
 __all__ = [
     "BatchNorm1d",
@@ -11,6 +15,12 @@ __all__ = [
     "BatchNormAct1d",
     "BatchNormAct2d",
     "BatchNormAct3d",
+    "accumulated_statistics",
     "convert",
+    "finite_statistics",
+    "fold",
+    "freeze",
     "functional",
+    "preserved_statistics",
+    "update_precise",
 ]

@@ -43,6 +43,11 @@ def std_shrinkage(m: int) -> float:
     ValueError : fewer than 2 values
 
     Source: Eq. (6) identity/std-shrinkage; the mean of the chi distribution.
+
+    Examples
+    --------
+    >>> round(std_shrinkage(2), 4), round(std_shrinkage(32), 4)
+    (0.5642, 0.9763)
     """
     return math.exp(_log_std_shrinkage(m))
 
@@ -59,6 +64,11 @@ def batch_identity_mse(m: int, var: float = 1.0) -> float:
     ValueError : fewer than 2 values, or `var` is not positive
 
     Source: Eq. (7) identity/batch-identity-mse.
+
+    Examples
+    --------
+    >>> round(batch_identity_mse(32), 4)
+    0.0473
     """
     _check_positive("var", var)
     return -2 * var * math.expm1(_log_std_shrinkage(m))
@@ -72,6 +82,11 @@ def x_hat_bound(m: int) -> float:
     ValueError : fewer than 1 value
 
     Source: Eq. (6) mini-batch-algorithm/x-hat-bound.
+
+    Examples
+    --------
+    >>> x_hat_bound(10)
+    3.0
     """
     _check_count(m, at_least=1)
     return math.sqrt(m - 1)
@@ -89,6 +104,11 @@ def x_hat_variance(var: float, eps: float = 1e-5) -> float:
     ValueError : `var` or `eps` is negative, or both are 0
 
     Source: Eq. (5) mini-batch-algorithm/x-hat-moments.
+
+    Examples
+    --------
+    >>> x_hat_variance(3.0, eps=1.0)
+    0.75
     """
     if var < 0 or eps < 0 or var + eps == 0:
         raise ValueError(f"var, eps: expected numbers not below 0, not both 0, got {var}, {eps}")
@@ -111,6 +131,11 @@ def x_hat_moment(m: int, order: int) -> float:
 
     Source: Eq. (7) mini-batch-algorithm/x-hat-beta; its fourth moment is Eq. (8)
     mini-batch-algorithm/x-hat-kurtosis.
+
+    Examples
+    --------
+    >>> x_hat_moment(9, 2), x_hat_moment(9, 3), x_hat_moment(9, 4)
+    (1.0, 0.0, 2.4)
     """
     _check_count(m)
     if order < 0:
@@ -129,6 +154,11 @@ def x_hat_density(x_hat: float, m: int) -> float:
     ValueError : fewer than 3 values: at m = 2, x̂ is ±1 and has no density
 
     Source: Eq. (7) mini-batch-algorithm/x-hat-beta.
+
+    Examples
+    --------
+    >>> round(x_hat_density(0.0, 4), 4), x_hat_density(1.8, 4)  # uniform up to √3
+    (0.2887, 0.0)
     """
     _check_count(m, at_least=3)
     if x_hat**2 >= m - 1:
@@ -150,6 +180,11 @@ def inverse_std_mean(m: int, std: float = 1.0) -> float:
     ValueError : fewer than 2 values, or `std` is not positive
 
     Source: Eq. (5) regularization-noise/inverse-std-mean.
+
+    Examples
+    --------
+    >>> inverse_std_mean(2), round(inverse_std_mean(32), 4)
+    (inf, 1.0414)
     """
     _check_count(m)
     _check_positive("std", std)
@@ -171,6 +206,11 @@ def inverse_var_mean(m: int, var: float = 1.0) -> float:
     ValueError : fewer than 2 values, or `var` is not positive
 
     Source: Eq. (6) regularization-noise/inverse-var-mean.
+
+    Examples
+    --------
+    >>> inverse_var_mean(6), inverse_var_mean(3)
+    (2.0, inf)
     """
     _check_count(m)
     _check_positive("var", var)
@@ -191,6 +231,11 @@ def example_noise(m: int, z: float, skewness: float = 0.0, kurtosis: float = 3.0
     ValueError : fewer than 2 values
 
     Source: Eq. (9) regularization-noise/example-noise.
+
+    Examples
+    --------
+    >>> example_noise(32, z=0.0), example_noise(32, z=2.0)
+    (0.03125, 0.09375)
     """
     _check_count(m)
     return (1 + skewness * z + (kurtosis - 1) / 4 * z**2) / m
@@ -204,5 +249,10 @@ def relu_mean(m: int) -> float:
     ValueError : fewer than 2 values
 
     Source: Eq. (17) regularization-noise/relu-mean.
+
+    Examples
+    --------
+    >>> round(relu_mean(2), 4), round(relu_mean(10**6), 4)
+    (0.5, 0.3989)
     """
     return math.sqrt((m - 1) / (2 * math.pi * m)) / std_shrinkage(m)

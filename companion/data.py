@@ -12,7 +12,15 @@ DIGITS_TEST_SIZE = 450  # of 1,797 images
 
 
 class Split(NamedTuple):
-    """A training and a test set: inputs ``(m, features)``, classes ``(m,)`` as int64."""
+    """A training and a test set: inputs ``(m, features)``, classes ``(m,)`` as int64.
+
+    Examples
+    --------
+    >>> values = torch.arange(4.0).reshape(4, 1)
+    >>> split = Split(values[:3], torch.zeros(3), values[3:], torch.zeros(1))
+    >>> split.x_test
+    tensor([[3.]])
+    """
 
     x_train: Tensor
     y_train: Tensor
@@ -34,6 +42,12 @@ def digits(seed: int = 0, dtype: torch.dtype = torch.float32) -> Split:
 
     Source: Alpaydin & Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI; as bundled
     with scikit-learn.
+
+    Examples
+    --------
+    >>> split = digits()
+    >>> split.x_train.shape, split.x_test.shape
+    (torch.Size([1347, 64]), torch.Size([450, 64]))
     """
     from sklearn.datasets import load_digits
 
@@ -60,6 +74,12 @@ def table(name: str) -> tuple[np.ndarray, list[str]]:
     ------
     ValueError : another name
     ModuleNotFoundError : scikit-learn is not installed
+
+    Examples
+    --------
+    >>> values, names = table("iris")
+    >>> values.shape, names[0]
+    ((150, 4), 'sepal length (cm)')
     """
     from sklearn import datasets
 

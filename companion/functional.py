@@ -4,6 +4,13 @@
 arguments. It is an implementation of its own: the arithmetic is in ``companion.kernels``, the
 derivatives are the closed forms of the chapter `backprop`. :func:`batch_norm_act` adds what often
 follows, a residual and a ReLU, in the same pass over memory.
+
+Examples
+--------
+>>> from companion import functional
+>>> functional.batch_norm(torch.tensor([[1.0], [3.0]]), None, None, training=True, eps=1e-12)
+tensor([[-1.],
+        [ 1.]])
 """
 
 from __future__ import annotations
@@ -100,6 +107,16 @@ def batch_norm(
 
     Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
     (13) of the chapter `mini-batch-algorithm`.
+
+    Examples
+    --------
+    >>> mean, var = torch.zeros(1), torch.ones(1)
+    >>> batch_norm(torch.tensor([[2.0], [4.0]]), mean, var, training=True, eps=1e-12).tolist()
+    [[-1.0], [1.0]]
+    >>> mean, var  # moved by a tenth of the way to the batch's: 3, and 2, the unbiased variance
+    (tensor([0.3000]), tensor([1.1000]))
+    >>> batch_norm(torch.tensor([[0.3]]), mean, var).tolist()
+    [[0.0]]
     """
     tensors = (input, running_mean, running_var, weight, bias, num_batches_tracked)
     if has_torch_function(tensors):
@@ -156,6 +173,12 @@ def batch_norm_act(
 
     Source: Eqs. (1) to (4) and (13) of the chapter `mini-batch-algorithm`; He et al. (2016),
     arXiv:1512.03385, for the order of the three.
+
+    Examples
+    --------
+    >>> x, residual = torch.tensor([[2.0], [4.0]]), torch.tensor([[3.0], [-5.0]])
+    >>> batch_norm_act(x, None, None, training=True, eps=1e-12, residual=residual).tolist()
+    [[2.0], [0.0]]
     """
     tensors = (input, running_mean, running_var, weight, bias, residual, num_batches_tracked)
     if has_torch_function(tensors):

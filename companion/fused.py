@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
 
 from .functional import batch_norm_act
@@ -15,8 +14,27 @@ __all__ = ["BatchNormAct1d", "BatchNormAct2d", "BatchNormAct3d"]
 class _BatchNormAct(_CompanionBatchNorm):
     """What the three layers add to the plain ones."""
 
-    def __init__(self, num_features: int, *arguments: Any, relu: bool = True, **options: Any):
-        super().__init__(num_features, *arguments, **options)
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        relu: bool = True,
+        bias: bool = True,
+        skip_nonfinite: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            *(num_features, eps, momentum, affine, track_running_stats, device, dtype),
+            bias=bias,
+            skip_nonfinite=skip_nonfinite,
+            backend=backend,
+        )
         self.relu = relu
 
     def extra_repr(self) -> str:
@@ -46,27 +64,44 @@ class _BatchNormAct(_CompanionBatchNorm):
 
 
 _NOTES = """
-
     y = max(0, BatchNorm(input) + residual), equal in value and gradient to the three operations
     one after the other, which read and write three more tensors forward and as many backward.
 
     Parameters
     ----------
-    relu : whether there is a ReLU; the others are those of the plain layer of this package
+    relu : whether there is a ReLU
+    others : those of the plain layer of this package
 
     Source: :func:`companion.functional.batch_norm_act`.
-    """
+
+    Examples
+    --------"""
 
 
 class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
-    __doc__ = (
-        "Normalization of ``(N, C)`` or ``(N, C, L)``, residual and ReLU in one pass." + _NOTES
-    )
+    __doc__ = f"""Normalization of ``(N, C)`` or ``(N, C, L)``, residual and ReLU in one pass.
+    {_NOTES}
+    >>> x, residual = torch.tensor([[2.0], [4.0]]), torch.tensor([[3.0], [-5.0]])
+    >>> layer = BatchNormAct1d(1, eps=1e-12)
+    >>> layer(x).tolist(), layer(x, residual).tolist()
+    ([[0.0], [1.0]], [[2.0], [0.0]])
+    """
 
 
 class BatchNormAct2d(_BatchNormAct, BatchNorm2d):
-    __doc__ = "Normalization of ``(N, C, H, W)``, residual and ReLU in one pass." + _NOTES
+    __doc__ = f"""Normalization of ``(N, C, H, W)``, residual and ReLU in one pass.
+    {_NOTES}
+    >>> x, residual = torch.randn(2, 8, 3, 4, 4)
+    >>> layer = BatchNormAct2d(3)
+    >>> torch.allclose(layer(x, residual), torch.relu(BatchNorm2d(3)(x) + residual), atol=1e-6)
+    True
+    """
 
 
 class BatchNormAct3d(_BatchNormAct, BatchNorm3d):
-    __doc__ = "Normalization of ``(N, C, D, H, W)``, residual and ReLU in one pass." + _NOTES
+    __doc__ = f"""Normalization of ``(N, C, D, H, W)``, residual and ReLU in one pass.
+    {_NOTES}
+    >>> x, residual = torch.randn(2, 2, 3, 4, 4, 4)
+    >>> BatchNormAct3d(3, relu=False)(x, residual).shape
+    torch.Size([2, 3, 4, 4, 4])
+    """

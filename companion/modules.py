@@ -157,7 +157,6 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 _PARAMETERS = """
-
     Parameters
     ----------
     num_features : C, the number of channels
@@ -182,30 +181,46 @@ _PARAMETERS = """
 
     Tools that ask for PyTorch's exact class (``torch.ao.quantization``'s fusers,
     ``torch.jit.script``, ``torch.fx``'s fusion) do not know these layers: call
-    ``companion.convert(model, to="torch")`` first.
+    ``companion.convert(model, to="torch")`` first. To fuse a model for inference no other tool is
+    needed: :func:`companion.inference.fold` folds these layers and PyTorch's.
 
     Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
     (13) of the chapter `mini-batch-algorithm`.
-    """
+
+    Examples
+    --------"""
 
 
 class BatchNorm1d(_CompanionBatchNorm, nn.BatchNorm1d):
-    __doc__ = (
-        "Batch normalization of ``(N, C)`` or ``(N, C, L)``, as ``torch.nn.BatchNorm1d``."
-        + _PARAMETERS
-    )
+    __doc__ = f"""Batch normalization of ``(N, C)`` or ``(N, C, L)``, as ``torch.nn.BatchNorm1d``.
+    {_PARAMETERS}
+    >>> layer = BatchNorm1d(1, eps=1e-12)
+    >>> layer(torch.tensor([[2.0], [4.0]])).tolist()
+    [[-1.0], [1.0]]
+    >>> layer.running_mean, layer.running_var
+    (tensor([0.3000]), tensor([1.1000]))
+    """
     _layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
 
 
 class BatchNorm2d(_CompanionBatchNorm, nn.BatchNorm2d):
-    __doc__ = "Batch normalization of ``(N, C, H, W)``, as ``torch.nn.BatchNorm2d``." + _PARAMETERS
+    __doc__ = f"""Batch normalization of ``(N, C, H, W)``, as ``torch.nn.BatchNorm2d``.
+    {_PARAMETERS}
+    >>> images = 3.0 + 5.0 * torch.randn(8, 2, 4, 4)
+    >>> y = BatchNorm2d(2)(images)
+    >>> torch.allclose(y.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-6)
+    True
+    """
     _layouts: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
 
 
 class BatchNorm3d(_CompanionBatchNorm, nn.BatchNorm3d):
-    __doc__ = (
-        "Batch normalization of ``(N, C, D, H, W)``, as ``torch.nn.BatchNorm3d``." + _PARAMETERS
-    )
+    __doc__ = f"""Batch normalization of ``(N, C, D, H, W)``, as ``torch.nn.BatchNorm3d``.
+    {_PARAMETERS}
+    >>> volumes = torch.randn(2, 3, 4, 4, 4)
+    >>> BatchNorm3d(3, momentum=None)(volumes).shape
+    torch.Size([2, 3, 4, 4, 4])
+    """
     _layouts: ClassVar[dict[int, str]] = {5: "(N, C, D, H, W)"}
 
 
@@ -239,6 +254,14 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
     ------
     TypeError : `model` is not a module
     ValueError : `to` is neither of the two
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
+    >>> type(convert(model)[1])
+    <class 'companion.modules.BatchNorm1d'>
+    >>> type(convert(model, to="torch")[1])
+    <class 'torch.nn.modules.batchnorm.BatchNorm1d'>
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")

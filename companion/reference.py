@@ -24,7 +24,13 @@ Array = NDArray[np.float64]
 
 
 def channel_axes(ndim: int) -> tuple[int, ...]:
-    """Axes that batch normalization reduces in an array of rank `ndim`: all but axis 1."""
+    """Axes that batch normalization reduces in an array of rank `ndim`: all but axis 1.
+
+    Examples
+    --------
+    >>> channel_axes(4)
+    (0, 2, 3)
+    """
     if ndim < 2:
         raise ValueError(f"ndim: expected an array of rank 2 or more, (m, C, ...), got rank {ndim}")
     return (0, *range(2, ndim))
@@ -62,6 +68,12 @@ class Batch:
 
     ``batch_mean``, ``batch_var`` (biased) and ``inv_std`` keep the reduced axes as length 1, so
     that they broadcast against ``x``; so do ``gamma`` and ``beta``.
+
+    Examples
+    --------
+    >>> batch = forward([[1.0], [3.0]], eps=0.0)
+    >>> batch.m, batch.squeeze(batch.batch_mean), batch.x_hat.ravel()
+    (2, array([2.]), array([-1.,  1.]))
     """
 
     axes: tuple[int, ...]
@@ -98,7 +110,13 @@ class Batch:
 
 
 class Gradients(NamedTuple):
-    """Gradients of the loss: ``x`` in the input's shape, ``gamma`` and ``beta`` per channel."""
+    """Gradients of the loss: ``x`` in the input's shape, ``gamma`` and ``beta`` per channel.
+
+    Examples
+    --------
+    >>> backward([[1.0], [1.0]], forward([[1.0], [3.0]])).beta
+    array([2.])
+    """
 
     x: Array
     gamma: Array
@@ -106,7 +124,14 @@ class Gradients(NamedTuple):
 
 
 class DoubleGradients(NamedTuple):
-    """Gradients of a function of :class:`Gradients` with respect to what the backward pass read."""
+    """Gradients of a function of :class:`Gradients` with respect to what the backward pass read.
+
+    Examples
+    --------
+    >>> batch = forward([[1.0], [3.0], [8.0]])
+    >>> double_backward([[1.0], [0.0], [0.0]], [[0.0], [1.0], [0.0]], batch).x.shape
+    (3, 1)
+    """
 
     grad_y: Array
     x: Array
@@ -131,6 +156,11 @@ def moments(x: ArrayLike, axes: Iterable[int] | None = None) -> tuple[Array, Arr
     TypeError : complex or non-numeric input
 
     Source: Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
+
+    Examples
+    --------
+    >>> moments([[1.0, 5.0], [3.0, 5.0]])
+    (array([2., 5.]), array([1., 0.]))
     """
     (x64,) = _as_float64(x=x)
     reduced = _resolve_axes(x64.ndim, axes)
@@ -187,6 +217,12 @@ def forward(
     ValueError, TypeError : as :func:`moments`; also a negative `eps` or parameters of another size
 
     Source: Algorithm 1 of the paper; Eqs. (1) to (4) of the chapter `mini-batch-algorithm`.
+
+    Examples
+    --------
+    >>> forward([[1.0], [3.0]], gamma=[2.0], beta=[10.0], eps=0.0).y
+    array([[ 8.],
+           [12.]])
     """
     _check_not_negative("eps", eps)
     (x64,) = _as_float64(x=x)
@@ -222,6 +258,13 @@ def backward_staged(grad_y: ArrayLike, batch: Batch) -> Gradients:
     batch : what :func:`forward` returned
 
     Source: section 3 of the paper; Eqs. (2) to (7) of the chapter `backprop`.
+
+    Examples
+    --------
+    >>> batch = forward([[0.0], [2.0], [4.0]])
+    >>> staged, short = (f([[1.0], [0.0], [0.0]], batch) for f in (backward_staged, backward))
+    >>> np.allclose(staged.x, short.x, rtol=0.0, atol=1e-15)
+    True
     """
     g = _upstream("grad_y", grad_y, batch)
     m, centred = batch.m, batch.x - batch.batch_mean
@@ -246,6 +289,15 @@ def backward(grad_y: ArrayLike, batch: Batch) -> Gradients:
     Parameters and result as :func:`backward_staged`.
 
     Source: Eq. (9) backprop/closed-form, exact for every ε.
+
+    Examples
+    --------
+    >>> batch = forward([[0.0], [0.0], [2.0], [2.0]], eps=0.0)
+    >>> backward([[1.0], [0.0], [0.0], [0.0]], batch)
+    Gradients(x=array([[ 0.5],
+           [-0.5],
+           [ 0. ],
+           [ 0. ]]), gamma=array([-1.]), beta=array([1.]))
     """
     g = _upstream("grad_y", grad_y, batch)
     return Gradients(
@@ -272,6 +324,14 @@ def jacobian(x: ArrayLike, gamma: float = 1.0, eps: float = 1e-5) -> Array:
     ValueError : `x` is not one channel
 
     Source: Eq. (11) backprop/jacobian.
+
+    Examples
+    --------
+    >>> jacobian([0.0, 0.0, 2.0, 2.0], eps=0.0)
+    array([[ 0.5, -0.5,  0. ,  0. ],
+           [-0.5,  0.5,  0. ,  0. ],
+           [ 0. ,  0. ,  0.5, -0.5],
+           [ 0. ,  0. , -0.5,  0.5]])
     """
     (values,) = _as_float64(x=x)
     if values.ndim != 1:
@@ -303,6 +363,13 @@ def double_backward(
     DoubleGradients : with respect to ``grad_y``, ``x`` and ``gamma``
 
     Source: Eqs. (18) to (20) of the chapter `backprop`.
+
+    Examples
+    --------
+    >>> batch = forward([[0.0], [0.0], [2.0], [2.0]], eps=0.0)
+    >>> v = [[1.0], [0.0], [0.0], [0.0]]
+    >>> double_backward(v, [[0.0]] * 4, batch).grad_y.ravel()  # the Jacobian's first row
+    array([ 0.5, -0.5,  0. ,  0. ])
     """
     v, g = _upstream("v_x", v_x, batch), _upstream("grad_y", grad_y, batch)
     v_gamma64 = _per_channel("v_gamma", v_gamma, 0.0, batch.batch_mean)
@@ -337,6 +404,11 @@ def population_statistics(
     ValueError : no batch, batches of different sizes, or one value per channel
 
     Source: Eq. (12) mini-batch-algorithm/population.
+
+    Examples
+    --------
+    >>> population_statistics([[[1.0], [3.0]], [[5.0], [5.0]]])
+    (array([3.5]), array([1.]))
     """
     means, variances, sizes = [], [], set()
     for values in batches:
@@ -371,6 +443,11 @@ def inference_affine(
     ValueError : a negative `var` or `eps`, or parameters of another size
 
     Source: Eq. (13) mini-batch-algorithm/inference.
+
+    Examples
+    --------
+    >>> inference_affine(mean=[2.0], var=[4.0], gamma=[6.0], beta=[1.0], eps=0.0)
+    (array([3.]), array([-5.]))
     """
     mean64, var64 = _as_float64(mean=mean, var=var)
     _check_not_negative("eps", eps)
@@ -403,6 +480,11 @@ def inference(
     ValueError : a negative `var` or `eps`, or values of another size
 
     Source: Algorithm 2 of the paper; Eq. (13) mini-batch-algorithm/inference, centred first.
+
+    Examples
+    --------
+    >>> inference([[3.0]], mean=[2.0], var=[4.0], gamma=[6.0], beta=[1.0], eps=0.0)
+    array([[4.]])
     """
     (x64,) = _as_float64(x=x)
     reduced = _resolve_axes(x64.ndim, axes)

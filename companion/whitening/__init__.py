@@ -13,8 +13,8 @@ Source: Kessy, Lewin & Strimmer (2018), "Optimal Whitening and Decorrelation"; t
 """
 
 from companion.whitening.descent import gd_steps
-from companion.whitening.matrix import Method, whitening_matrix
+from companion.whitening.matrix import whitening_matrix
 from companion.whitening.moments import covariance
 from companion.whitening.transform import whiten
 
-__all__ = ["Method", "covariance", "gd_steps", "whiten", "whitening_matrix"]
+__all__ = ["covariance", "gd_steps", "whiten", "whitening_matrix"]
