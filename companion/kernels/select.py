@@ -46,11 +46,14 @@ BACKENDS = ("auto", "eager", "cpu", "cuda", "torch")
 _NEEDS = {"cpu": ("numba", "cpu"), "cuda": ("triton", "cuda")}
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @cache
 def installed(backend: str) -> bool:
     """Whether the package that a backend needs is there; it is not imported."""
     return backend not in _NEEDS or find_spec(_NEEDS[backend][0]) is not None
+
+
+# What torch.compiler.assume_constant_result does, which imports all of the compiler to do it.
+installed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

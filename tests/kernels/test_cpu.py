@@ -240,6 +240,7 @@ def test_nan_and_infinity_stay_in_their_channel(shape):
             assert relu[:, 2].isnan().all()
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_running_statistics(kind, momentum):

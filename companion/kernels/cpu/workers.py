@@ -226,8 +226,8 @@ def compiled(backward: bool, stored: type, compute: type) -> CompiledFunction:
     # A name for each, or processes that compile at the same time would mix up their files.
     run.__qualname__ = f"{direction}_{np.dtype(stored)}"
     compile_ = cfunc(types.void(types.voidptr), cache=True)
-    activations = {np.int16: "float16", np.uint16: "bfloat16"}.get(stored, np.dtype(stored).name)
-    name = f"the {direction} pass ({activations})"
+    halves: dict[type, str] = {np.int16: "float16", np.uint16: "bfloat16"}
+    name = f"the {direction} pass ({halves.get(stored, np.dtype(stored).name)})"
     return compile_function(name, lambda: compile_(run))
 
 
