@@ -1,6 +1,5 @@
 """The commands as a user runs them. No test here, or in tests/bench, expects a speed."""
 
-import contextlib
 import json
 import os
 import platform
@@ -11,6 +10,7 @@ import sys
 import time
 import types
 import typing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,19 +146,6 @@ def test_the_file_names_no_host_and_no_folder(quick):
     assert not platform.node() or platform.node() not in text
 
 
-def interrupted(process):
-    """What a process says when it is interrupted, at the second or third time if need be.
-
-    Python drops an interruption that comes while it destroys an object.
-    """
-    for patience in (20, 20, 60):
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=patience)[1]
-    process.kill()
-    return pytest.fail("the process goes on")
-
-
 def test_an_interruption_leaves_the_old_file_and_one_line(tmp_path):
     path = tmp_path / "found.json"
     path.write_text("old")
@@ -166,11 +153,14 @@ def test_an_interruption_leaves_the_old_file_and_one_line(tmp_path):
     command = [*COMMAND, "bench", "--quick", "--backend", "eager", "--json", str(path)]
     command += ["--only", "32x512x28x28"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    # A shell's background jobs ignore interruptions, and what they start does, too.
+    options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen([*command, "--seconds-per-case", "100"], **options) as process:
         # The header is printed when the measuring starts.
         assert process.stdout.readline().startswith("companion")
         time.sleep(0.5)
-        errors = interrupted(process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == "interrupted; no file was written"
     assert path.read_text() == "old"
