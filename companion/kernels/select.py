@@ -46,14 +46,15 @@ BACKENDS = ("auto", "eager", "cpu", "cuda", "torch")
 _NEEDS = {"cpu": ("numba", "cpu"), "cuda": ("triton", "cuda")}
 
 
-@cache
+# Looked up once, and in a plain dictionary, which torch.compile takes for constant.
+_INSTALLED = {
+    backend: find_spec(package) is not None for backend, (package, _extra) in _NEEDS.items()
+}
+
+
 def installed(backend: str) -> bool:
     """Whether the package that a backend needs is there; it is not imported."""
-    return backend not in _NEEDS or find_spec(_NEEDS[backend][0]) is not None
-
-
-# What torch.compiler.assume_constant_result does, which imports all of the compiler to do it.
-installed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return _INSTALLED.get(backend, True)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Which backend computes, and what is said of one that cannot."""
 
+import subprocess
 import sys
 
 import pytest
@@ -57,20 +58,28 @@ def test_backend_of_another_device():
 
 
 def test_a_missing_package_is_named_or_passed_over(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.setattr(select, "find_spec", lambda _: None)
-    select.installed.cache_clear()
-    try:
-        x = torch.randn(4, 3)
-        assert select.choose(x, "auto") == "eager"
-        message = r"needs numba, which is not installed: pip install 'batchnorm-companion\[cpu\]'"
-        with pytest.raises(RuntimeError, match=message):
-            batch_norm(x, None, None, training=True, backend="cpu")
-        layer = BatchNorm1d(3)
-        layer(x)
-        assert layer.num_batches_tracked.item() == 1
-    finally:
-        select.installed.cache_clear()
+    monkeypatch.setitem(select._INSTALLED, "cpu", False)
+    x = torch.randn(4, 3)
+    assert select.choose(x, "auto") == "eager"
+    message = r"needs numba, which is not installed: pip install 'batchnorm-companion\[cpu\]'"
+    with pytest.raises(RuntimeError, match=message):
+        batch_norm(x, None, None, training=True, backend="cpu")
+    layer = BatchNorm1d(3)
+    layer(x)
+    assert layer.num_batches_tracked.item() == 1
+
+
+def test_what_is_installed_is_found_without_importing_it():
+    program = (
+        "import importlib.util, sys; find = importlib.util.find_spec; "
+        "importlib.util.find_spec = lambda name: None if name == 'numba' else find(name); "
+        "from companion.kernels import select; "
+        "print(select.installed('cpu'), select.installed('eager'), 'triton' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True", "False"]
 
 
 def test_kernels_are_called_and_leave_alone_what_they_cannot_read(monkeypatch):
