@@ -38,7 +38,7 @@ _STATISTICS = ("running_mean", "running_covariance")
 
 
 class _DecorrelatedBatchNorm(nn.Module):
-    """What the four layers share: statistics, state and layout. The matrix is the subclass's."""
+    """What the four layers share; the inverse root is the exact one."""
 
     _layouts: ClassVar[dict[int, str]]
     num_features: int
@@ -126,8 +126,10 @@ class _DecorrelatedBatchNorm(nn.Module):
         return result
 
     def _whitening_matrix(self, sigma: Tensor) -> Tensor:
-        """(Σ + εI)^(-1/2), exact or not, of Σ + εI: ``(groups, d, d)``, float64."""
-        raise NotImplementedError
+        """(Σ + εI)^(-1/2), from Σ + εI: ``(groups, d, d)``, float64."""
+        values, vectors = torch.linalg.eigh(sigma.detach())
+        # Σ has no negative eigenvalue: what is below ε is rounding.
+        return inverse_root(sigma, vectors, values.clamp(min=self.eps))
 
     def forward(self, input: Tensor) -> Tensor:
         """Whiten `input` group by group; in training, track its statistics.
@@ -204,21 +206,27 @@ class _DecorrelatedBatchNorm(nn.Module):
             )
 
 
-class _ByEigenvalues(_DecorrelatedBatchNorm):
-    """The exact inverse root."""
-
-    def _whitening_matrix(self, sigma: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(sigma.detach())
-        # Σ has no negative eigenvalue: what is below ε is rounding.
-        return inverse_root(sigma, vectors, values.clamp(min=self.eps))
-
-
 class _ByIteration(_DecorrelatedBatchNorm):
     """The inverse root after some steps of the Newton–Schulz iteration."""
 
-    def __init__(self, num_features: int, *args: Any, steps: int = 5, **options: Any) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        groups: int = 1,
+        steps: int = 5,
+    ) -> None:
         check_count("steps", steps)
-        super().__init__(num_features, *args, **options)
+        super().__init__(
+            *(num_features, eps, momentum, affine, track_running_stats, device, dtype),
+            groups=groups,
+        )
         self.steps = steps
 
     def extra_repr(self) -> str:
@@ -295,7 +303,7 @@ _BY_ITERATION = """Huang et al. (2019), arXiv:1904.03441, with a running covaria
     form of the iteration."""
 
 
-class DecorrelatedBatchNorm1d(_ByEigenvalues):
+class DecorrelatedBatchNorm1d(_DecorrelatedBatchNorm):
     __doc__ = f"""Decorrelated batch normalization of ``(N, C)`` or ``(N, C, L)``.
 
     y = weight·(Σ + εI)^(-1/2)(x - mean) + bias, in groups of channels.{_PARAMETERS}{_NOTES}\
@@ -313,7 +321,7 @@ class DecorrelatedBatchNorm1d(_ByEigenvalues):
     _layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
 
 
-class DecorrelatedBatchNorm2d(_ByEigenvalues):
+class DecorrelatedBatchNorm2d(_DecorrelatedBatchNorm):
     __doc__ = f"""Decorrelated batch normalization of ``(N, C, H, W)``.
 
     As :class:`DecorrelatedBatchNorm1d`; every position of every example is one value of a
