@@ -2,7 +2,7 @@
 
 from tools.compact_docstrings import to_rest, without_shared
 
-DOCSTRING = """\
+TEXT = """\
 Normalize.
 
 Parameters
@@ -16,7 +16,8 @@ Source: a paper.
 Examples
 --------
 >>> 1
-1""".split("\n")
+1"""
+DOCSTRING = TEXT.splitlines()
 
 
 def test_sections_become_definition_lists():
