@@ -31,7 +31,7 @@ def sweeps(textbook: Sequence[Traffic], steps: Mapping[str, Traffic]) -> Figure:
     fig, axes = figure(rows=len(steps), height=1.35, sharex=True)
     read_only = Traffic(1, 0, 0)
     for ax, (name, traffic) in zip(axes, steps.items(), strict=True):
-        ax.set(title=f"{name}: {traffic.total} sweeps", yticks=[0, 1], ylim=(-0.2, 1.1))
+        ax.set(title=f"{name}: {traffic.total} T", yticks=[0, 1], ylim=(-0.2, 1.1))
         ax.set_yticklabels(["first", "last"])
         end = 0.0
         if name == "textbook":
@@ -64,7 +64,7 @@ def steps(traffic: Mapping[str, Traffic], measured: Mapping[str, Spread]) -> Fig
         width = np.array([sweeps[column] for sweeps in traffic.values()], dtype=float)
         left.barh(rows, width, left=start, color=color, height=0.6, label=label)
         start += width
-    left.set(xlabel="sweeps over memory", yticks=rows, yticklabels=list(traffic))
+    left.set(xlabel="traffic, in tensors", yticks=rows, yticklabels=list(traffic))
     left.invert_yaxis()
     left.legend(loc="lower right")
     _whiskers(right, rows, [measured[name] for name in traffic])
