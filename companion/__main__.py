@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from companion.bench import command as bench
+from companion.experiments import command as experiments
 from companion.kernels import select
 
 
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m companion", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     bench.add_to(commands)
+    experiments.add_to(commands)
     compiling = commands.add_parser(
         "compile",
         help="compile the CPU kernels now instead of at their first use",

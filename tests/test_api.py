@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[1] / "book" / "api.md"
 PACKAGES = [
     "companion",
     "companion.contexts",
+    "companion.data",
     "companion.functional",
     "companion.fused",
     "companion.inference",
@@ -28,9 +29,9 @@ PACKAGES = [
     "companion.whitening",
 ]
 # Of these, the functions and classes that they define and do not mark as private are public.
-PLAIN_MODULES = ["companion.closed_forms", "companion.data", "companion.reference"]
+PLAIN_MODULES = ["companion.closed_forms", "companion.reference"]
 DIRECTIVE = re.compile(r"^\s*\.\. (currentmodule|auto\w+):: (\S+)", re.MULTILINE)
-HEAVY = ["matplotlib", "numba", "onnx", "sklearn", "triton"]
+HEAVY = ["matplotlib", "numba", "onnx", "pooch", "requests", "sklearn", "triton"]
 
 
 def public_objects():

@@ -1,31 +1,13 @@
-"""Data of the live chapters: scikit-learn's bundled sets, nothing downloaded."""
+"""Data that scikit-learn brings, nothing downloaded: what the live chapters use."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from torch import Tensor
+
+from .split import Split
 
 DIGITS_TEST_SIZE = 450  # of 1,797 images
-
-
-class Split(NamedTuple):
-    """A training and a test set: inputs ``(m, features)``, classes ``(m,)`` as int64.
-
-    Examples
-    --------
-    >>> values = torch.arange(4.0).reshape(4, 1)
-    >>> split = Split(values[:3], torch.zeros(3), values[3:], torch.zeros(1))
-    >>> split.x_test
-    tensor([[3.]])
-    """
-
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
 
 
 def digits(seed: int = 0, dtype: torch.dtype = torch.float32) -> Split:

@@ -1,0 +1,164 @@
+"""Figure 1 of Ioffe & Szegedy (2015): a network of sigmoids on MNIST, without and with BN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import companion
+from companion import data
+
+from .experiment import Experiment, Trial, by_seed, number, ratio
+from .networks import perceptron
+from .tasks import Probe, Record, Task, Training
+
+PERCENTILES = (0.15, 0.5, 0.85)
+_LAST = 10  # looks whose mean is the final accuracy
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper says all but the learning rate and the standard deviation of the weights."""
+
+    dataset: str = "mnist"
+    hidden: tuple[int, ...] = (100, 100, 100)
+    batch_size: int = 60
+    steps: int = 50_000
+    learning_rate: float = 0.1
+    weight_std: float = 0.1
+    look_every: int = 100
+    threshold: float = 0.9
+
+
+@lru_cache(maxsize=2)
+def images(dataset: str, device: torch.device) -> data.Split:
+    """Binarized images as rows: 784 pixels of MNIST, or 64 of scikit-learn's digits."""
+    split = data.mnist() if dataset == "mnist" else data.digits()
+
+    def rows(x: Tensor) -> Tensor:
+        return (x.flatten(1) > 0.5).to(torch.float32).to(device)
+
+    return data.Split(
+        rows(split.x_train), split.y_train.to(device), rows(split.x_test), split.y_test.to(device)
+    )
+
+
+def percentile_bands(values: Tensor) -> Tensor:
+    """The {15, 50, 85}th percentiles of each column of ``(m, units)``: ``(3, units)``.
+
+    Examples
+    --------
+    >>> percentile_bands(torch.arange(101.0)[:, None])[:, 0]
+    tensor([15., 50., 85.])
+    """
+    return torch.quantile(values, values.new_tensor(PERCENTILES), dim=0)
+
+
+def steps_to_accuracy(
+    steps: Sequence[float], accuracies: Sequence[float], threshold: float
+) -> float | None:
+    """The first of `steps` at which the accuracy is at least `threshold`; None if it never is.
+
+    Examples
+    --------
+    >>> steps_to_accuracy([0, 100, 200], [0.1, 0.92, 0.91], 0.9)
+    100
+    """
+    reached = (s for s, a in zip(steps, accuracies, strict=True) if a >= threshold)
+    return next(reached, None)
+
+
+def _probe(split: data.Split) -> Probe:
+    """Test accuracy, and how the inputs of the last hidden layer's sigmoids are distributed.
+
+    The bands are those of the first unit, which is as typical as any. The drift is how far a unit's
+    median has moved since the last look, in widths of its band, averaged over all units.
+    """
+    some = split.x_test[:1000]
+
+    def look(model: nn.Module, kept: dict[str, Tensor]) -> dict[str, float]:
+        assert isinstance(model, nn.Sequential)
+        correct = (model(split.x_test).argmax(1) == split.y_test).double().mean()
+        low, median, high = percentile_bands(model[:-2](some))
+        moved = (median - kept.get("median", median)).abs() / (high - low)
+        kept["median"] = median
+        return {
+            "accuracy": correct.item(),
+            "low": low[0].item(),
+            "median": median[0].item(),
+            "high": high[0].item(),
+            "drift": moved.mean().item(),
+        }
+
+    return look
+
+
+def _start(config: Config, variant: str, seed: int, device: torch.device) -> Task:
+    split = images(config.dataset, device)
+    sizes = (split.x_train.shape[1], *config.hidden, 10)
+    normalization = companion.BatchNorm1d if variant == "bn" else None
+    model = perceptron(sizes, nn.Sigmoid, normalization, config.weight_std).to(device)
+    return Training(
+        model,
+        split.x_train,
+        split.y_train,
+        torch.optim.SGD(model.parameters(), lr=config.learning_rate),
+        config.steps,
+        config.batch_size,
+        seed,
+        _probe(split),
+        config.look_every,
+        lambda curves: _scalars(config, curves),
+    )
+
+
+def _scalars(config: Config, curves: dict[str, list[float]]) -> dict[str, float | None]:
+    steps, accuracies = curves["step"], curves["accuracy"]
+    return {
+        "steps_to_threshold": steps_to_accuracy(steps, accuracies, config.threshold),
+        "final_accuracy": fmean(curves["accuracy"][-_LAST:]),
+        "drift": fmean(curves["drift"][1:]),
+    }
+
+
+def _conclude(_config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
+    """For each seed: how many times sooner BN is, by how much it ends higher, drifts less."""
+    found: dict[str, list[float | None]] = {
+        "times_sooner_at_threshold": [],
+        "times_sooner_at_plains_final_accuracy": [],
+        "final_accuracy_gain": [],
+        "drift_ratio": [],
+    }
+    for plain, bn in zip(by_seed(trials, "plain"), by_seed(trials, "bn"), strict=True):
+        end = number(plain.scalars["final_accuracy"])
+        values = (
+            ratio(plain.scalars["steps_to_threshold"], bn.scalars["steps_to_threshold"]),
+            ratio(_steps_to(end, plain), _steps_to(end, bn)),
+            number(bn.scalars["final_accuracy"]) - end,
+            ratio(plain.scalars["drift"], bn.scalars["drift"]),
+        )
+        for values_of_seeds, value in zip(found.values(), values, strict=True):
+            values_of_seeds.append(value)
+    return found
+
+
+def _steps_to(accuracy: float, record: Record) -> float | None:
+    return steps_to_accuracy(record.curves["step"], record.curves["accuracy"], accuracy)
+
+
+EXPERIMENT = Experiment(
+    name="figure-1",
+    summary="accuracy and percentile bands of a sigmoid network, without and with BN",
+    source="Ioffe & Szegedy (2015), arXiv:1502.03167, Figure 1",
+    config=Config(),
+    quick=Config(dataset="digits", steps=600, look_every=20),
+    variants=lambda _: ("plain", "bn"),
+    start=_start,
+    conclude=_conclude,
+)
