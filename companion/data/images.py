@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .remote import DownloadError, RemoteFile, read
+from .remote import RemoteFile, read
 from .split import Split
 
 _IDX_UINT8 = 8
@@ -98,9 +98,10 @@ def mnist(
 
     Examples
     --------
+    >>> from companion import data
     >>> try:
     ...     shape = tuple(mnist(download=False).x_train.shape)
-    ... except DownloadError:  # with downloads, it would be fetched now
+    ... except data.DownloadError:  # with downloads, it would be fetched now
     ...     shape = (60000, 1, 28, 28)
     >>> shape
     (60000, 1, 28, 28)
@@ -117,9 +118,10 @@ def fashion_mnist(
 
     Examples
     --------
+    >>> from companion import data
     >>> try:
     ...     shape = tuple(fashion_mnist(download=False).x_train.shape)
-    ... except DownloadError:  # with downloads, it would be fetched now
+    ... except data.DownloadError:  # with downloads, it would be fetched now
     ...     shape = (60000, 1, 28, 28)
     >>> shape
     (60000, 1, 28, 28)
@@ -138,9 +140,10 @@ def cifar10(
 
     Examples
     --------
+    >>> from companion import data
     >>> try:
     ...     shape = tuple(cifar10(download=False).x_train.shape)
-    ... except DownloadError:  # with downloads, it would be fetched now
+    ... except data.DownloadError:  # with downloads, it would be fetched now
     ...     shape = (50000, 3, 32, 32)
     >>> shape
     (50000, 3, 32, 32)
