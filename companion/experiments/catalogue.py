@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
-from . import figure_1
+from . import (
+    adaptation,
+    batch_size,
+    bn_only,
+    figure_1,
+    figure_2_small,
+    ghost,
+    gradient_explosion,
+    learning_rate_limit,
+    noisy_bn,
+    same_curve,
+    smoothness,
+    weight_decay_equilibrium,
+)
 from .experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (figure_1.EXPERIMENT,)
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        figure_1,
+        figure_2_small,
+        learning_rate_limit,
+        batch_size,
+        ghost,
+        noisy_bn,
+        smoothness,
+        gradient_explosion,
+        weight_decay_equilibrium,
+        bn_only,
+        adaptation,
+        same_curve,
+    )
 }

@@ -64,3 +64,17 @@ def number(value: float | None) -> float:
 def ratio(above: float | None, below: float | None) -> float | None:
     """above/below; None if either is, or nothing is below."""
     return above / below if above is not None and below else None
+
+
+def steps_to_accuracy(
+    steps: Sequence[float], accuracies: Sequence[float], threshold: float
+) -> float | None:
+    """The first of `steps` at which the accuracy is at least `threshold`; None if it never is.
+
+    Examples
+    --------
+    >>> steps_to_accuracy([0, 100, 200], [0.1, 0.92, 0.91], 0.9)
+    100
+    """
+    reached = (s for s, a in zip(steps, accuracies, strict=True) if a >= threshold)
+    return next(reached, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -12,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import companion
-from companion import data
 
-from .experiment import Experiment, Trial, by_seed, number, ratio
+from .experiment import Experiment, Trial, by_seed, number, ratio, steps_to_accuracy
+from .inputs import rows
 from .networks import perceptron
-from .tasks import Probe, Record, Task, Training
+from .tasks import Curves, Probe, Record, Scalars, Task, Training
 
 PERCENTILES = (0.15, 0.5, 0.85)
 _LAST = 10  # looks whose mean is the final accuracy
@@ -36,19 +35,6 @@ class Config:
     threshold: float = 0.9
 
 
-@lru_cache(maxsize=2)
-def images(dataset: str, device: torch.device) -> data.Split:
-    """Binarized images as rows: 784 pixels of MNIST, or 64 of scikit-learn's digits."""
-    split = data.mnist() if dataset == "mnist" else data.digits()
-
-    def rows(x: Tensor) -> Tensor:
-        return (x.flatten(1) > 0.5).to(torch.float32).to(device)
-
-    return data.Split(
-        rows(split.x_train), split.y_train.to(device), rows(split.x_test), split.y_test.to(device)
-    )
-
-
 def percentile_bands(values: Tensor) -> Tensor:
     """The {15, 50, 85}th percentiles of each column of ``(m, units)``: ``(3, units)``.
 
@@ -60,36 +46,19 @@ def percentile_bands(values: Tensor) -> Tensor:
     return torch.quantile(values, values.new_tensor(PERCENTILES), dim=0)
 
 
-def steps_to_accuracy(
-    steps: Sequence[float], accuracies: Sequence[float], threshold: float
-) -> float | None:
-    """The first of `steps` at which the accuracy is at least `threshold`; None if it never is.
-
-    Examples
-    --------
-    >>> steps_to_accuracy([0, 100, 200], [0.1, 0.92, 0.91], 0.9)
-    100
-    """
-    reached = (s for s, a in zip(steps, accuracies, strict=True) if a >= threshold)
-    return next(reached, None)
-
-
-def _probe(split: data.Split) -> Probe:
-    """Test accuracy, and how the inputs of the last hidden layer's sigmoids are distributed.
+def _probe(x: Tensor) -> Probe:
+    """How, given the images `x`, the inputs of the last hidden layer's sigmoids are distributed.
 
     The bands are those of the first unit, which is as typical as any. The drift is how far a unit's
     median has moved since the last look, in widths of its band, averaged over all units.
     """
-    some = split.x_test[:1000]
 
     def look(model: nn.Module, kept: dict[str, Tensor]) -> dict[str, float]:
         assert isinstance(model, nn.Sequential)
-        correct = (model(split.x_test).argmax(1) == split.y_test).double().mean()
-        low, median, high = percentile_bands(model[:-2](some))
+        low, median, high = percentile_bands(model[:-2](x))
         moved = (median - kept.get("median", median)).abs() / (high - low)
         kept["median"] = median
         return {
-            "accuracy": correct.item(),
             "low": low[0].item(),
             "median": median[0].item(),
             "high": high[0].item(),
@@ -100,25 +69,23 @@ def _probe(split: data.Split) -> Probe:
 
 
 def _start(config: Config, variant: str, seed: int, device: torch.device) -> Task:
-    split = images(config.dataset, device)
+    split = rows(config.dataset, device, binary=True)
     sizes = (split.x_train.shape[1], *config.hidden, 10)
     normalization = companion.BatchNorm1d if variant == "bn" else None
-    model = perceptron(sizes, nn.Sigmoid, normalization, config.weight_std).to(device)
     return Training(
-        model,
-        split.x_train,
-        split.y_train,
-        torch.optim.SGD(model.parameters(), lr=config.learning_rate),
-        config.steps,
-        config.batch_size,
+        perceptron(sizes, nn.Sigmoid, normalization, config.weight_std).to(device),
+        split,
         seed,
-        _probe(split),
-        config.look_every,
-        lambda curves: _scalars(config, curves),
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        look_every=config.look_every,
+        probe=_probe(split.x_test[:1000]),
+        conclude=lambda curves: _scalars(config, curves),
     )
 
 
-def _scalars(config: Config, curves: dict[str, list[float]]) -> dict[str, float | None]:
+def _scalars(config: Config, curves: Curves) -> Scalars:
     steps, accuracies = curves["step"], curves["accuracy"]
     return {
         "steps_to_threshold": steps_to_accuracy(steps, accuracies, config.threshold),

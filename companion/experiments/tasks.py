@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from companion.data import Split
+
+Scalars = dict[str, float | None]
+Curves = dict[str, list[float]]
 Probe = Callable[[nn.Module, dict[str, Tensor]], dict[str, float]]
 """Looks at a model; may keep tensors in the dictionary until the next look."""
 
@@ -20,8 +24,8 @@ class Record(NamedTuple):
     taken. A scalar is None where there is no such number: the step of an accuracy never reached.
     """
 
-    scalars: dict[str, float | None]
-    curves: dict[str, list[float]]
+    scalars: Scalars
+    curves: Curves
 
 
 class Task(Protocol):
@@ -80,39 +84,56 @@ class Batches:
         return self._order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
+def test_accuracy(model: nn.Module, split: Split) -> float:
+    """Fraction of the test set that `model`, in the mode it is in, classifies rightly."""
+    return (model(split.x_test).argmax(1) == split.y_test).double().mean().item()
+
+
 @dataclass
 class Training:
     """Gradient descent on a classifier's cross-entropy, looked at from time to time.
 
     Parameters
     ----------
-    model : in training mode between the probes
-    x, y : inputs ``(m, ...)`` and classes ``(m,)``, on the model's device
-    optimizer : of the model's parameters
-    steps, batch_size, seed : how many steps, of how many examples, in which order
-    probe : called with the model in evaluation mode, without gradients, before the first step,
-        after every `probe_every` steps and after the last; what it returns becomes the curves
-    conclude : turns the curves into the record's scalars
-    before_step : called with this object before each step, to set a learning rate, for example
+    model : trained in training mode; its parameters that require a gradient are
+    split : inputs ``(m, ...)`` and classes ``(m,)`` to train and to test with, on its device
+    seed : of the order of the examples
+    steps, batch_size : how many steps, of how many examples
+    learning_rate, momentum, weight_decay : of PyTorch's SGD
+    look_every : steps from look to look; there is one before the first step and one after the last
+        in any case. None: no others
+    probe : called at each look with the model in evaluation mode, without gradients; what it
+        returns becomes the curves, beside "step" and "accuracy", the test accuracy
+    conclude : turns the curves into the record's scalars; by default "accuracy", the last one
+    before_step : called with this object before each step
     """
 
     model: nn.Module
-    x: Tensor
-    y: Tensor
-    optimizer: torch.optim.Optimizer
+    split: Split
+    seed: int
+    _: KW_ONLY
     steps: int
     batch_size: int
-    seed: int
-    probe: Probe
-    probe_every: int
-    conclude: Callable[[dict[str, list[float]]], dict[str, float | None]] = lambda _: {}
+    learning_rate: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    look_every: int | None = None
+    probe: Probe = lambda _model, _kept: {}
+    conclude: Callable[[Curves], Scalars] = lambda curves: {"accuracy": curves["accuracy"][-1]}
     before_step: Callable[[Training], None] = lambda _: None
     step: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._batches = Batches(len(self.x), self.batch_size, self.seed)
-        self._losses = torch.zeros(self.steps, device=self.x.device)
-        self._curves: dict[str, list[float]] = {}
+        x = self.split.x_train
+        self.optimizer = torch.optim.SGD(
+            (value for value in self.model.parameters() if value.requires_grad),
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        self._batches = Batches(len(x), self.batch_size, self.seed)
+        self._losses = torch.zeros(self.steps, device=x.device)
+        self._curves: Curves = {}
         self._kept: dict[str, Tensor] = {}
         self.model.train()
         self._look()
@@ -120,20 +141,25 @@ class Training:
     def advance(self) -> None:
         """One step of gradient descent, and a look if one is due."""
         self.before_step(self)
-        batch = self._batches(self.step).to(self.x.device)
-        loss = nn.functional.cross_entropy(self.model(self.x[batch]), self.y[batch])
+        x, y = self.split.x_train, self.split.y_train
+        batch = self._batches(self.step).to(x.device)
+        loss = nn.functional.cross_entropy(self.model(x[batch]), y[batch])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self._losses[self.step] = loss.detach()
         self.step += 1
-        if self.step % self.probe_every == 0 or self.step == self.steps:
+        if self.step == self.steps or (self.look_every and self.step % self.look_every == 0):
             self._look()
 
     @torch.no_grad()
     def _look(self) -> None:
         self.model.eval()
-        found = {"step": float(self.step), **self.probe(self.model, self._kept)}
+        found = {
+            "step": float(self.step),
+            "accuracy": test_accuracy(self.model, self.split),
+            **self.probe(self.model, self._kept),
+        }
         self.model.train()
         for name, value in found.items():
             self._curves.setdefault(name, []).append(value)
@@ -161,9 +187,8 @@ class Training:
         return self._losses[: self.step].tolist()
 
     def status(self) -> str:
-        seen = self._curves.get("accuracy")
-        accuracy = f", accuracy {seen[-1]:.1%}" if seen else ""
-        return f"loss {self._losses[self.step - 1]:.3f}{accuracy}"
+        accuracy = self._curves["accuracy"][-1]
+        return f"loss {self._losses[self.step - 1]:.3f}, accuracy {accuracy:.1%}"
 
     def record(self) -> Record:
         return Record(self.conclude(self._curves), self._curves)

@@ -73,9 +73,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from test_runner import CPU, run, torch
-from companion.experiments.figure_1 import images
+from companion.experiments.inputs import rows
 torch.set_num_threads({threads})
-images("digits", CPU)
+rows("digits", CPU, binary=True)
 checkpoint, chance = Path({folder!r}) / "checkpoint.pt", random.Random(0)
 
 def written():

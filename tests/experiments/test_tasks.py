@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from companion import BatchNorm1d
+from companion.data import Split
 from companion.experiments.tasks import Batches, Computation, Record, Training
 
 
@@ -40,15 +41,25 @@ def training(steps=7, look_every=3, **options):
     x = torch.randn(40, 5)
     y = (x[:, 0] > 0).long()
     model = nn.Sequential(nn.Linear(5, 8), BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     def look(model, kept):
         assert not model.training
         assert not torch.is_grad_enabled()
         kept["looks"] = kept.get("looks", torch.zeros(())) + 1
-        return {"accuracy": (model(x).argmax(1) == y).double().mean().item(), "sum": kept["looks"]}
+        return {"looks": kept["looks"].item()}
 
-    return Training(model, x, y, optimizer, steps, 8, 0, look, look_every, **options)
+    return Training(
+        model,
+        Split(x, y, x, y),
+        0,
+        steps=steps,
+        batch_size=8,
+        learning_rate=0.1,
+        momentum=0.9,
+        look_every=look_every,
+        probe=look,
+        **options,
+    )
 
 
 def finish(task):
@@ -58,11 +69,11 @@ def finish(task):
 
 
 def test_training_looks_at_the_start_at_intervals_and_at_the_end():
-    task = finish(training(conclude=lambda curves: {"last": curves["accuracy"][-1]}))
+    task = finish(training(conclude=lambda curves: {"first": curves["accuracy"][0]}))
     record = task.record()
     assert record.curves["step"] == [0, 3, 6, 7]
-    assert record.curves["sum"] == [1, 2, 3, 4]
-    assert record.scalars == {"last": record.curves["accuracy"][-1]}
+    assert record.curves["looks"] == [1, 2, 3, 4]
+    assert record.scalars == {"first": record.curves["accuracy"][0]}
     assert len(task.losses) == 7
     assert task.status().startswith("loss ")
     assert task.model.training

@@ -1,0 +1,195 @@
+"""The named experiments find, in their quick forms, what they are about; and their parts."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from companion import BatchNorm1d, BatchNorm2d
+from companion.experiments import figure_2_small, inputs, networks, runner
+from companion.experiments.catalogue import EXPERIMENTS
+from companion.experiments.experiment import Trial, by_seed, ratio, steps_to_accuracy
+from companion.experiments.figure_1 import percentile_bands
+from companion.experiments.gradient_explosion import gradient_norms, predicted
+from companion.experiments.noisy_bn import activation_inputs
+from companion.experiments.smoothness import loss_range
+from companion.experiments.tasks import Record
+from companion.experiments.weight_decay_equilibrium import equilibrium_angle
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """The conclusion of an experiment's quick form, for seeds 0 and 1; each is run once."""
+    known = {}
+
+    def conclusion(name):
+        if name not in known:
+            experiment = EXPERIMENTS[name]
+            folder = tmp_path_factory.mktemp(name)
+            result = runner.run(experiment, experiment.quick, (0, 1), CPU, folder, progress=False)
+            known[name] = result["conclusion"]
+        return known[name]
+
+    return conclusion
+
+
+def test_gradients_grow_as_predicted(found):
+    for ratios in found("gradient-explosion").values():
+        assert ratios == pytest.approx([1.0, 1.0], abs=0.05)
+
+
+def test_bn_makes_the_loss_vary_less_along_its_gradient(found):
+    assert min(found("smoothness")["times smaller with bn"]) > 5
+
+
+def test_noise_after_bn_moves_distributions_more_than_bn(found):
+    drift = found("noisy-bn")
+    for noisy, quiet in zip(drift["noisy bn: drift"], drift["bn: drift"], strict=True):
+        assert noisy > 3 * quiet
+
+
+def test_weights_turn_by_the_predicted_angle(found):
+    (ratios,) = found("weight-decay-equilibrium").values()
+    assert ratios == pytest.approx([1.0, 1.0], abs=0.1)
+
+
+def test_gamma_and_beta_alone_learn_more_in_wider_networks(found):
+    accuracies = found("bn-only")
+    assert min(accuracies["width 128"]) > max(accuracies["width 32"])
+
+
+def test_the_statistics_of_the_test_undo_a_change_of_contrast(found):
+    accuracies = found("test-time-adaptation")
+    for name in ("clean", "contrast"):
+        assert min(accuracies[f"{name}, the test's"]) > 0.85
+    assert accuracies["contrast, the test's"] == pytest.approx(
+        accuracies["clean, the test's"], abs=0.005
+    )
+    assert max(accuracies["contrast, training's statistics"]) < 0.7
+
+
+def test_our_layer_and_pytorchs_train_alike(found):
+    assert max(found("same-curve")["largest difference of the losses"]) < 1e-9
+
+
+def test_bn_trains_where_the_plain_network_does_not(found):
+    assert found("learning-rate-limit")["largest rate, bn"] == [1.0, 1.0]
+
+
+def test_at_two_examples_group_normalization_is_ahead(found):
+    accuracies = found("batch-size")
+    for bn, gn in zip(accuracies["bn, m = 2"], accuracies["gn, m = 2"], strict=True):
+        assert gn > bn
+
+
+def test_every_experiment_says_what_it_is():
+    for name, experiment in EXPERIMENTS.items():
+        assert experiment.name == name
+        assert type(experiment.quick) is type(experiment.config)
+        assert experiment.quick != experiment.config
+        assert experiment.config.__dataclass_params__.frozen
+        assert len(experiment.variants(experiment.config)) >= 1
+        assert experiment.seeds >= 5
+
+
+def test_predictions():
+    assert predicted("relu", 512) == pytest.approx(math.sqrt(math.pi / (math.pi - 1)))
+    assert predicted("linear", 8) == pytest.approx(math.sqrt(6 / 5))
+    assert equilibrium_angle(0.1, 0.04) == pytest.approx(math.sqrt(2 * 0.004), rel=1e-3)
+
+
+def test_gradient_norms_are_of_every_layers_input():
+    torch.manual_seed(0)
+    norms = gradient_norms("relu", 64, 32, 5)
+    assert len(norms) == 5
+    assert norms[0] > norms[-1] > 0
+
+
+def test_the_loss_range_leaves_the_model_as_it_was():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    x, y = torch.randn(20, 4), torch.arange(20) % 3
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        measured = loss_range(model, x, y, (0.0, 0.5))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    loss = nn.functional.cross_entropy(model(x), y)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    with torch.no_grad():
+        for value, gradient in zip(model.parameters(), gradients, strict=True):
+            value -= 0.5 * gradient
+        moved = nn.functional.cross_entropy(model(x), y)
+    assert measured == pytest.approx(abs(loss.item() - moved.item()), abs=1e-6)
+
+
+def test_activation_inputs_are_what_each_relu_receives():
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    x = torch.randn(5, 2)
+    first, second = activation_inputs(model, x)
+    assert torch.equal(first, model[0](x))
+    assert torch.equal(second, model[:3](x))
+
+
+def test_percentile_bands():
+    bands = percentile_bands(torch.stack([torch.arange(101.0), -torch.arange(101.0)], dim=1))
+    expected = torch.tensor([[15.0, -85.0], [50.0, -50.0], [85.0, -15.0]])
+    torch.testing.assert_close(bands, expected)
+
+
+def test_steps_to_accuracy():
+    assert steps_to_accuracy([0, 10, 20], [0.1, 0.9, 0.8], 0.9) == 10
+    assert steps_to_accuracy([0, 10, 20], [0.1, 0.9, 0.8], 0.95) is None
+
+
+def test_trials_are_sorted_by_seed_and_ratios_need_both_numbers():
+    trials = [Trial("a", seed, 0.0, Record({"seed": seed}, {})) for seed in (2, 0, 1)]
+    trials.append(Trial("b", 3, 0.0, Record({}, {})))
+    assert [record.scalars["seed"] for record in by_seed(trials, "a")] == [0, 1, 2]
+    assert ratio(6.0, 2.0) == 3.0
+    assert ratio(None, 2.0) is ratio(6.0, None) is ratio(6.0, 0.0) is None
+
+
+def test_a_perceptron_has_biases_only_where_nothing_normalizes():
+    torch.manual_seed(0)
+    plain = networks.perceptron((50, 200, 200, 10), nn.Sigmoid, None, weight_std=0.1)
+    normalized = networks.perceptron((50, 200, 200, 10), nn.ReLU, BatchNorm1d)
+    assert [type(layer).__name__ for layer in plain] == ["Linear", "Sigmoid"] * 2 + ["Linear"]
+    assert [type(layer).__name__ for layer in normalized] == [
+        *["Linear", "BatchNorm1d", "ReLU"] * 2,
+        "Linear",
+    ]
+    assert plain[2].weight.std().item() == pytest.approx(0.1, rel=0.05)
+    assert normalized[3].weight.std().item() == pytest.approx(0.1, rel=0.05)  # √(2/200)
+    assert plain[0].bias.abs().sum() == 0
+    assert normalized[0].bias is None
+    assert normalized[-1].bias is not None
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32), (1, 8)])
+def test_a_convolutional_network_takes_images_of_its_side(channels, side):
+    x = torch.randn(4, channels, side, side)
+    for normalization in (None, BatchNorm2d):
+        model = networks.convolutional(channels, side, nn.ReLU, normalization, (4, 6))
+        assert model(x).shape == (4, 10)
+        assert (model[0].bias is None) == (normalization is not None)
+
+
+def test_the_variants_of_figure_2_have_the_papers_rates():
+    factors = {name: factor for name, (factor, _, _) in figure_2_small.VARIANTS.items()}
+    assert factors == {
+        "plain": 1, "bn-baseline": 1, "bn-x5": 5, "bn-x30": 30, "bn-x5-sigmoid": 5
+    }  # fmt: skip
+
+
+def test_rows_and_pictures_are_the_same_pixels():
+    pictures, rows = inputs.pictures("digits", CPU), inputs.rows("digits", CPU)
+    assert pictures.x_test.shape == (450, 1, 8, 8)
+    assert torch.equal(pictures.x_test.flatten(1), rows.x_test)
+    binary = inputs.rows("digits", CPU, binary=True)
+    assert torch.equal(binary.x_train, (rows.x_train > 0.5).float())
+    with pytest.raises(ValueError, match="dataset: expected one of digits, mnist"):
+        inputs.pictures("letters", CPU)
