@@ -6,7 +6,7 @@ from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from companion.inference import fold
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
 from companion.statistics import update_precise
-from companion.variants import freeze
+from companion.variants import SyncBatchNorm, convert_sync, freeze
 
 __all__ = [
     "BatchNorm1d",
@@ -15,8 +15,10 @@ __all__ = [
     "BatchNormAct1d",
     "BatchNormAct2d",
     "BatchNormAct3d",
+    "SyncBatchNorm",
     "accumulated_statistics",
     "convert",
+    "convert_sync",
     "finite_statistics",
     "fold",
     "freeze",

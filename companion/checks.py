@@ -67,6 +67,8 @@ def check_arguments(
     bias: object,
     training: bool,
     eps: object,
+    *,
+    alone: bool = True,
 ) -> None:
     """Raise what the arguments of a batch normalization deserve, or return.
 
@@ -74,6 +76,7 @@ def check_arguments(
     ----------
     input, weight, bias, training, eps : as given by the caller
     running : of what the caller gave as running statistics, count and momentum
+    alone : whether the statistics are those of `input` alone, which then needs two values
 
     Raises
     ------
@@ -84,6 +87,11 @@ def check_arguments(
     parameters = {"weight": weight, "bias": bias}
     count = running.num_batches_tracked
     x = _check_input(input, statistics, training)
+    if alone and training and eager.values_per_channel(x) == 1:
+        raise ValueError(
+            "input: expected more than 1 value per channel when training, got shape "
+            f"{tuple(x.shape)}"
+        )
     _check_eps(eps, training)
     _check_momentum(running.momentum, count)
     _check_presence(statistics, training)
@@ -125,10 +133,6 @@ def _check_input(value: object, statistics: Mapping[str, object], training: bool
         without = value.ndim == 0 or all(given is None for given in statistics.values())
         error = IndexError if training and without else RuntimeError
         raise error(f"input: expected at least 2 dimensions (N, C, ...), got {len(shape)}: {shape}")
-    if training and eager.values_per_channel(value) == 1:
-        raise ValueError(
-            f"input: expected more than 1 value per channel when training, got shape {shape}"
-        )
     return value
 
 

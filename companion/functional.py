@@ -3,7 +3,8 @@
 :func:`batch_norm` has the signature of ``torch.nn.functional.batch_norm`` and some more keyword
 arguments. It is an implementation of its own: the arithmetic is in ``companion.kernels``, the
 derivatives are the closed forms of the chapter `backprop`. :func:`batch_norm_act` adds what often
-follows, a residual and a ReLU, in the same pass over memory.
+follows, a residual and a ReLU, in the same pass over memory. :func:`sync_batch_norm` takes its
+statistics over the batches of several processes.
 
 Examples
 --------
@@ -15,6 +16,8 @@ tensor([[-1.],
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,9 +27,12 @@ from . import differentiation, operators
 from .checks import check_arguments, check_residual, obviously_fine
 from .kernels import eager, select
 from .kernels.interface import Running
-from .running import recomputing, update_running
+from .running import move_running, recomputing, update_running
+from .synchronization import channels
+from .synchronization.messages import Statistics
+from .synchronization.operators import sync_normalize
 
-__all__ = ["batch_norm", "batch_norm_act"]
+__all__ = ["batch_norm", "batch_norm_act", "sync_batch_norm"]
 
 
 def batch_norm(
@@ -196,6 +202,117 @@ def batch_norm_act(
     check_arguments(input, running, weight, bias, training, eps)
     check_residual(input, residual)
     return _compute(input, running, weight, bias, residual, training, eps, relu, backend)
+
+
+def sync_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    process_group: Any = None,
+    num_batches_tracked: Tensor | None = None,
+    skip_nonfinite: bool = False,
+    backend: str = "auto",
+    check: bool = True,
+    layer: str | None = None,
+    key: str | None = None,
+) -> Tensor:
+    """Normalize with the statistics of the batches of all processes of a group together.
+
+    In training p processes compute what one process would with all their rows, in value, in the
+    gradient of the input, and in the running statistics, which are the same on all ranks to the
+    last bit. The ranks may hold different numbers of rows, and some of them none. Outside
+    training, in a group of one, or where ``torch.distributed`` is not initialized, this is
+    :func:`batch_norm`.
+
+    Parameters
+    ----------
+    input : as in :func:`batch_norm`; may hold one value per channel, or none, if others hold more
+    running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked, \
+    skip_nonfinite : as in :func:`batch_norm`, with the same values on all ranks
+    backend : what applies the statistics: ``"eager"``, ``"cpu"``, ``"cuda"`` or ``"auto"``
+    process_group : the processes, of any backend; None: all. Every one of them has to make every
+        call, in the same order, forward and backward, also with an empty `input`
+    check : whether to compare, once, at the first call of this `key`, the channels, the type of
+        `input`, eps and momentum between all ranks
+    layer : the name of the call in errors; the same on all ranks
+    key : tells layers of one name apart, for `check`; by default the name
+
+    Returns
+    -------
+    tensor of the shape, type and memory format of `input`
+
+    Raises
+    ------
+    RuntimeError : a message failed or the ranks are not in the same call: see Notes; a setting that
+        `check` compares differs
+    ValueError : one value per channel over all ranks together (on a GPU: variance 0 instead)
+    and what :func:`batch_norm` raises
+
+    Notes
+    -----
+    *Messages.* Forward, each rank sends its count, mean and M₂: one ``all_gather`` of 2C + 1
+    values; backward, one ``all_reduce`` of 2C. They are float64 and of fixed shape, and nothing is
+    read on the host but from CPU tensors, so that a CUDA graph can hold the call.
+
+    *Gradients.* That of `input` is the derivative of the sum of all ranks' losses. Those of
+    `weight` and `bias` are sums over this rank's rows: DistributedDataParallel, which averages them
+    over the ranks, expects that. To get those of one big batch, add them up over the ranks. There
+    is no second derivative.
+
+    *Failures.* If a rank dies, or makes no call within the group's timeout, the others get an error
+    that names the layer, the operation and the rank. A rank that skips a call is found at the next
+    forward message, from a tag in it that stands for all calls so far, if it has made another; a
+    rank that skips its last one, or the only layer's, only by the timeout. A mistake in the order
+    of backward messages of one length is found at the next forward pass, when the gradients have
+    been used. Tags are compared on the CPU only; elsewhere the output becomes NaN. With NCCL a
+    message that fails does so after the call, and PyTorch's watchdog ends the process.
+
+    *gloo.* Messages have connections of their own, apart from those of the group, so that gradients
+    that DistributedDataParallel sends meanwhile, in whatever order, do not get in between. With
+    other backends pass a group made for these layers if the order can differ between ranks, as it
+    can with ``find_unused_parameters``.
+
+    Source: Chan, Golub & LeVeque (1983) for the statistics; Eq. (9) backprop/closed-form, its sums
+    over all ranks, for the gradient.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[2.0], [4.0]])  # without other processes
+    >>> sync_batch_norm(x, None, None, training=True, eps=1e-12).tolist()
+    [[-1.0], [1.0]]
+    """
+    tensors = (input, running_mean, running_var, weight, bias, num_batches_tracked)
+    group = channels.name_of(process_group)
+    options: dict[str, Any] = {
+        "num_batches_tracked": num_batches_tracked,
+        "skip_nonfinite": skip_nonfinite,
+        "backend": backend,
+    }
+    arguments = (input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training or channels.ranks_in(process_group) == 1:
+        return batch_norm(*arguments, **options)
+    if has_torch_function(tensors):
+        options |= {"process_group": process_group, "check": check, "layer": layer, "key": key}
+        return handle_torch_function(sync_batch_norm, tensors, *arguments, **options)
+    running = Running(running_mean, running_var, num_batches_tracked, momentum, skip_nonfinite)
+    check_arguments(input, running, weight, bias, training, eps, alone=False)
+    backend = select.choose(input, backend)
+    if backend == "torch":
+        raise ValueError("backend: expected one that takes given statistics, got 'torch'")
+    name = layer or f"sync_batch_norm of {input.shape[1]} channels"
+    call = (group, name, key or name, check)
+    y, *found = sync_normalize(input, weight, bias, eps, momentum, backend, *call)
+    if not recomputing():
+        statistics = Statistics(*found)
+        filled = statistics.total > 0
+        move_running(running, statistics.mean, statistics.unbiased_var, filled)
+    return y
 
 
 def _compute(

@@ -246,9 +246,10 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
 
     Returns
     -------
-    `model`, the same object. Subclasses of the six layers, lazy and synchronized ones are left
-    alone; layers with parametrizations are swapped below them. The options `skip_nonfinite` and
-    `backend` have no counterpart in PyTorch and are dropped on the way there.
+    `model`, the same object. Subclasses of the six layers, lazy ones, and PyTorch's synchronized
+    one are left alone; layers with parametrizations are swapped below them; what
+    :func:`companion.convert_sync` had converted becomes local again. The options `skip_nonfinite`
+    and `backend` have no counterpart in PyTorch and are dropped on the way there.
 
     Raises
     ------
@@ -268,6 +269,9 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
     if to not in _SWAPS:
         raise ValueError(f"to: expected 'companion' or 'torch', got {to!r}")
     for module in model.modules():
+        to_local = getattr(module, "to_local", None)
+        if to_local is not None:
+            to_local()
         _swap(module, _SWAPS[to])
     if to == "torch":
         for module in model.modules():

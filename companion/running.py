@@ -25,25 +25,39 @@ def update_running(running: Running, mean: Tensor | None, var: Tensor | None, m:
     Only tensor arithmetic: no value is read on the host, so that nothing waits for the device and
     a compiler sees one graph.
     """
-    count = running.num_batches_tracked
-    counted: Tensor | int = 1
-    updates = []
-    if mean is not None and var is not None:
+    if mean is None or var is None:
+        if running.num_batches_tracked is not None:
+            running.num_batches_tracked.add_(1)
+    else:
         # The running variance is the unbiased one: m/(m-1) times what normalized the batch.
         # Detached, not under no_grad: an exported program keeps the former only.
-        mean, unbiased_var = mean.detach(), var.detach() * (m / (m - 1))
-        finite = torch.isfinite(mean).all() & torch.isfinite(unbiased_var).all()
-        factor: float | Tensor = 0.0 if running.momentum is None else running.momentum
-        if running.momentum is None and count is not None:
-            factor = (count.to(torch.float64) + 1.0).reciprocal()
-        for former, batch in ((running.mean, mean), (running.var, unbiased_var)):
-            if former is not None:
-                moved = moved_average(former, batch, factor)
-                if running.skip_nonfinite:
-                    moved = torch.where(finite, moved, former)
-                updates.append((former, moved))
-        if running.skip_nonfinite and count is not None:
-            counted = finite.to(count)
+        move_running(running, mean.detach(), var.detach() * (m / (m - 1)))
+
+
+def move_running(
+    running: Running, mean: Tensor, unbiased_var: Tensor, where: Tensor | None = None
+) -> None:
+    """Move running statistics and count by a batch's mean and unbiased variance, ``(C,)``.
+
+    Where the boolean `where`, of shape ``()``, is False, only the count moves.
+    """
+    count = running.num_batches_tracked
+    finite = torch.isfinite(mean).all() & torch.isfinite(unbiased_var).all()
+    if where is not None:
+        finite = finite | ~where
+    counted = finite.to(count) if running.skip_nonfinite and count is not None else 1
+    factor: float | Tensor = 0.0 if running.momentum is None else running.momentum
+    if running.momentum is None and count is not None:
+        factor = (count.to(torch.float64) + 1.0).reciprocal()
+    updates = []
+    for former, batch in ((running.mean, mean), (running.var, unbiased_var)):
+        if former is not None:
+            moved = moved_average(former, batch, factor)
+            if running.skip_nonfinite:
+                moved = torch.where(finite, moved, former)
+            if where is not None:
+                moved = torch.where(where, moved, former)
+            updates.append((former, moved))
     for former, moved in updates:
         former.copy_(moved)
     if count is not None:

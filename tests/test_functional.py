@@ -136,7 +136,7 @@ def test_many_blocks_give_what_one_gives(monkeypatch, shape, device):
     x = torch.randn(shape, dtype=torch.float64, device=device) + 3.0
     grad_y = torch.randn_like(x)
     whole = eager.batch_stats(x)
-    sums = eager._moments_with(grad_y, x, whole[0])
+    sums = eager.moments_with(grad_y, x, whole[0])
     y = eager.normalize(x, *whole, None, None, 1e-5)
     for size in (63, 7 * 3, 1):
         monkeypatch.setattr(eager, "_CPU_BLOCK", size)
@@ -149,7 +149,7 @@ def test_many_blocks_give_what_one_gives(monkeypatch, shape, device):
         assert torch.equal(eager.normalize(x, *whole, None, None, 1e-5), y)
         for a, b in zip(whole, eager.batch_stats(x), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
-        for a, b in zip(sums, eager._moments_with(grad_y, x, whole[0]), strict=True):
+        for a, b in zip(sums, eager.moments_with(grad_y, x, whole[0]), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 

@@ -196,8 +196,8 @@ def normalize(
     return with_layout_of(x, _by_blocks(lambda part: line(part).to(x.dtype), x))
 
 
-def _moments_with(values: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ v and Σ v·(x - mean) per channel, in float64."""
+def moments_with(values: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ v and Σ v·(x - mean) per channel, in float64, ``(C,)`` each; 0 for an empty `x`."""
     axes = reduced_axes(x.ndim)
     total, product = torch.zeros_like(mean), torch.zeros_like(mean)
     for v, block in _blocks(values, x):
@@ -228,7 +228,6 @@ def batch_backward(
 
     Source: Eq. (9) backprop/closed-form, exact for every ε.
     """
-    m, inverse, dtype = values_per_channel(x), inv_std(var, eps), compute_dtype(x.dtype)
     through = _through_statistics(grads, x, mean)
     if grads.y is None:
         if through is None:
@@ -236,19 +235,46 @@ def batch_backward(
         line = through
         grad_x = _by_blocks(lambda part: line(part).to(x.dtype), x)
         return InputGradients(with_layout_of(x, grad_x))
-    total, product = _moments_with(grads.y, x, mean)
-    grad_weight = product * inverse
+    sums = moments_with(grads.y, x, mean)
+    grad_x = project(grads.y, x, mean, var, weight, eps, sums, values_per_channel(x), through)
+    return InputGradients(grad_x, sums[1] * inv_std(var, eps), sums[0])
+
+
+def project(
+    grad_y: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    sums: tuple[Tensor, Tensor],
+    m: int | Tensor,
+    through: _Elementwise | None = None,
+) -> Tensor:
+    """(γ/s)·(g - ḡ - x̂·mean(g·x̂)): the gradient of `x`, given the sums that the means need.
+
+    Parameters
+    ----------
+    grad_y, x, mean, var, weight, eps : as in :func:`batch_backward`
+    sums : what :func:`moments_with` says of g, over all values that `mean` and `var` are of
+    m : how many these are, per channel; they may be more than `x` holds
+    through : what is added to the result, as a function of `x`
+
+    Source: Eq. (9) backprop/closed-form, exact for every ε.
+    """
+    total, product = sums
+    inverse, dtype = inv_std(var, eps), compute_dtype(x.dtype)
     high, low = _split(total / m, dtype)
     high = _along_channels(high, x)
-    along = _line(mean, -inverse * grad_weight / m, -low, x)
+    along = _line(mean, -inverse.square() * product / m, -low, x)
     slope = _along_channels(_scale(weight, inverse).to(dtype), x)
 
     def projected(g: Tensor, part: Tensor) -> Tensor:
-        # (γ/s)·(g - ḡ - x̂·mean(g·x̂)), with x̂ = (x - mean)/s
+        # With x̂ = (x - mean)/s.
         grad = ((g - high) + along(part)) * slope
         return (grad if through is None else grad + through(part)).to(x.dtype)
 
-    return InputGradients(with_layout_of(x, _by_blocks(projected, grads.y, x)), grad_weight, total)
+    return with_layout_of(x, _by_blocks(projected, grad_y, x))
 
 
 def _through_statistics(grads: OutputGradients, x: Tensor, mean: Tensor) -> _Elementwise | None:
@@ -276,7 +302,7 @@ def fixed_backward(
     """
     inverse = inv_std(var, eps)
     scale = _scale(weight, inverse)
-    total, product = _moments_with(grad_y, x, mean)
+    total, product = moments_with(grad_y, x, mean)
     slope = _along_channels(scale.to(compute_dtype(x.dtype)), x)
     grad_x = _by_blocks(lambda g: (g * slope).to(x.dtype), grad_y)
     return InputGradients(
@@ -293,7 +319,7 @@ def batch_stats_tangent(x_tangent: Tensor, x: Tensor, mean: Tensor) -> tuple[Ten
 
     Source: Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
     """
-    total, product = _moments_with(x_tangent, x, mean)
+    total, product = moments_with(x_tangent, x, mean)
     m = values_per_channel(x)
     return total / m, 2.0 * product / m
 

@@ -61,13 +61,13 @@ def activation_moments(x: Tensor) -> RunningMoments:
 
 def across_processes(layer: nn.Module, moments: RunningMoments) -> RunningMoments:
     """Merge the moments of all processes between which `layer` is synchronized, if it is."""
-    if not isinstance(layer, nn.SyncBatchNorm):
+    if not hasattr(layer, "process_group"):
         return moments
     if not (distributed.is_available() and distributed.is_initialized()):
         return moments
     # One message: the count, exact in float64 up to 2⁵³, then the means, then M₂.
     message = torch.cat([moments.mean.new_tensor([moments.count]), moments.mean, moments.m2])
-    group = layer.process_group
+    group: Any = layer.process_group
     received = [torch.empty_like(message) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(received, message, group=group)
     channels = moments.mean.numel()

@@ -156,12 +156,34 @@ def merge(*parts: RunningMoments) -> RunningMoments:
     filled = [part for part in parts if part.count > 0]
     if len(filled) < 2:
         return filled[0] if filled else parts[0]
-    total = sum(part.count for part in filled)
-    shares = [part.count / total for part in filled]
-    means = torch.stack([part.mean for part in filled])
-    weights = means.new_tensor(shares)[:, None]
-    # Relative to the first mean, so that an offset common to all parts costs nothing.
-    first = means[0]
+    means, m2 = (torch.stack([getattr(part, name) for part in filled]) for name in ("mean", "m2"))
+    counts = means.new_tensor([part.count for part in filled])
+    _, mean, m2 = merge_rows(counts, means, m2)
+    return RunningMoments(sum(part.count for part in filled), mean, m2)
+
+
+def merge_rows(counts: Tensor, means: Tensor, m2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`merge` of parts given as tensors, without reading a value on the host.
+
+    Parameters
+    ----------
+    counts : ``(p,)``, float64, values per channel; exact up to 2⁵³
+    means, m2 : ``(p, C)``, float64; where the count is 0, anything finite
+
+    Returns
+    -------
+    count, mean, m2 : ``()``, ``(C,)`` and ``(C,)``, float64; all 0 where all counts are 0
+
+    Source: Eq. (11) mini-batch-algorithm/chan-merge, for any number of parts.
+    """
+    total = counts.sum()
+    filled = (counts > 0)[:, None]
+    weights = (counts / total.clamp(min=1.0))[:, None]
+    # Relative to the first mean, so that an offset common to all parts costs nothing. A finite
+    # one: an infinite mean makes the mean infinite, not NaN.
+    first = means.index_select(0, filled.to(torch.int64).argmax(0))
+    first = torch.nan_to_num(first, nan=0.0, posinf=0.0, neginf=0.0)[0]
+    means = torch.where(filled, means, first)
     mean = first + (weights * (means - first)).sum(0)
     between = total * (weights * (means - mean).square()).sum(0)
-    return RunningMoments(total, mean, torch.stack([part.m2 for part in filled]).sum(0) + between)
+    return total, mean, m2.sum(0) + between

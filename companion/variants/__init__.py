@@ -41,6 +41,7 @@ from companion.variants.renorm import (
     BatchRenorm3d,
     LinearSchedule,
 )
+from companion.variants.synchronized import SyncBatchNorm, convert_sync
 from companion.variants.weight_normalization import WeightNorm, weight_norm
 from companion.variants.weight_standardization import WeightStandardization, weight_standardize
 
@@ -72,9 +73,11 @@ __all__ = [
     "NoisyBatchNorm1d",
     "NoisyBatchNorm2d",
     "NoisyBatchNorm3d",
+    "SyncBatchNorm",
     "WeightNorm",
     "WeightStandardization",
     "adapted_statistics",
+    "convert_sync",
     "freeze",
     "group_norm",
     "instance_norm",

@@ -1,0 +1,236 @@
+"""Synchronized batch normalization: statistics over the batches of several processes.
+
+Where a model does not fit its batch on one device, each of p devices normalizes with the noise of
+its own small part. Here they put their statistics together, and normalize as one device would.
+
+Source: Zhang et al. (2018), arXiv:1803.08904, and Peng et al. (2018), arXiv:1711.07240, for the
+layer; Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", for the merge.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from companion import differentiation
+from companion.checks import check_residual
+from companion.functional import batch_norm_act, sync_batch_norm
+from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
+from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm, _swap
+from companion.synchronization import channels
+
+__all__ = ["SyncBatchNorm", "convert_sync"]
+
+_numbers = itertools.count()
+
+
+class SyncBatchNorm(_CompanionBatchNorm):
+    """Batch normalization over all processes of a group, of ``(N, C)`` and ``(N, C, *)``.
+
+    In training p processes compute what one process would with all their rows together, and their
+    running statistics are the same to the last bit. In evaluation, in a group of one, and without
+    ``torch.distributed``, it is :class:`companion.BatchNorm2d`, or whichever fits the input.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, affine, track_running_stats, device, dtype, bias, skip_nonfinite \\
+    : as :class:`companion.BatchNorm2d`
+    process_group : the processes; None: all. A process makes every call that the others make, in
+        the same order, also where it has no rows
+    relu : whether a ReLU follows, after the residual if there is one
+    backend : see :func:`companion.functional.sync_batch_norm`
+    check : whether to compare channels, type, eps and momentum between all ranks at the first call
+    name : what errors call the layer; :func:`convert_sync` takes its name in the model
+
+    Notes
+    -----
+    Messages, gradients, and what becomes of failures: :func:`companion.functional.sync_batch_norm`.
+    It runs on any backend, gloo on the CPU included, and under ``torch.compile``.
+
+    *DistributedDataParallel.* Wrap the model after :func:`convert_sync`. It averages the gradients
+    of weight and bias, which are sums over a rank's own rows; with a loss that is a mean over as
+    many rows on every rank, the average is what one process would have. It works with and without
+    ``broadcast_buffers`` (there is nothing left to broadcast), ``no_sync``,
+    ``find_unused_parameters``, and activation checkpointing, whose recomputation sends the forward
+    message again, and moves the running statistics once.
+
+    *A rank without rows* calls the layer with an empty input, and lets its loss, such as a sum of
+    nothing, take part in the backward pass, since the others wait for its message there.
+
+    *Export.* ``companion.convert(model, to="torch")`` gives the layers back that a model had before
+    :func:`convert_sync`, as PyTorch's, ``to="companion"`` as this package's.
+
+    Examples
+    --------
+    >>> layer = SyncBatchNorm(1, momentum=1.0)
+    >>> layer(torch.tensor([[2.0], [4.0]])).shape  # no other process: BatchNorm
+    torch.Size([2, 1])
+    >>> layer.running_mean.item(), layer.running_var.item()
+    (3.0, 2.0)
+    """
+
+    process_group: Any = None
+    relu: bool = False
+    check: bool = True
+    name: str = ""
+    # Tells layers apart that have no name, or the same.
+    number: int = -1
+    # What it was before it was converted.
+    local_class: type[nn.Module] | None = None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        relu: bool = False,
+        bias: bool = True,
+        skip_nonfinite: bool = False,
+        backend: str = "auto",
+        check: bool = True,
+        name: str = "",
+    ) -> None:
+        super().__init__(
+            *(num_features, eps, momentum, affine, track_running_stats, device, dtype),
+            bias=bias,
+            skip_nonfinite=skip_nonfinite,
+            backend=backend,
+        )
+        self.relu, self.check, self.name = relu, check, name
+        self._join(process_group)
+
+    def _join(self, process_group: Any) -> None:
+        channels.name_of(process_group)
+        self.process_group = process_group
+        self.number = next(_numbers)
+
+    def to_local(self) -> nn.Module:
+        """Become the layer again that :func:`convert_sync` found; returns the same object.
+
+        A layer that was made as a `SyncBatchNorm` stays one.
+        """
+        local = self.local_class
+        if local is not None:
+            # Of these, PyTorch's synchronized layer has a group, and fused ones a ReLU.
+            kept = {"process_group"} if local is nn.SyncBatchNorm else {"relu"}
+            for name in _OWN - kept:
+                self.__dict__.pop(name, None)
+            _swap(self, {SyncBatchNorm: local})
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
+        """A copy in the same group: groups cannot be copied."""
+        memo[id(self.process_group)] = self.process_group
+        result = type(self).__new__(type(self))
+        memo[id(self)] = result
+        result.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return result
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            shape = tuple(input.shape)
+            raise ValueError(f"input: expected dimensions (N, C, ...), got {input.dim()}: {shape}")
+
+    def extra_repr(self) -> str:
+        """The layer's text, and the options that are not as by default."""
+        text = super().extra_repr()
+        text += ", relu=True" if self.relu else ""
+        return text if self.check else f"{text}, check=False"
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize `input` with the statistics of all ranks, in training; track them.
+
+        Parameters
+        ----------
+        input : floating-point tensor with `num_features` channels in axis 1
+        residual : shape, type and device of `input`, or None; added before the ReLU
+
+        Returns
+        -------
+        tensor of the shape, type and memory format of `input`
+
+        Raises
+        ------
+        RuntimeError, ValueError, NotImplementedError, TypeError
+            as :func:`companion.functional.sync_batch_norm` and, for the residual,
+            :func:`companion.functional.batch_norm_act`
+        """
+        arguments, options = self._arguments(input), self._options()
+        if not self.training or channels.ranks_in(self.process_group) == 1:
+            return batch_norm_act(*arguments, residual=residual, relu=self.relu, **options)
+        check_residual(input, residual)
+        layer = self.name or f"SyncBatchNorm({self.num_features})"
+        y = sync_batch_norm(
+            *arguments,
+            process_group=self.process_group,
+            check=self.check,
+            layer=layer,
+            key=f"{layer} {self.number}",
+            **options,
+        )
+        return differentiation.act(y, residual, self.relu)
+
+
+# What it has that other layers have not.
+_OWN = {"process_group", "relu", "check", "name", "number", "local_class"}
+_LOCAL = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(BatchNorm1d, BatchNorm2d, BatchNorm3d),
+    *(BatchNormAct1d, BatchNormAct2d, BatchNormAct3d),
+)
+
+
+def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
+    """Make every batch normalization layer of `model`, in place, a :class:`SyncBatchNorm`.
+
+    Only the class of a layer changes, as with :func:`companion.convert`: it remains the same
+    object, with its parameters, buffers, hooks, mode and attributes. Each gets its name in the
+    model, by which errors call it.
+
+    Parameters
+    ----------
+    model : any module; may be a batch normalization layer itself
+    process_group : the processes; None: all. A ``torch.nn.SyncBatchNorm`` with a group of its own
+        keeps that one then
+
+    Returns
+    -------
+    `model`, the same object. Swapped are this package's and PyTorch's ``BatchNorm1d``, ``2d`` and
+    ``3d``, this package's with a ReLU, and ``torch.nn.SyncBatchNorm``; other variants, subclasses
+    and lazy layers are left alone. ``companion.convert`` is the way back.
+
+    Raises
+    ------
+    TypeError : `model` is not a module, or `process_group` no process group
+    ValueError : this process does not belong to `process_group`
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
+    >>> type(convert_sync(model)[1]), model[1].name
+    (<class 'companion.variants.synchronized.SyncBatchNorm'>, '1')
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    channels.name_of(process_group)
+    for name, module in model.named_modules():
+        former = type(module)
+        if nn.utils.parametrize.is_parametrized(module):
+            former = former.__bases__[0]
+        if former not in _LOCAL:
+            continue
+        _swap(module, dict.fromkeys(_LOCAL, SyncBatchNorm))
+        assert isinstance(module, SyncBatchNorm)
+        module.local_class, module.name = former, name
+        module._join(process_group or module.process_group)
+    return model
