@@ -116,6 +116,21 @@ def _sync_differentiate_fake(
     return eager.empty_with_layout_of(x), torch.empty_like(mean), torch.empty_like(mean)
 
 
+def _name(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    del output
+    ctx.layer = inputs[-3]
+
+
+def _refuse(ctx: Any, *_gradients: Any) -> Any:
+    raise RuntimeError(
+        f"{ctx.layer}: a second derivative through synchronized batch normalization was asked for, "
+        "which is not defined; use companion.BatchNorm, or leave create_graph out"
+    )
+
+
+sync_differentiate.register_autograd(_refuse, setup_context=_name)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, bias, ctx.eps, _momentum, _backend, *ctx.call = inputs
     _, *statistics = output

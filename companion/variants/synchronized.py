@@ -200,8 +200,7 @@ def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
     Parameters
     ----------
     model : any module; may be a batch normalization layer itself
-    process_group : the processes; None: all. A ``torch.nn.SyncBatchNorm`` with a group of its own
-        keeps that one then
+    process_group : the processes; None: all, where a layer is not synchronized in a group already
 
     Returns
     -------
@@ -227,6 +226,8 @@ def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
         former = type(module)
         if nn.utils.parametrize.is_parametrized(module):
             former = former.__bases__[0]
+        if isinstance(module, SyncBatchNorm) and process_group is not None:
+            module._join(process_group)
         if former not in _LOCAL:
             continue
         _swap(module, dict.fromkeys(_LOCAL, SyncBatchNorm))

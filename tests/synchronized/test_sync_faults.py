@@ -1,0 +1,61 @@
+"""What the other processes say when one fails; a few runs of what `_faults.py` makes 200 of."""
+
+import json
+import subprocess
+import sys
+
+import _faults
+import pytest
+from _faults import Fault
+
+# In a process of its own: one that has no threads yet can be forked.
+SCRIPT = "import json, sys, _faults; print(json.dumps(_faults.run(_faults.Fault(*{}), {})))"
+GONE = "a rank has died, or has raised an error and left"
+LATE = "a rank did not come within the group's timeout"
+ELSEWHERE = "expected all ranks in the same call"
+
+
+def survivors(fault, ranks):
+    """What the ranks without a fault say, and after how long."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(tuple(fault), ranks)],
+        cwd=_faults.__file__.rpartition("/")[0],
+        capture_output=True,
+        text=True,
+        timeout=_faults.LIMIT + 60.0,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    return [found[rank] for rank in sorted(found) if int(rank) != fault.rank]
+
+
+@pytest.mark.xdist_group("sync")
+@pytest.mark.parametrize(
+    ("fault", "ranks", "layer", "reasons"),
+    [
+        (Fault("kill", 1, 2, 1), 2, "blocks.1.1", [GONE]),
+        (Fault("die", 0, 1, 0), 3, "blocks.", [GONE, LATE]),
+        (Fault("raise", 2, 1, 1), 3, "blocks.1.1", [GONE, LATE]),
+        (Fault("skip", 1, 1, 0), 3, "blocks.", [ELSEWHERE, GONE]),
+        # To a layer of another width: the two never meet.
+        (Fault("skip", 1, 1, 1), 2, "blocks.", [LATE, GONE]),
+        (Fault("skip", 0, _faults.STEPS - 1, 2), 2, "blocks.2.1", [LATE, GONE]),
+        (Fault("stall", 0, 1, 2), 2, "blocks.2.1", [LATE]),
+        (Fault("skip backward", 1, 1, 1), 2, "blocks.", [LATE, GONE, ELSEWHERE]),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, Fault) else "",
+)
+def test_the_others_get_an_error_that_names_the_layer(fault, ranks, layer, reasons):
+    found = survivors(fault, ranks)
+    assert len(found) == ranks - 1
+    for outcome, seconds in found:
+        assert _faults.verdict(outcome) == "named", outcome
+        assert outcome.startswith(f"RuntimeError: {layer}")
+        assert any(reason in outcome for reason in reasons), outcome
+        # The timeout may be waited for once forward; the rest is what a busy machine needs.
+        assert seconds < _faults.TIMEOUT + 15.0
+
+
+def test_without_a_fault_nobody_complains():
+    for outcome, _ in survivors(Fault("none", -1, -1, -1), 2):
+        assert outcome == "finished"

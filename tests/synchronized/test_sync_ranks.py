@@ -1,0 +1,47 @@
+"""Synchronized batch normalization in 2, 3 and 4 real processes under ``torchrun``, over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import _worker
+import pytest
+
+RANKS = [2, 3, 4]
+# One process more than there are cores, and a slow machine.
+SECONDS = 240
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    """What each rank says of each check, by the number of ranks; each number runs once."""
+    found = {}
+
+    def of(ranks):
+        if ranks not in found:
+            folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
+            found[ranks] = run(ranks, folder)
+        return found[ranks]
+
+    return of
+
+
+def run(ranks: int, folder: Path) -> list[dict[str, str | None]]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={ranks}", _worker.__file__, str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("name", sorted(_worker.CHECKS))
+@pytest.mark.xdist_group("sync")
+def test_in_every_process(results, name, ranks):
+    for rank, found in enumerate(results(ranks)):
+        assert found[name] is None, f"rank {rank}: {found[name]}"
