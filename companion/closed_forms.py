@@ -1,4 +1,4 @@
-"""What theory says batch normalization does, as numbers to hold a measurement against.
+"""What theory says batch normalization does and costs, as numbers to hold a measurement against.
 
 ``m`` is the number of values behind each mean and each variance.
 """
@@ -256,3 +256,90 @@ def relu_mean(m: int) -> float:
     (0.5, 0.3989)
     """
     return math.sqrt((m - 1) / (2 * math.pi * m)) / std_shrinkage(m)
+
+
+def collective_traffic(
+    ranks: int, values: int, operation: str = "all_gather", schedule: str = "ring"
+) -> tuple[int, float]:
+    """How many steps a collective operation takes, and how many values each rank sends in all.
+
+    ==========  =================  ==================
+    schedule    all_gather         all_reduce
+    ==========  =================  ==================
+    ring        p-1, (p-1)·n       2(p-1), 2(p-1)n/p
+    tree        ⌈log₂p⌉, (p-1)·n   ⌈log₂p⌉, ⌈log₂p⌉·n
+    ==========  =================  ==================
+
+    Parameters
+    ----------
+    ranks : p, at least 1
+    values : n; what each rank contributes to an ``all_gather``, or adds in an ``all_reduce``
+    operation : ``"all_gather"`` or ``"all_reduce"``
+    schedule : ``"ring"``, what gloo does, or ``"tree"``, recursive doubling
+
+    Raises
+    ------
+    ValueError : fewer than 1 rank, a negative number of values, or another operation or schedule
+
+    Source: Thakur, Rabenseifner & Gropp (2005), "Optimization of Collective Communication
+    Operations in MPICH", International Journal of High Performance Computing Applications 19, 49.
+
+    Examples
+    --------
+    >>> collective_traffic(4, 129), collective_traffic(4, 128, "all_reduce")
+    ((3, 387.0), (6, 192.0))
+    """
+    if ranks < 1:
+        raise ValueError(f"ranks: expected at least 1, got {ranks}")
+    if values < 0:
+        raise ValueError(f"values: expected a number not below 0, got {values}")
+    if operation not in ("all_gather", "all_reduce"):
+        raise ValueError(f"operation: expected 'all_gather' or 'all_reduce', got {operation!r}")
+    if schedule not in ("ring", "tree"):
+        raise ValueError(f"schedule: expected 'ring' or 'tree', got {schedule!r}")
+    others, doublings = ranks - 1, (ranks - 1).bit_length()
+    if operation == "all_gather":
+        return others if schedule == "ring" else doublings, float(others * values)
+    if schedule == "ring":
+        return 2 * others, 2.0 * others / ranks * values
+    return doublings, float(doublings * values)
+
+
+def sync_cost(
+    ranks: int,
+    values: int,
+    latency: float,
+    bandwidth: float,
+    *,
+    operation: str = "all_gather",
+    schedule: str = "ring",
+) -> float:
+    """Seconds for a message of synchronized batch normalization: steps·latency + bytes/bandwidth.
+
+    A layer of C channels sends 2C + 1 float64 values forward, by an ``all_gather``, and 2C
+    backward, by an ``all_reduce``.
+
+    Parameters
+    ----------
+    ranks, values, operation, schedule : as in :func:`collective_traffic`
+    latency : seconds of a step, however small the message; positive
+    bandwidth : bytes per second that a rank sends; positive, may be infinite
+
+    Raises
+    ------
+    ValueError : as :func:`collective_traffic`, or a latency or bandwidth that is not positive
+
+    Source: the model of Hockney (1994), "The communication challenge for MPP", Parallel Computing
+    20, 389; steps and bytes are :func:`collective_traffic`'s.
+
+    Examples
+    --------
+    >>> round(1e6 * sync_cost(8, 129, latency=20e-6, bandwidth=1e9), 1)  # microseconds
+    147.2
+    >>> round(1e6 * sync_cost(8, 129, 20e-6, 1e9, schedule="tree"), 1)
+    67.2
+    """
+    _check_positive("latency", latency)
+    _check_positive("bandwidth", bandwidth)
+    steps, sent = collective_traffic(ranks, values, operation, schedule)
+    return steps * latency + 8 * sent / bandwidth

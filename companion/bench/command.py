@@ -12,7 +12,7 @@ import torch
 
 from companion import functional
 
-from . import document, operations, session
+from . import document, operations, session, sync
 from .session import Request
 from .suite import DTYPES, Case, suite
 
@@ -57,6 +57,12 @@ def add_to(commands: Any) -> None:
         metavar="S",
         help="time spent on samples (default: 1; 0.4 with --quick); slow cases need more",
     )
+    parser.add_argument(
+        "--sync",
+        action="store_true",
+        help="measure instead what synchronization over 1, 2 and 4 processes costs, and what it "
+        "would over 8, 64 and 1024 (with --device, --quick, --seconds-per-case and --json)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     parser.set_defaults(run=run, parser=parser)
 
@@ -87,6 +93,8 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    if options.sync:
+        return _run_sync(options)
     try:
         cases = _cases(options)
         compiled, note = (False, None) if options.list else _check(options)
@@ -109,6 +117,11 @@ def run(options: argparse.Namespace) -> int:
             compile_note=note,
         ),
     )
+    return _write(found, options)
+
+
+def _write(found: Any, options: argparse.Namespace) -> int:
+    """Write the file, if one was asked for; returns the exit status."""
     if options.json is not None:
         try:
             document.write(found, options.json)
@@ -116,6 +129,36 @@ def run(options: argparse.Namespace) -> int:
             print(f"{options.parser.prog}: error: {options.json}: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+# Options that say nothing of how layers are synchronized, and what they are by default.
+_NOT_WITH_SYNC = {
+    "dtype": None,
+    "backend": "auto",
+    "threads": None,
+    "only": None,
+    "list": False,
+    "compile": None,
+}
+
+
+def _run_sync(options: argparse.Namespace) -> int:
+    """Run ``bench --sync``; returns the exit status."""
+    for name, default in _NOT_WITH_SYNC.items():
+        if getattr(options, name) != default:
+            options.parser.error(f"--{name} has no meaning with --sync")
+    try:
+        _check_progress_bar()
+        _check_json(options.json)
+        asked = sync.request(options.device, options.quick, options.seconds_per_case)
+    except (_Mistake, sync.Failed) as error:
+        options.parser.error(str(error))
+    try:
+        found = sync.run(asked)
+    except sync.Failed as error:
+        print(f"{options.parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+    return _write(found, options)
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
@@ -136,17 +179,8 @@ def _check(options: argparse.Namespace) -> tuple[bool, str | None]:
     """Find out before the measuring what would fail; whether to compile, and why not."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise _Mistake("--device cuda: no CUDA device is available")
-    try:
-        import tqdm  # noqa: F401
-    except ImportError as error:
-        raise _Mistake(
-            "tqdm, which draws the progress bar, is missing: pip install tqdm"
-        ) from error
-    if options.json is not None:
-        try:
-            document.check_writable(options.json)
-        except OSError as error:
-            raise _Mistake(f"--json {error}") from error
+    _check_progress_bar()
+    _check_json(options.json)
     if options.backend != "auto":
         _try_backend(options.backend, options.device)
     wanted = options.compile
@@ -156,6 +190,23 @@ def _check(options: argparse.Namespace) -> tuple[bool, str | None]:
     if note is not None and wanted:
         raise _Mistake(f"--compile: {note}")
     return note is None, note
+
+
+def _check_progress_bar() -> None:
+    try:
+        import tqdm  # noqa: F401
+    except ImportError as error:
+        raise _Mistake(
+            "tqdm, which draws the progress bar, is missing: pip install tqdm"
+        ) from error
+
+
+def _check_json(path: Path | None) -> None:
+    if path is not None:
+        try:
+            document.check_writable(path)
+        except OSError as error:
+            raise _Mistake(f"--json {error}") from error
 
 
 def _try_backend(backend: str, device: str) -> None:

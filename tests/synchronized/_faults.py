@@ -172,7 +172,8 @@ def main(runs: int = 200, seed: int = 0) -> int:
             word = verdict(outcome)
             counted[f"{fault.kind}: {word}"] += 1
             slowest = max(slowest, seconds)
-            if word != "named":
+            # Who waits for a first connection is patient: a rank that stalls may come in time.
+            if word != "named" and (fault.kind, word) != ("stall", "finished"):
                 bad += 1
                 print(f"run {number}, {fault}, rank {rank} of {ranks}: {outcome}", flush=True)
     for word, count in sorted(counted.items()):

@@ -141,7 +141,7 @@ def test_mistakes_are_named_before_anything_changes():
     with pytest.raises(TypeError, match="process_group: expected a process group or None, got int"):
         convert_sync(model, process_group=1)
     assert type(model[0]) is nn.BatchNorm1d
-    with pytest.raises(TypeError, match="model: expected a .*Module, got list"):
+    with pytest.raises(TypeError, match=r"model: expected a .*Module, got list"):
         convert_sync([model])
     with pytest.raises(ValueError, match=r"expected dimensions \(N, C, ...\), got 1"):
         companion.SyncBatchNorm(3)(torch.randn(3))
