@@ -177,3 +177,64 @@ def test_the_density_of_a_large_batch_is_the_normal_one():
 def test_a_scale_that_is_not_positive_is_refused(form, name, value):
     with pytest.raises(ValueError, match=f"{name}: expected a positive number"):
         getattr(closed_forms, form)(8, value)
+
+
+def ring_all_gather(ranks):
+    """Steps until every rank has every block, and blocks that each has sent; rank 0's."""
+    held = [{rank} for rank in range(ranks)]
+    last, steps = list(range(ranks)), 0
+    while any(len(blocks) < ranks for blocks in held):
+        last = [last[rank - 1] for rank in range(ranks)]
+        for rank in range(ranks):
+            held[rank].add(last[rank])
+        steps += 1
+    return steps
+
+
+def doubling_steps(ranks):
+    """Steps until every rank has every block where each learns all that another knows."""
+    known, steps = 1, 0
+    while known < ranks:
+        known, steps = 2 * known, steps + 1
+    return steps
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8, 64, 1024])
+def test_collective_operations_take_the_steps_of_their_schedules(ranks):
+    n = 2 * ranks
+    gathered = closed_forms.collective_traffic(ranks, n)
+    steps = ring_all_gather(ranks) if ranks <= 64 else ranks - 1
+    assert gathered == (steps, steps * n)
+    # A reduction that leaves each rank a share of the sums, then a gathering of the shares.
+    reduced = closed_forms.collective_traffic(ranks, n, "all_reduce")
+    assert reduced == (2 * steps, 2 * steps * (n // ranks))
+    for operation in ("all_gather", "all_reduce"):
+        steps, sent = closed_forms.collective_traffic(ranks, n, operation, "tree")
+        assert steps == doubling_steps(ranks)
+        assert sent == (n * (ranks - 1) if operation == "all_gather" else n * steps)
+
+
+def test_the_cost_of_a_message_is_latency_and_bytes():
+    assert closed_forms.sync_cost(1, 129, 1e-5, 1e9) == 0.0
+    assert closed_forms.sync_cost(4, 100, 1e-5, math.inf) == pytest.approx(3e-5)
+    assert closed_forms.sync_cost(4, 100, 1e-5, 1e6) == pytest.approx(3e-5 + 2400e-6)
+    reduced = closed_forms.sync_cost(4, 100, 1e-5, 1e6, operation="all_reduce")
+    assert reduced == pytest.approx(6e-5 + 1200e-6)
+    with pytest.raises(ValueError, match="latency: expected a positive number, got 0"):
+        closed_forms.sync_cost(2, 1, 0, 1.0)
+    with pytest.raises(ValueError, match="bandwidth"):
+        closed_forms.sync_cost(2, 1, 1.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 1), "ranks: expected at least 1, got 0"),
+        ((2, -1), "values: expected a number not below 0, got -1"),
+        ((2, 1, "broadcast"), "operation: expected 'all_gather' or 'all_reduce', got 'broadcast'"),
+        ((2, 1, "all_reduce", "star"), "schedule: expected 'ring' or 'tree', got 'star'"),
+    ],
+)
+def test_mistakes_about_collective_operations_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        closed_forms.collective_traffic(*arguments)

@@ -4,8 +4,8 @@ Read in this order: ``suite``, the cases; ``operations``, what is called; ``timi
 timed against each other; ``spread``, what is concluded from the samples; ``accuracy``, the errors;
 ``measure``, all of it for one case; ``document``, the file that is written; ``report``, the text
 that is printed; ``cuda``, what differs on a GPU; ``machine``, where it ran; ``session``, a whole
-run; ``command``, the options. Apart from these, ``sync``, ``sync_worker`` and ``sync_model`` measure
-what synchronization over processes costs.
+run; ``command``, the options. Apart from these, ``sync``, ``sync_worker`` and
+``sync_model`` measure what synchronization over processes costs.
 
 ``import companion`` imports nothing of this.
 """

@@ -24,9 +24,15 @@ from .report import Table
 from .sync_model import BACKWARD, FORWARD, Model, Point, fit, values
 
 SCHEMA = 1
-PROCESSES = (1, 2, 4)
+PROCESSES: tuple[int, ...] = (1, 2, 4)
 EXTRAPOLATED = (8, 64, 1024)
-SHAPES = [(8, 16, 32, 32), (8, 64, 16, 16), (8, 256, 8, 8), (8, 1024, 4, 4), (8, 4096, 2, 2)]
+SHAPES: list[tuple[int, ...]] = [
+    (8, 16, 32, 32),
+    (8, 64, 16, 16),
+    (8, 256, 8, 8),
+    (8, 1024, 4, 4),
+    (8, 4096, 2, 2),
+]
 _QUICK_SHAPES = [SHAPES[1], SHAPES[3]]
 # A process that says nothing for so long is stuck: starting takes a while on a busy machine.
 _PATIENCE = 120.0

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from companion.closed_forms import collective_traffic, sync_cost
 from companion.bench.spread import spread
+from companion.closed_forms import collective_traffic, sync_cost
 
 # What a pass sends: the operation, and the number of values for C channels.
 FORWARD, BACKWARD = "forward", "backward"

@@ -44,8 +44,9 @@ def process(rank: int, job: Job, results: Any) -> None:
     try:
         # One thread each, as the processes share the cores.
         torch.set_num_threads(1)
-        device = torch.device(job.device, rank if job.device == "cuda" else None)
+        device = torch.device("cpu")
         if job.device == "cuda":
+            device = torch.device("cuda", rank)
             torch.cuda.set_device(device)
         distributed.init_process_group(
             "nccl" if job.device == "cuda" else "gloo",
@@ -105,7 +106,10 @@ def _measure(shape: tuple[int, ...], device: torch.device, seconds: float) -> di
     x, grad_y = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
     x.requires_grad_()
     channels = shape[1]
-    layers = {"sync": companion.SyncBatchNorm(channels), "local": companion.BatchNorm2d(channels)}
+    layers: dict[str, nn.Module] = {
+        "sync": companion.SyncBatchNorm(channels),
+        "local": companion.BatchNorm2d(channels),
+    }
     if device.type == "cuda":
         # On the CPU it refuses.
         layers["torch"] = nn.SyncBatchNorm(channels)
@@ -156,7 +160,7 @@ def _traffic(pair: _Pair, grad_y: Tensor, value_bytes: int) -> list[list[int]]:
         with torch.profiler.profile(record_shapes=True) as profile:
             call()
         sent = [event for event in profile.events() if event.name.startswith(("gloo:", "nccl:"))]
-        shapes = [next(filter(None, event.input_shapes), []) for event in sent]
+        shapes: list[list[int]] = [next(filter(None, event.input_shapes), []) for event in sent]
         values = sum(math.prod(shape) for shape in shapes)
         found.append([len(sent), value_bytes * values])
     return found

@@ -197,7 +197,7 @@ def normalize(
 
 
 def moments_with(values: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ v and Σ v·(x - mean) per channel, in float64, ``(C,)`` each; 0 for an empty `x`."""
+    """Σ v and Σ v·(x - mean) per channel, in float64."""
     axes = reduced_axes(x.ndim)
     total, product = torch.zeros_like(mean), torch.zeros_like(mean)
     for v, block in _blocks(values, x):
@@ -235,9 +235,17 @@ def batch_backward(
         line = through
         grad_x = _by_blocks(lambda part: line(part).to(x.dtype), x)
         return InputGradients(with_layout_of(x, grad_x))
-    sums = moments_with(grads.y, x, mean)
+    sums = gradient_sums(grads.y, x, mean, var, eps)
     grad_x = project(grads.y, x, mean, var, weight, eps, sums, values_per_channel(x), through)
-    return InputGradients(grad_x, sums[1] * inv_std(var, eps), sums[0])
+    return InputGradients(grad_x, sums[1], sums[0])
+
+
+def gradient_sums(
+    grad_y: Tensor, x: Tensor, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Σg and Σg·x̂ per channel, float64: the gradients of bias and weight; 0 for an empty `x`."""
+    total, product = moments_with(grad_y, x, mean)
+    return total, product * inv_std(var, eps)
 
 
 def project(
@@ -256,17 +264,17 @@ def project(
     Parameters
     ----------
     grad_y, x, mean, var, weight, eps : as in :func:`batch_backward`
-    sums : what :func:`moments_with` says of g, over all values that `mean` and `var` are of
+    sums : of :func:`gradient_sums`, over all values that `mean` and `var` are of
     m : how many these are, per channel; they may be more than `x` holds
     through : what is added to the result, as a function of `x`
 
     Source: Eq. (9) backprop/closed-form, exact for every ε.
     """
-    total, product = sums
+    total, grad_weight = sums
     inverse, dtype = inv_std(var, eps), compute_dtype(x.dtype)
     high, low = _split(total / m, dtype)
     high = _along_channels(high, x)
-    along = _line(mean, -inverse.square() * product / m, -low, x)
+    along = _line(mean, -inverse * grad_weight / m, -low, x)
     slope = _along_channels(_scale(weight, inverse).to(dtype), x)
 
     def projected(g: Tensor, part: Tensor) -> Tensor:

@@ -112,3 +112,30 @@ class Kernels(Protocol):
         Source: Eq. (9) backprop/closed-form, exact for every ε; with fixed statistics, the
         derivatives of Eq. (13) mini-batch-algorithm/inference.
         """
+
+
+class Halves(Protocol):
+    """Each sweep of a pass by itself, for statistics and sums that come from elsewhere too.
+
+    Only ``cpu`` has these functions besides those of :class:`Kernels`. Arguments are as there.
+    """
+
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean and biased variance of the batch, float64, ``(2, C)``."""
+
+    def gradient_sums(self, grad_y: Tensor, x: Tensor, statistics: Tensor, eps: float) -> Tensor:
+        """Σg and Σg·x̂, the gradients of bias and weight, float64, ``(2, C)``."""
+
+    def project(
+        self,
+        grad_y: Tensor,
+        x: Tensor,
+        statistics: Tensor,
+        weight: Tensor | None,
+        sums: Tensor,
+        eps: float,
+    ) -> Tensor:
+        """The gradient of `x`, from `sums` that stand for those of all its m values per channel.
+
+        Sums over n values instead are to be multiplied by m/n.
+        """

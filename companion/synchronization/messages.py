@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from companion.kernels import eager
+from companion.kernels.interface import Halves
 from companion.statistics.moments import merge_rows
 
 # The head is count + tag·2³⁶, which float64 holds exactly.
@@ -42,13 +43,18 @@ def tag_of(history: int, call: str) -> int:
     return zlib.crc32(f"{history}:{call}".encode()) % TAGS
 
 
-def local_moments(x: Tensor, tag: int) -> Tensor:
-    """The message of the forward pass, ``(2C + 1,)``; an empty `x` has count, mean and M₂ 0."""
+def local_moments(x: Tensor, tag: int, halves: Halves | None) -> Tensor:
+    """The message of the forward pass, ``(2C + 1,)``; an empty `x` has count, mean and M₂ 0.
+
+    By the kernels of `halves`, or those of ``kernels.eager``.
+    """
     m = eager.values_per_channel(x)
     if m == 0:
         mean = var = x.new_zeros(x.shape[1], dtype=torch.float64)
-    else:
+    elif halves is None:
         mean, var = eager.batch_stats(x)
+    else:
+        mean, var = halves.moments(x)
     return torch.cat([mean.new_full((1,), m + tag * _COUNTS), mean, var * m])
 
 

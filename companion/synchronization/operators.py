@@ -7,12 +7,13 @@ that a compiled model sends the same messages, with the same errors, as an eager
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from companion.kernels import eager, select
+from companion.kernels.interface import Halves
 
 from . import channels, messages
 from .channels import Call, Settings
@@ -43,7 +44,7 @@ def sync_normalize(
     call = Call(layer, key, check)
     channel = channels.channel(group, x.device)
     channel.agree(call, Settings(x.shape[1], x.dtype, eps, momentum), x.device)
-    message = messages.local_moments(x, channel.next_tag(call))
+    message = messages.local_moments(x, channel.next_tag(call), _halves(x, backend))
     statistics = messages.merged(channel.gather(message, call))
     if x.is_cpu and statistics.total.item() == 1.0:
         raise ValueError(
@@ -51,6 +52,11 @@ def sync_normalize(
             f"{channel.size} ranks"
         )
     return _apply(x, weight, bias, statistics, eps, backend), *statistics
+
+
+def _halves(x: Tensor, backend: str) -> Halves | None:
+    """Kernels that sum up on their own; None: those of ``kernels.eager`` serve."""
+    return cast(Halves, select.load("cpu")) if backend == "cpu" and x.numel() > 0 else None
 
 
 def _apply(
@@ -81,7 +87,7 @@ def _sync_normalize_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor, T
     "companion::sync_differentiate",
     mutates_args=(),
     schema="(Tensor grad_y, Tensor x, Tensor? weight, Tensor count, Tensor mean, Tensor var, "
-    f"float eps, {_CALL}) -> (Tensor, Tensor, Tensor)",
+    f"float eps, str backend, {_CALL}) -> (Tensor, Tensor, Tensor)",
 )
 def sync_differentiate(
     grad_y: Tensor,
@@ -91,21 +97,29 @@ def sync_differentiate(
     mean: Tensor,
     var: Tensor,
     eps: float,
+    backend: str,
     group: str,
     layer: str,
     key: str,
     check: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x and, of this rank's rows alone, float64, of weight and bias."""
-    local = torch.cat(eager.moments_with(grad_y, x, mean))
-    grad_bias, product = local.clone().chunk(2)
+    halves = _halves(x, backend)
+    statistics = torch.stack([mean, var])
+    if halves is None:
+        local = torch.stack(eager.gradient_sums(grad_y, x, mean, var, eps))
+    else:
+        local = halves.gradient_sums(grad_y, x, statistics, eps)
     channel = channels.channel(group, x.device)
-    sums = channel.add(local, Call(layer, key, check))
-    total, over_all = sums.chunk(2)
-    grad_x = eager.project(
-        *(grad_y, x, mean, var, weight, eps), (total, over_all), count.clamp(min=1.0)
-    )
-    return grad_x, product * eager.inv_std(var, eps), grad_bias.clone()
+    grad_bias, grad_weight = (value.clone() for value in local)
+    sums = channel.add(local.view(-1), Call(layer, key, check)).view_as(local)
+    if halves is None:
+        least = count.clamp(min=1.0)
+        grad_x = eager.project(grad_y, x, mean, var, weight, eps, (sums[0], sums[1]), least)
+    else:
+        share = eager.values_per_channel(x) / count
+        grad_x = halves.project(grad_y, x, statistics, weight, sums * share, eps)
+    return grad_x, grad_weight, grad_bias
 
 
 @sync_differentiate.register_fake
@@ -132,7 +146,7 @@ sync_differentiate.register_autograd(_refuse, setup_context=_name)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, ctx.eps, _momentum, _backend, *ctx.call = inputs
+    x, weight, bias, ctx.eps, _momentum, *ctx.call = inputs
     _, *statistics = output
     ctx.mark_non_differentiable(*statistics)
     ctx.bias_dtype = None if bias is None else bias.dtype

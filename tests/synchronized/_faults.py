@@ -50,7 +50,7 @@ class Model(nn.Module):
 
     def __init__(self, fault: Fault | None):
         super().__init__()
-        widths = [4, 4, 6, 4]
+        widths = [4, 4, 4, 6]
         blocks = [
             nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b)) for a, b in itertools.pairwise(widths)
         ]

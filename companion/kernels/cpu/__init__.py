@@ -24,11 +24,11 @@ from ..eager import empty_with_layout_of, is_channels_last, with_layout_of
 from ..interface import Gradients, Running
 from . import coefficients, workers
 from .formats import KINDS
-from .jobs import COUNTERS, JOB_BYTES, Job, room_type
+from .jobs import COUNTERS, JOB_BYTES, OUTPUT, SUMS, Job, room_type
 from .plans import Plan, plan
 from .runtime import Threads
 
-__all__ = ["differentiate", "normalize"]
+__all__ = ["differentiate", "gradient_sums", "moments", "normalize", "project"]
 
 # What activations are stored in (half precision by its bits) and computed in.
 _TYPES: dict[torch.dtype, tuple[type, type]] = {
@@ -176,7 +176,7 @@ def normalize(
     tensors = (
         *(x.data_ptr(), y.data_ptr(), _address(residual), 0, 0, 0),
         *(*_parameter(weight), *_parameter(bias), *given, statistics.data_ptr(), *_NONE),
-        *(0, scratch + this.rooms, scratch, *moved, fixed is None, relu),
+        *(0, scratch + this.rooms, scratch, *moved, fixed is None, relu, SUMS + OUTPUT),
     )
     _run(this, x, (eps, momentum), tensors, False)
     if running is not None:
@@ -206,18 +206,97 @@ def differentiate(
         bias=None if bias is None else torch.empty_like(bias),
         residual=torch.empty_strided(x.shape, this.stride, dtype=x.dtype) if residual else None,
     )
+    _backward(this, grad_y, x, y, statistics, (weight, bias), found, None, (eps, relu, training))
+    return found
+
+
+def moments(x: Tensor) -> Tensor:
+    """See :class:`companion.kernels.interface.Halves`."""
+    x, this = _over(x, 1)
+    C = this.plan.channels
+    statistics = torch.empty((2, C), dtype=torch.float64)
     kept = statistics.data_ptr()
     scratch = _buffers.scratch_address(this.scratch)
-    sums = scratch + this.rooms
+    tensors = (
+        *(x.data_ptr(), 0, 0, 0, 0, 0, *_NONE, kept, _FLOAT64, kept + 8 * C, _FLOAT64, kept),
+        *(*_NONE, 0, scratch + this.rooms, scratch, *_NOT_MOVED, True, False, SUMS),
+    )
+    _run(this, x, (0.0, 0.0), tensors, False)
+    return statistics
+
+
+def gradient_sums(grad_y: Tensor, x: Tensor, statistics: Tensor, eps: float) -> Tensor:
+    """See :class:`companion.kernels.interface.Halves`."""
+    x, this = _over(x, 2)
+    sums = torch.empty_like(statistics)
+    _backward(
+        this,
+        _like(x, grad_y),
+        x,
+        None,
+        statistics,
+        (None, None),
+        Gradients(x, None, None, None),
+        sums,
+        (eps, False, True),
+        SUMS,
+    )
+    return sums
+
+
+def project(
+    grad_y: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    sums: Tensor,
+    eps: float,
+) -> Tensor:
+    """See :class:`companion.kernels.interface.Halves`."""
+    x, this = _over(x, 2)
+    grad_x = torch.empty_strided(x.shape, this.stride, dtype=x.dtype)
+    _backward(
+        this,
+        _like(x, grad_y),
+        x,
+        None,
+        statistics,
+        (_contiguous(weight), None),
+        Gradients(grad_x, None, None, None),
+        sums.contiguous(),
+        (eps, False, True),
+        OUTPUT,
+    )
+    return grad_x
+
+
+def _backward(
+    this: _Pass,
+    grad_y: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    statistics: Tensor,
+    parameters: tuple[Tensor | None, Tensor | None],
+    found: Gradients,
+    sums: Tensor | None,
+    options: tuple[float, bool, bool],
+    sweeps: int = SUMS + OUTPUT,
+) -> None:
+    """Run the backward pass, or a half of it, into `found`, by way of `sums` if they are given."""
+    eps, relu, training = options
+    weight, bias = parameters
+    kept, C = statistics.data_ptr(), this.plan.channels
+    scratch = _buffers.scratch_address(this.scratch)
+    partial = scratch + this.rooms
+    sums_at = partial + 16 * C * this.plan.chunks if sums is None else sums.data_ptr()
     tensors = (
         *(x.data_ptr(), _address(y), 0, grad_y.data_ptr()),
         *(found.x.data_ptr(), _address(found.residual), *_parameter(weight), *_parameter(bias)),
-        *(kept, _FLOAT64, kept + 8 * this.plan.channels, _FLOAT64, kept),
+        *(kept, _FLOAT64, kept + 8 * C, _FLOAT64, kept),
         *(*_parameter(found.weight), *_parameter(found.bias)),
-        *(sums, sums + 16 * this.plan.channels, scratch, *_NOT_MOVED, training, relu),
+        *(sums_at, partial, scratch, *_NOT_MOVED, training, relu, sweeps),
     )
     _run(this, x, (eps, 0.0), tensors, True)
-    return found
 
 
 def _increment_versions(running: Running) -> None:

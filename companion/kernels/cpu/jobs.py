@@ -20,6 +20,9 @@ KEPT = COLUMNS + 40
 """Distance of a column's two sums: 4096 bytes would make the processor take one for the other."""
 
 
+SUMS, OUTPUT = 1, 2
+
+
 class Job(NamedTuple):
     """One pass over a tensor.
 
@@ -67,6 +70,8 @@ class Job(NamedTuple):
     skip_nonfinite: int
     training: int
     relu: int
+    sweeps: int
+    """Which of the two are made: `SUMS`, `OUTPUT`, or both, their sum."""
     channels: int
     inner: int
     """How many values of a channel lie side by side."""

@@ -26,6 +26,8 @@ from .jobs import (
     NEXT_BLOCK,
     NEXT_ROOM,
     NEXT_SUM,
+    OUTPUT,
+    SUMS,
     SUMS_DONE,
     Room,
     block_number,
@@ -131,7 +133,7 @@ def _sum_chunks(address, job, room, backward):
 
 @njit
 def _run(address, job, room, backward):
-    sums_needed = backward or job.training
+    sums_needed = (backward or job.training) and job.sweeps & SUMS
     if sums_needed and job.chunks > 1:
         _sum_chunks(address, job, room, backward)
     count = job.blocks * job.chunks
@@ -141,9 +143,10 @@ def _run(address, job, room, backward):
         if sums_needed and job.chunks == 1:
             _sum_up(job, block, room, backward)
             _finish_sums(job, block, room, backward)
-        elif not sums_needed and block.low == 0:
+        elif not (backward or job.training) and block.low == 0:
             of.keep_statistics(job, block)
-        _write(job, block, room, backward)
+        if job.sweeps & OUTPUT:
+            _write(job, block, room, backward)
         number = take_number(address + NEXT_BLOCK)
     if job.stream:
         finish_streaming()
