@@ -13,6 +13,7 @@ from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, Froz
 from companion.variants.ghost import GhostBatchNorm1d
 from companion.variants.noisy import NoisyBatchNorm1d
 from companion.variants.renorm import BatchRenorm1d
+from companion.variants.synchronized import SyncBatchNorm
 
 __all__ = [
     "NORMALIZATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "float64",
     "frozen_norm",
     "has_hooks",
+    "has_relu",
 ]
 
 _FROZEN = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
@@ -36,6 +38,7 @@ _KNOWN = (
     GhostBatchNorm1d.forward,
     NoisyBatchNorm1d.forward,
     BatchRenorm1d.forward,
+    SyncBatchNorm.forward,
     FrozenBatchNorm1d.forward,
 )
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -93,6 +96,11 @@ def frozen_norm(bn: Any) -> FrozenNorm:
     if not all(bool(value.isfinite().all()) for value in frozen):
         raise FoldingError("bn: expected finite statistics and parameters, and var + eps above 0")
     return frozen
+
+
+def has_relu(bn: nn.Module) -> bool:
+    """Whether a layer applies a ReLU after normalizing."""
+    return isinstance(bn, _BatchNormAct | SyncBatchNorm) and bn.relu
 
 
 def float64(value: Tensor) -> Tensor:

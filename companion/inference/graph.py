@@ -11,9 +11,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from companion import functional
-from companion.fused import _BatchNormAct
 
-from .frozen import NORMALIZATIONS, FoldingError, frozen_norm
+from .frozen import NORMALIZATIONS, FoldingError, frozen_norm, has_relu
 from .layers import fold_into_next, fold_normalization, input_rank
 from .report import Folded, Kept
 
@@ -157,7 +156,7 @@ class GraphFolding:
         with self.graph.inserting_before(node):
             if residual is not None:
                 value = self.graph.call_function(torch.add, (value, residual))
-            if isinstance(bn, _BatchNormAct) and bn.relu:
+            if has_relu(bn):
                 value = self.graph.call_function(torch.relu, (value,))
         self.ranks[value] = self.ranks[node]
         return value

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from companion.fused import _BatchNormAct
 from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
 
-from .frozen import FoldingError, check_no_hooks, float64, frozen_norm
+from .frozen import FoldingError, check_no_hooks, float64, frozen_norm, has_relu
 
 __all__ = ["fold_into_next", "fold_into_previous", "fold_normalization", "input_rank"]
 
@@ -175,7 +174,7 @@ def _without_parametrizations(layer: Any) -> Any:
 
 
 def _check_no_activation(bn: nn.Module) -> None:
-    if isinstance(bn, _BatchNormAct) and bn.relu:
+    if has_relu(bn):
         raise FoldingError(
             "bn: expected a layer without ReLU, got one with relu=True; fold(model, example) keeps "
             "the ReLU"

@@ -182,7 +182,8 @@ class Channel:
         received = message.new_empty((self.size, message.numel()))
         with self._explained(call, operation):
             if self._own is None:
-                distributed.all_gather_into_tensor(received, message, group=_resolve(self._group))
+                flat, group = received.view(-1), _resolve(self._group)
+                distributed.all_gather_into_tensor(flat, message, group=group)
             else:
                 through = self._through(message.numel())
                 through.allgather([list(received.unbind())], [message]).wait()

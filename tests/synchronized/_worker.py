@@ -12,6 +12,7 @@ import copy
 import json
 import sys
 import traceback
+import unittest.mock
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 import companion
 from companion import functional, reference
 from companion.contexts import accumulated_statistics
+from companion.synchronization import channels
 
 C = 3
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -334,6 +336,15 @@ def a_backward_mistake_is_found_at_the_next_forward_pass(group):
     outputs = [layer(x) for layer in layers]
     outputs[dist.get_rank() == 1].sum().backward()
     assert "in another call" in error_of(RuntimeError, layers[0], x)
+
+
+@check
+def other_backends_use_the_group_itself(group):
+    with unittest.mock.patch.object(channels, "_gloo_store", return_value=None):
+        make = partial(companion.SyncBatchNorm, C, process_group=group)
+        equals_one_big_batch(make, rows("uneven"), (C, 4), torch.float64)
+    (channel,) = [found for found in channels._channels.values() if found._own is None]
+    assert not channel._by_length
 
 
 @check

@@ -169,3 +169,15 @@ def test_an_exported_program_needs_no_package():
     program = torch.export.export(model, (x,))
     assert not any("companion" in str(node.target) for node in program.graph.nodes)
     torch.testing.assert_close(program.module()(x), model(x))
+
+
+@pytest.mark.parametrize("local", [nn.BatchNorm2d, companion.BatchNormAct2d])
+def test_it_folds_as_the_local_layer_does(local):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), local(2)).eval()
+    model[1].running_mean.fill_(0.5)
+    x = torch.randn(2, 1, 5, 5)
+    expected = model(x)
+    folded, report = companion.fold(convert_sync(model), x)
+    assert len(report.folded) == 1
+    assert not report.kept
+    torch.testing.assert_close(folded(x), expected)
