@@ -35,8 +35,11 @@ def run(ranks: int, folder: Path) -> list[dict[str, str | None]]:
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if done.returncode != 0:
+        failed = [text for results in found for text in results.values() if text]
+        pytest.fail("\n".join([*failed, done.stdout, done.stderr]))
+    return found
 
 
 @pytest.mark.parametrize("ranks", RANKS)
