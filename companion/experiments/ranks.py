@@ -36,18 +36,10 @@ def own_rows(rows: Sequence[int], rank: int) -> slice:
 
 def normalize(
     x: Tensor, grad_y: Tensor, rows: Sequence[int], group: dist.ProcessGroup | None = None
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor | None]:
     """Forward and backward pass of one layer, on the rows of this rank.
 
-    Parameters
-    ----------
-    x, grad_y : the batch ``(m, C)`` and ∂L/∂y
-    rows : how many of its rows each rank has
-    group : the ranks that take part; all by default
-
-    Returns
-    -------
-    the rank's rows of y and ∂L/∂x, its ∂L/∂γ and ∂L/∂β, and its running statistics
+    `rows` says how many rows of the batch, and of ∂L/∂y, each rank of the group has.
     """
     mine = own_rows(rows, dist.get_rank(group))
     layer = SyncBatchNorm(x.shape[1], process_group=group, dtype=x.dtype)
@@ -56,11 +48,11 @@ def normalize(
     y.backward(grad_y[mine])
     return {
         "y": y.detach(),
-        "grad_x": cast(Tensor, share.grad),
-        "grad_gamma": cast(Tensor, layer.weight.grad),
-        "grad_beta": cast(Tensor, layer.bias.grad),
-        "running_mean": cast(Tensor, layer.running_mean),
-        "running_var": cast(Tensor, layer.running_var),
+        "grad_x": share.grad,
+        "grad_gamma": layer.weight.grad,
+        "grad_beta": layer.bias.grad,
+        "running_mean": layer.running_mean,
+        "running_var": layer.running_var,
     }
 
 
@@ -84,16 +76,16 @@ def losses(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     return cast(Tensor, (net(x) - target).square().sum(dim=1))
 
 
-def train_step(x: Tensor, target: Tensor, rows: Sequence[int]) -> dict[str, Tensor]:
-    """Gradients of a network's mean loss over all rows, from the rows of this rank.
+def train_step(x: Tensor, target: Tensor, rows: Sequence[int]) -> dict[str, Tensor | None]:
+    """Gradients of a network's mean loss over all rows, on one of the ranks.
 
-    Source: Eq. (8) many-devices/ddp-loss.
+    Source: Eq. (5) many-devices/ddp-loss.
     """
     mine, p = own_rows(rows, dist.get_rank()), dist.get_world_size()
     net = DistributedDataParallel(convert_sync(network(x.shape[1], x.dtype)))
     loss = p / len(x) * losses(net, x[mine], target[mine]).sum()
     loss.backward()
-    return {name: cast(Tensor, weight.grad) for name, weight in net.module.named_parameters()}
+    return {name: weight.grad for name, weight in net.module.named_parameters()}
 
 
 def work(folder: Path) -> None:

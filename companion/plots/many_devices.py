@@ -38,9 +38,9 @@ def shares(values: ArrayLike, alone: ArrayLike, together: ArrayLike) -> Figure:
         ax.set(title=title, xlabel="rank", xticks=ranks)
         ax.grid(axis="x", visible=False)
     axes[0].set_ylabel("x")
-    low, high = np.min(together) - 0.2, np.max(together) + 0.2
+    reach = np.abs(np.asarray(together)).max() + 0.2
     for ax in axes[1:]:
-        ax.set(ylabel="x̂", ylim=(low, high))
+        ax.set(ylabel="x̂", ylim=(-reach, reach))
     return fig
 
 
@@ -144,7 +144,7 @@ def small_shares(
     runs = {"each device by itself": (alone, ALONE, "s"), "synchronized": (together, BATCH, "o")}
     for label, (results, color, marker) in runs.items():
         sizes = list(results)
-        ax.semilogx(sizes, [np.mean(results[size]) for size in sizes], color=color)
+        ax.semilogx(sizes, [np.asarray(results[size]).mean() for size in sizes], color=color)
         for size, values in results.items():
             ax.semilogx([size] * np.size(values), values, marker, color=color, markersize=5)
         ax.plot([], [], marker=marker, color=color, label=label)
@@ -156,7 +156,7 @@ def small_shares(
     return fig
 
 
-def exchange_times(processes: ArrayLike, seconds: Mapping[str, ArrayLike]) -> Figure:
+def exchange_times(processes: Sequence[int], seconds: Mapping[str, ArrayLike]) -> Figure:
     """Time that a step waits for messages, against the number of ranks, both axes logarithmic."""
     fig, ax = figure(height=3.4)
     ranks = np.asarray(processes)
