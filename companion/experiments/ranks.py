@@ -154,7 +154,10 @@ def _torchrun(program: Sequence[str], processes: int, timeout: float) -> None:
         except subprocess.TimeoutExpired:
             # torchrun ends its ranks when it is asked to end; killed, it would leave them behind.
             started.terminate()
-            started.communicate()
+            try:
+                started.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                started.kill()
             raise TimeoutError(
                 f"timeout: {processes} ranks were not done in {timeout:g} s"
             ) from None
