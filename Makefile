@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab bench lint lock clean
+.PHONY: help book test notebooks lab bench lint lock pdf offline site addresses clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -26,6 +26,18 @@ test: $(INSTALLED) book ## run every test this machine can run: units, notebooks
 notebooks: $(INSTALLED) ## regenerate the executed notebooks in book/notebooks from the text
 	$(BIN)/python -m companion compile
 	$(ONE_THREAD) $(BIN)/python -m tools.notebooks
+
+pdf: $(INSTALLED) ## typeset the book and each chapter through LaTeX, into _build/pdf
+	$(BIN)/python -m companion compile
+	$(ONE_THREAD) $(BIN)/python -m tools.build_pdf
+
+offline: $(INSTALLED) book ## zip the built book, to be read from disk, into _build/offline
+	$(BIN)/python -m tools.build_offline
+
+site: pdf offline ## all that is published: the book, with its PDFs and its zip linked
+
+addresses: $(INSTALLED) book ## append new pages and anchors to book/addresses.txt
+	$(BIN)/python -m tools.addresses
 
 bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/bench.json
 	mkdir -p _build

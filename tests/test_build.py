@@ -39,7 +39,7 @@ WARNING = "A reference to {doc}`nowhere`.\n"
 @pytest.fixture
 def book(tmp_path):
     """A copy of what builds the book, around a book of one page."""
-    for name in ("_config.yml", "requirements.lock"):
+    for name in ("_config.yml", "CITATION.cff", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     (tmp_path / "companion").mkdir()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from jupyter_book.cli.main import main as jupyter_book
 
+from tools.downloads import made, publish
+
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "_build"
 SUCCEEDED = BUILD / ".succeeded"
@@ -51,6 +53,7 @@ def main() -> int:
         print(f"The book was not built: see the errors above ({seconds:.0f} s).", file=sys.stderr)
         print("\n".join(failed_cells()), file=sys.stderr)
         return 1
+    publish(BUILD / "html", made())
     SUCCEEDED.touch()
     index = BUILD / "html" / "index.html"
     print(f"The book is built ({time.monotonic() - start:.0f} s): open {index}")

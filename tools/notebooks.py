@@ -18,9 +18,11 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
+from tools.install_cell import install_cell
 from tools.plain_markdown import BOOK, CODE_HEADER, Page, caption, plain, recorded
+from tools.publication import addresses, release
 
 TWINS = BOOK / "notebooks"
 CELL_TIMEOUT = 120  # seconds
@@ -33,10 +35,15 @@ def chapters() -> list[str]:
 
 
 def from_text(name: str) -> NotebookNode:
-    """The notebook that the text of chapter `name` describes, not yet executed."""
+    """The notebook that the text of chapter `name` describes, not yet executed.
+
+    Its first cell, which the text does not have, installs the book's package where it is missing.
+    """
     notebook = jupytext.read(BOOK / f"{name}.md")
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{name}-{number:03d}"
+    install = install_cell(release().version, addresses())
+    notebook.cells.insert(0, new_code_cell(install, id=f"{name}-install"))
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook

@@ -1,0 +1,123 @@
+"""What a chapter says about itself: a Sphinx extension.
+
+A line under its title says where to run it and what to take along; a box at its end, how to cite
+it. A chapter is a page that has a twin in `notebooks`; the twins are published with the site. Colab
+and Binder read from the repository: without its address they are not offered.
+"""
+
+import shutil
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+from tools.downloads import place
+from tools.publication import ROOT, Addresses, Release, apa, bibtex
+
+NOTEBOOKS = "notebooks"
+
+
+class citation_block(nodes.Element):  # type: ignore[misc]
+    """Where the citation of the page `docname` goes; replaced before anything is written."""
+
+
+def configured(config: Config) -> tuple[Release, Addresses]:
+    theme = config.html_theme_options
+    repository = theme.get("repository_url") or ""
+    branch = theme.get("repository_branch") or "main"
+    site = config.html_baseurl or ""
+    return Release.read(Path(config.citation_file)), Addresses(repository, branch, site)
+
+
+def name_project(_app: Sphinx, config: Config) -> None:
+    """Every page is written anew when what it says about itself has changed."""
+    release, addresses = configured(config)
+    config.project, config.version, config.release = (
+        config.html_title or config.project,
+        release.version,
+        release.version,
+    )
+    config.run_and_cite = repr((release, addresses))
+
+
+def has_twin(app: Sphinx, name: str) -> bool:
+    return Path(app.srcdir, NOTEBOOKS, f"{name}.ipynb").exists()
+
+
+def append_citation(app: Sphinx, doctree: nodes.document) -> None:
+    if doctree.children and isinstance(doctree[-1], nodes.section):
+        doctree[-1] += citation_block(docname=app.env.docname)
+
+
+class FillCitation(SphinxPostTransform):
+    """The reference itself, in a chapter; in a document of many chapters, only the document's."""
+
+    default_priority = 5
+
+    def run(self, **_options: Any) -> None:
+        for block in list(self.document.findall(citation_block)):
+            name = block["docname"]
+            if name == self.env.docname and has_twin(self.app, name):
+                block.replace_self(self._citation(name))
+            else:
+                block.parent.remove(block)
+
+    def _citation(self, name: str) -> nodes.container:
+        whole = name == self.config.root_doc
+        title = None if whole else self.env.titles[name].astext()
+        arguments = (*configured(self.config), name, title)
+        heading = "Cite the book" if whole else "Cite this chapter"
+        box = nodes.container("", nodes.rubric("", heading), ids=["cite"], classes=["cite-page"])
+        for language, text in [("text", apa(*arguments)), ("bibtex", bibtex(*arguments))]:
+            box += nodes.literal_block(text, text, language=language)
+        return box
+
+
+def links(app: Sphinx, name: str) -> str:
+    """The line under the title of chapter `name`, in HTML."""
+    _, addresses = configured(app.config)
+    targets = {
+        "Open in Colab": addresses.colab(name),
+        "Open in Binder": addresses.binder(name),
+    }
+    items = [
+        f'<li><a href="{escape(target)}">{label}</a></li>'
+        for label, target in targets.items()
+        if target
+    ]
+    items.append(f'<li><a href="{NOTEBOOKS}/{name}.ipynb" download>Download notebook</a></li>')
+    items.append(place(name, whole=name == app.config.root_doc))
+    listed = "\n".join(items)
+    return f'<nav class="run-page" aria-label="Run or download">\n<ul>\n{listed}\n</ul>\n</nav>'
+
+
+def insert_links(app: Sphinx, doctree: nodes.document, name: str) -> None:
+    if app.builder.format == "html" and has_twin(app, name):
+        title = next(doctree.findall(nodes.title))
+        title.parent.insert(1, nodes.raw("", links(app, name), format="html"))
+
+
+def publish_twins(app: Sphinx, error: Exception | None) -> None:
+    twins = Path(app.srcdir, NOTEBOOKS)
+    if error is None and app.builder.format == "html" and twins.is_dir():
+        published = Path(app.outdir, NOTEBOOKS)
+        shutil.rmtree(published, ignore_errors=True)
+        published.mkdir()
+        for twin in twins.glob("*.ipynb"):
+            shutil.copy(twin, published)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_config_value("citation_file", str(ROOT / "CITATION.cff"), "")
+    app.add_config_value("run_and_cite", "", "html")
+    app.add_node(citation_block)
+    app.add_post_transform(FillCitation)
+    app.connect("config-inited", name_project)
+    app.connect("doctree-read", append_citation)
+    app.connect("doctree-resolved", insert_links)
+    app.connect("build-finished", publish_twins)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
