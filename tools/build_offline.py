@@ -31,7 +31,14 @@ def members(site: Path) -> list[Path]:
 
 
 def content(path: Path, site: Path) -> bytes:
-    """A file as it is; a page without its link to the zip that it is in."""
+    """A file as it is, but for what would fail from disk.
+
+    A page is without its link to the zip that it is in. Search lists titles alone: an excerpt is
+    fetched from the page, which browsers refuse for files.
+    """
+    if path == site / "_static" / "documentation_options.js":
+        options = path.read_text(encoding="utf-8")
+        return options.replace("SHOW_SEARCH_SUMMARY: true", "SHOW_SEARCH_SUMMARY: false").encode()
     if path.suffix != ".html" or path.parent != site:
         return path.read_bytes()
     present = {file.name for file in (site / FOLDER).glob("*")} - {archive_name()}

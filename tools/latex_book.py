@@ -55,6 +55,11 @@ class BookBuilder(LaTeXBuilder):
         self.env.resolve_references(tree, indexfile, self)
         return tree
 
+    def get_contentsname(self, indexfile: str) -> str:
+        """Not the name of the first part, which Sphinx would take."""
+        del indexfile
+        return "Contents"
+
     def update_doc_context(self, title: str, author: str, theme: Theme) -> None:
         """A chapter alone begins with its text."""
         super().update_doc_context(title, author, theme)

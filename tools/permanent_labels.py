@@ -5,6 +5,7 @@ here theorems and exercises get theirs. And `objects.inv`, which other books lin
 pages and sections: here it learns the labels of equations, theorems and exercises.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx_exercise.nodes import exercise_enumerable_node
 from sphinx_proof.nodes import NODE_TYPES
 
+# A box that its author gave no label has a counted one, which moves when another is put before it.
+COUNTED = re.compile(r"(?P<kind>\w+):(.*-)?(?P=kind)-\d+")
 BOXES = (*set(NODE_TYPES.values()), exercise_enumerable_node)
 
 
@@ -32,8 +35,11 @@ class LinkBoxes(SphinxPostTransform):
     def run(self, **_options: Any) -> None:
         for kind in BOXES:
             for box in self.document.findall(kind):
+                name = box.get("realtype", "exercise")
+                if COUNTED.fullmatch(f"{name}:{box['label']}"):
+                    continue
                 title = next(child for child in box if isinstance(child, nodes.title))
-                title += permalink(box["ids"][0], box.get("realtype", "exercise"))
+                title += permalink(box["label"], name)
 
 
 def labels(env: BuildEnvironment) -> Iterator[tuple[str, tuple[str, str, str]]]:

@@ -1,0 +1,171 @@
+"""What a page says about itself, in a book of two pages, published and not."""
+
+from types import SimpleNamespace
+
+import pytest
+from bs4 import BeautifulSoup
+from sphinx.application import Sphinx
+from sphinx.ext.intersphinx import fetch_inventory
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+PAGES = {
+    "intro": "# The book\n\n```{toctree}\nchapter\nappendix\n```\n",
+    "chapter": (
+        "# A chapter: γ\n\nText.\n\n$$\nx = 1\n$$ (an-equation)\n\n"
+        ":::{prf:theorem} A name\n:label: thm-here\n\nIt is.\n:::\n\n"
+        ":::{prf:remark}\nWithout a label.\n:::\n\n"
+        ":::{exercise-start}\n:label: ex-here\n:::\nDo.\n:::{exercise-end}\n:::\n\n"
+        "## Going further\n\nThe end.\n"
+    ),
+    "appendix": "# An appendix\n\nNo code here.\n",
+}
+CITATION = (
+    "title: A Book\nauthors: [{name: Its Maintainers}]\nversion: 1.2.0\ndate-released: 2027-03-01\n"
+)
+REPOSITORY = "https://github.com/owner/name"
+SITE = "https://owner.github.io/name/"
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """Build the book with some settings; its pages, parsed, and the folder they are in."""
+
+    def build(folder=None, **settings):
+        folder = folder or tmp_path_factory.mktemp("book")
+        source = folder / "source"
+        (source / "notebooks").mkdir(parents=True, exist_ok=True)
+        for name, text in PAGES.items():
+            if not (source / f"{name}.md").exists():
+                (source / f"{name}.md").write_text(text, encoding="utf-8")
+        for name in ("intro", "chapter"):
+            (source / "notebooks" / f"{name}.ipynb").write_text("{}")
+        citation = folder / "CITATION.cff"
+        if not citation.exists():
+            citation.write_text(CITATION)
+        extensions = ["myst_parser", "sphinx_copybutton", "sphinx_exercise", "sphinx_proof"]
+        ours = ["tools.permanent_labels", "tools.run_and_cite", "sphinx_reredirects"]
+        config = {
+            "extensions": extensions + ours,
+            "myst_enable_extensions": ["dollarmath", "colon_fence"],
+            "root_doc": "intro",
+            "html_theme": "sphinx_book_theme",
+            "html_title": "A Book",
+            "numfig": True,
+            "exclude_patterns": ["notebooks"],
+            "citation_file": str(citation),
+            "redirects": {"old-name": "chapter.html"},
+            **settings,
+        }
+        with patch_docutils(None), docutils_namespace():
+            app = Sphinx(
+                source,
+                None,
+                folder / "html",
+                folder / "doctrees",
+                "html",
+                config,
+                status=None,
+                warningiserror=True,
+            )
+            app.build()
+        pages = {
+            name: BeautifulSoup((folder / "html" / f"{name}.html").read_text(), "html.parser")
+            for name in PAGES
+        }
+        return SimpleNamespace(folder=folder, site=folder / "html", **pages)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def unpublished(build):
+    return build(html_theme_options={"repository_url": ""})
+
+
+@pytest.fixture(scope="module")
+def published(build):
+    theme = {"repository_url": REPOSITORY, "repository_branch": "trunk"}
+    return build(html_theme_options=theme, html_baseurl=SITE)
+
+
+def run_links(page):
+    return {link.text: link["href"] for link in page.select("nav.run-page a")}
+
+
+def test_the_published_book_runs_in_colab_and_binder(published):
+    links = run_links(published.chapter)
+    assert list(links) == ["Open in Colab", "Open in Binder", "Download notebook"]
+    assert links["Open in Colab"] == (
+        "https://colab.research.google.com/github/owner/name/blob/trunk/book/notebooks/chapter.ipynb"
+    )
+    assert links["Open in Binder"].startswith("https://mybinder.org/v2/gh/owner/name/trunk?")
+    assert run_links(published.intro)["Open in Colab"].endswith("/intro.ipynb")
+
+
+def test_without_a_repository_only_the_download_is_offered(unpublished):
+    assert run_links(unpublished.chapter) == {"Download notebook": "notebooks/chapter.ipynb"}
+
+
+def test_the_twins_come_with_the_site(unpublished):
+    names = {path.name for path in (unpublished.site / "notebooks").iterdir()}
+    assert names == {"intro.ipynb", "chapter.ipynb"}
+
+
+def test_the_links_have_a_name_and_load_nothing(published):
+    nav = published.chapter.select_one("nav.run-page")
+    assert nav["aria-label"]
+    assert not nav.select("img, script, iframe")
+    assert nav.find_previous_sibling().name == "h1"
+
+
+def test_a_page_without_a_twin_says_nothing_about_itself(published):
+    assert not published.appendix.select("nav.run-page, #cite")
+
+
+@pytest.mark.parametrize(
+    ("edition", "ending"),
+    [("published", f"(Version 1.2.0). {SITE}chapter.html"), ("unpublished", "page chapter.html).")],
+)
+def test_a_chapter_ends_with_its_citation(request, edition, ending):
+    article = request.getfixturevalue(edition).chapter.select_one("article")
+    sections = article.select_one("section").find_all(recursive=False)
+    box = article.select_one("#cite")
+    assert sections[-1] is box
+    reference, entry = [block.text.strip() for block in box.select("div.highlight pre")]
+    assert reference.startswith("Its Maintainers. (2027, March 1). A chapter: γ. In A Book")
+    assert reference.endswith(ending)
+    assert entry.startswith("@incollection{batch-normalization-chapter,")
+
+
+def test_the_root_cites_the_book(published):
+    text = published.intro.select_one("#cite").text
+    assert "Cite the book" in text
+    assert "@book{batch-normalization," in text
+
+
+def test_a_new_version_reaches_pages_that_did_not_change(build):
+    book = build()
+    assert "Version 1.2.0" in book.chapter.select_one("#cite").text
+    (book.folder / "CITATION.cff").write_text(CITATION.replace("1.2.0", "1.3.0"))
+    assert "Version 1.3.0" in build(book.folder).chapter.select_one("#cite").text
+
+
+def test_what_has_a_number_links_to_itself(unpublished):
+    article = unpublished.chapter.select_one("article")
+    links = {link["href"] for link in article.select(".admonition-title a.headerlink")}
+    assert links == {"#thm-here", "#ex-here"}, "a label that its author did not give"
+    assert article.select_one(".eqno a.headerlink")["href"] == "#equation-an-equation"
+    for link in article.select("a.headerlink"):
+        assert article.find(id=link["href"].lstrip("#")), link
+        assert link["title"].startswith("Link to this")
+
+
+def test_other_books_find_labels_by_name(unpublished):
+    app = SimpleNamespace(srcdir=unpublished.site, config=SimpleNamespace(intersphinx_timeout=1))
+    inventory = fetch_inventory(app, SITE, str(unpublished.site / "objects.inv"))
+    project, version, address, name = inventory["std:label"]["an-equation"]
+    assert (project, version, name) == ("A Book", "1.2.0", "(1)")
+    assert address == f"{SITE}chapter.html#equation-an-equation"
+    assert inventory["std:label"]["thm-here"][2:] == (f"{SITE}chapter.html#thm-here", "Theorem 1")
+    assert inventory["std:label"]["ex-here"][2] == f"{SITE}chapter.html#ex-here"
+    assert inventory["std:doc"]["chapter"][2:] == (f"{SITE}chapter.html", "A chapter: γ")
