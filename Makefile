@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# On its own: it needs a jsonschema that JupyterLab is too new for.
+CFFCONVERT := $(VENV)/cffconvert
 
 # One thread a process: the chapters' tensors are small, and the runs are parallel.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -46,10 +48,11 @@ bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/be
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab book/notebooks
 
-lint: $(INSTALLED) ## check style and types
+lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types and CITATION.cff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(CFFCONVERT)/bin/cffconvert --validate -i CITATION.cff
 
 lock: $(INSTALLED) ## write the installed versions to requirements.lock
 	$(BIN)/python -m tools.lock
@@ -64,3 +67,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint requirements.lock --editable '.[book,test,dev]'
 	touch $@
+
+$(CFFCONVERT): | $(INSTALLED)
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check cffconvert==2.0.0 setuptools==80.9.0 || { rm -rf $@; exit 1; }

@@ -10,6 +10,7 @@ usage: python -m tools.addresses
 import argparse
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from bs4 import BeautifulSoup
@@ -38,24 +39,33 @@ def published(site: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+@cache
+def anchors_or_target(path: Path) -> tuple[set[str], str | None]:
+    """The anchors of a page, and where it redirects to. A page has many addresses: read it once."""
+    text = path.read_text(encoding="utf-8")
+    redirect = REDIRECT.search(text)
+    if redirect:
+        return set(), redirect["target"]
+    page = BeautifulSoup(text, "html.parser")
+    return {str(tag["id"]) for tag in page.select("[id]")}, None
+
+
 def fault(address: str, site: Path) -> str | None:
     """Why `address` leads nowhere in the site; None where it leads to something."""
     name, _, anchor = address.partition("#")
     seen = {name}
     while True:
-        path = site / name
-        if not path.exists():
+        if not (site / name).exists():
             return f"{address}: there is no page {name}"
-        text = path.read_text(encoding="utf-8")
-        redirect = REDIRECT.search(text)
-        if redirect is None:
+        anchors, target = anchors_or_target(site / name)
+        if target is None:
             break
-        name, _, own_anchor = redirect["target"].partition("#")
+        name, _, own_anchor = target.partition("#")
         anchor = anchor or own_anchor
         if name in seen:
             return f"{address}: the redirects lead back to {name}"
         seen.add(name)
-    if anchor and not BeautifulSoup(text, "html.parser").find(id=anchor):
+    if anchor and anchor not in anchors:
         return f"{address}: {name} has no anchor {anchor}"
     return None
 

@@ -19,6 +19,7 @@ from sphinx.builders.latex.theming import Theme
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx_exercise.nodes import exercise_enumerable_node, exercise_node, solution_node
 from sphinx_proof.nodes import NODE_TYPES, proof_node
+from sphinxcontrib.bibtex.nodes import raw_latex
 
 from tools.plain_markdown import targets, titles
 from tools.publication import addresses
@@ -114,8 +115,8 @@ class ElsewhereByName(SphinxPostTransform):
         here = self.app.builder.docnames  # type: ignore[attr-defined]
         for reference in list(self.document.findall(addnodes.pending_xref)):
             target = reference["reftarget"]
-            if reference["reftype"] == "doc":
-                page, name = target, titles().get(target, "")
+            if reference["reftype"] == "doc" and target in titles():
+                page, name = target, titles()[target]
             elif target in targets():
                 page, name = targets()[target].page, targets()[target].name
             else:
@@ -182,8 +183,8 @@ class OnlyWhatIsCited(SphinxPostTransform):
             return
         cited = {
             match[1]
-            for link in self.document.findall(nodes.raw)
-            if (match := CITATION.search(link.astext()))
+            for link in self.document.findall(raw_latex)
+            if (match := CITATION.search(link.rawsource))
         }
         for sources in list(self.document.findall(thebibliography)):
             for source in list(sources):
