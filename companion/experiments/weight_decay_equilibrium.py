@@ -69,9 +69,7 @@ def _start(config: Config, variant: str, seed: int, device: torch.device) -> Tas
     rate, decay = next(pair for pair in config.pairs if _name(pair) == variant)
     split = rows(config.dataset, device)
     sizes = (split.x_train.shape[1], *config.hidden, 10)
-    model = perceptron(sizes, nn.ReLU, partial(BatchNorm1d, affine=False)).to(
-        device
-    )
+    model = perceptron(sizes, nn.ReLU, partial(BatchNorm1d, affine=False)).to(device)
     model[-1].requires_grad_(False)
     return Training(
         model,

@@ -11,7 +11,6 @@ import ctypes
 import logging
 import os
 import platform
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,12 +20,11 @@ import numba
 import torch
 from llvmlite import ir
 from numba import types
+from numba.core import event
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
 _log = logging.getLogger("companion")
-# Seconds after which a compilation is mentioned; loading takes a fraction of one.
-_PATIENCE = 1.0
 
 # The kernels allocate nothing, so they need not count references to arrays: counting takes longer
 # than many a short loop. In exchange a function must not return an array, only an address.
@@ -118,22 +116,33 @@ class CompiledFunction(NamedTuple):
     """Whose machine code it is: it goes when the owner goes."""
 
 
+class _Notice(event.Listener):
+    """Says, when Numba's compiler starts its first pass over something, what it compiles."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.said = name, False
+
+    def on_start(self, event: Any) -> None:
+        del event
+        if not self.said:
+            message = "compiling %s for this machine, once; it takes about ten seconds"
+            _log.warning(message, self.name)
+            self.said = True
+
+    def on_end(self, event: Any) -> None:
+        """Nothing is said at the end."""
+
+
 def compile_function(name: str, compile_now: Callable[[], Any]) -> CompiledFunction:
-    """Have Numba compile, or load from the disk; say so if it takes a while.
+    """Have Numba load from the disk, or compile, and say so if it does.
 
     Parameters
     ----------
     name : what the message calls it
     compile_now : returns what ``numba.cfunc`` returns
     """
-    message = "compiling %s for this machine, once; it takes about ten seconds"
-    notice = threading.Timer(_PATIENCE, _log.warning, (message, name))
-    notice.daemon = True
-    notice.start()
-    try:
+    with event.install_listener("numba:run_pass", _Notice(name)):
         compiled = compile_now()
-    finally:
-        notice.cancel()
     return CompiledFunction(compiled.ctypes, compiled.address, compiled)
 
 
