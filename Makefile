@@ -11,7 +11,7 @@ CFFCONVERT := $(VENV)/cffconvert
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab bench lint lock pdf offline site addresses clean
+.PHONY: help book test audit notebooks lab bench lint lock pdf offline site addresses clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -24,6 +24,9 @@ test: $(INSTALLED) book ## run every test this machine can run: units, notebooks
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope -p no:cacheprovider --nbval \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120 book/notebooks
+
+audit: $(INSTALLED) book ## Lighthouse's scores of every chapter, on a machine that does nothing else
+	$(BIN)/python -m tools.audit
 
 notebooks: $(INSTALLED) ## regenerate the executed notebooks in book/notebooks from the text
 	$(BIN)/python -m companion compile

@@ -1,12 +1,15 @@
 """`make book` on a book of one page: what must make it fail, and what it must not repeat."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,8 +48,8 @@ def book(tmp_path):
     (tmp_path / "companion").mkdir()
     (tmp_path / "companion" / "module.py").write_text("VALUE = 1\n")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
-    (tmp_path / "book" / "_static").mkdir(parents=True)
-    (tmp_path / "book" / "_static" / "book.css").touch()
+    for name in ("_static", "_templates"):
+        shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
     (tmp_path / "book" / "references.bib").touch()
     return tmp_path
 
@@ -103,3 +106,31 @@ def test_a_faulty_book_fails_every_time_until_it_is_mended(book, fault):
     else:
         assert "unknown document: 'nowhere'" in result.stderr
     assert build(book, CELL).returncode == 0
+
+
+def test_a_published_book_names_its_address(book):
+    config = (book / "_config.yml").read_text(encoding="utf-8")
+    address = "https://reader.example/books/bn"
+    given = re.sub(r'(?m)^  baseurl: ""', f"  baseurl: {address}", config)
+    assert given != config
+    (book / "_config.yml").write_text(given, encoding="utf-8")
+    result = build(book, "Some words about $x^2$.\n\nAnd more of them.\n")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+    head = BeautifulSoup((book / "_build" / "html" / "page.html").read_bytes(), "html.parser").head
+    found = {meta.get("property"): meta["content"] for meta in head.select("meta[content]")}
+    assert found["og:url"] == head.select_one("link[rel=canonical]")["href"]
+    assert found["og:url"] == f"{address}/page.html"
+    assert found["og:image"] == f"{address}/_static/cards/page.png"
+    with Image.open(book / "_build" / "html" / "_static" / "cards" / "page.png") as card:
+        assert card.size == (1200, 630)
+
+    missing = (book / "_build" / "html" / "404.html").read_text(encoding="utf-8")
+    assert 'href="/books/bn/_static/pages.css' in missing
+    assert 'href="/books/bn/page.html"' in missing
+
+
+def test_a_formula_that_mathjax_cannot_read_fails_the_build(book):
+    result = build(book, "$$\n\\frac{a\n$$\n")
+    assert result.returncode != 0
+    assert "MathJax cannot read \\frac{a: Missing close brace" in result.stderr

@@ -1,6 +1,7 @@
 """Every figure of the book, drawn from its chapter's own data and looked at by rule."""
 
 import ast
+import re
 from itertools import combinations
 
 import matplotlib as mpl
@@ -9,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from companion import plots
-from tools.notebooks import chapters, from_text
+from companion.plots import cover
+from tools.notebooks import BOOK, chapters, from_text
 
 TOLERANCE = 2  # pixels that a text may reach over an edge or into another
 
@@ -29,6 +31,11 @@ def texts(figure):
         and text.get_rotation() % 90 == 0
     ]
     return [(text.get_text(), text.get_window_extent(renderer)) for text in written]
+
+
+def boxes(figure):
+    """Where the texts of a figure lie, in pixels."""
+    return [box for _, box in texts(figure)]
 
 
 def faults(figure):
@@ -70,6 +77,17 @@ def test_every_figure_of_a_chapter_can_be_read(name):
                 assert "figure" not in cell.metadata.get("mystnb", {}), f"{cell.id}: no figure"
     assert figures >= 1
     assert not found, "\n".join(found)
+
+
+def test_cover_icon_and_cards_can_be_read():
+    texts = [BOOK / f"{name}.md" for name in [*chapters(), "notation", "api", "bibliography"]]
+    titles = [re.search(r"(?m)^# (.*)", text.read_text(encoding="utf-8"))[1] for text in texts]
+    drawn = [cover.card(title, "Part II · What it does to training") for title in titles]
+    found = [fault for figure in [*drawn, cover.cover(), cover.icon()] for fault in faults(figure)]
+    assert not found, "\n".join(found)
+    for figure in drawn:
+        title = max(boxes(figure), key=lambda box: box.height)
+        assert title.x1 < figure.axes[0].bbox.x0, "the title reaches into the picture"
 
 
 def test_the_faults_are_seen():
