@@ -138,8 +138,9 @@ def test_a_solution_unfolds_by_mouse_and_by_keyboard(address, browser):
         solution = page.locator(".solution.dropdown").first
         code, button = solution.locator("pre").first, solution.locator(".toggle-button").first
         assert not code.is_visible()
-        solution.locator(".admonition-title").first.click()
+        button.click()
         code.wait_for(state="visible")
+        assert button.get_attribute("aria-expanded") == "true"
         button.focus()
         page.keyboard.press("Enter")
         code.wait_for(state="hidden")
