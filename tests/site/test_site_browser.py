@@ -163,7 +163,7 @@ def test_an_address_that_is_none_shows_the_404_page(address, browser):
     wrong = f"{address}/no/such/page.html"
     assert page.goto(wrong).status == 404
     assert failed == [wrong], "the page itself must be complete at any address"
-    assert page.locator("h1").inner_text() == "Page not found"
+    assert page.locator("article h1").inner_text() == "Page not found"
     page.get_by_role("link", name="Notation").first.click()
     page.wait_for_url(f"{address}/notation.html")
     page.close()
