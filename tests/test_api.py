@@ -19,6 +19,7 @@ PACKAGES = [
     "companion",
     "companion.contexts",
     "companion.data",
+    "companion.explore",
     "companion.functional",
     "companion.fused",
     "companion.inference",

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from companion import plots
+from companion import explore, plots
 from companion.plots import cover
 from tools.notebooks import BOOK, chapters, from_text
 
@@ -70,6 +70,8 @@ def test_every_figure_of_a_chapter_can_be_read(name):
         namespace = {"__name__": name}
         for cell in from_text(name).cells:
             value = value_of(cell.source, namespace) if cell.cell_type == "code" else None
+            if isinstance(value, explore.InteractiveFigure):
+                value = value.picture()
             if isinstance(value, Figure):
                 figures += 1
                 found += [f"{cell.id}: {fault}" for fault in faults(value)]

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 def source_digest() -> str:
     """Digest of the package's source, of the recorded results, and of the lock."""
     digest = hashlib.sha256()
-    sources = sorted((ROOT / "companion").rglob("*.py"))
+    scripts = (ROOT / "companion" / "explore" / "js").rglob("*.*")
+    sources = sorted([*(ROOT / "companion").rglob("*.py"), *scripts])
     results = sorted((ROOT / "book" / "results").glob("*.json"))
     for path in [*sources, *results, ROOT / "requirements.lock"]:
         digest.update(path.relative_to(ROOT).as_posix().encode())

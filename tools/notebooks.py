@@ -26,6 +26,7 @@ from tools.publication import addresses, release
 
 TWINS = BOOK / "notebooks"
 CELL_TIMEOUT = 120  # seconds
+SCRIPTED = "<script data-bn-script>"  # see companion/explore/interactive.py
 
 
 def chapters() -> list[str]:
@@ -64,10 +65,12 @@ def execute(notebook: NotebookNode) -> NotebookNode:
 
 
 def strip(output: NotebookNode) -> NotebookNode:
-    """Remove images from one output of a cell."""
+    """Remove images, and the scripts of interactive figures, from one output of a cell."""
     if "data" in output:
         output.data = {
-            mime: data for mime, data in output.data.items() if not mime.startswith("image/")
+            mime: data
+            for mime, data in output.data.items()
+            if not mime.startswith("image/") and not (mime == "text/html" and SCRIPTED in data)
         }
         output.metadata = {
             key: value for key, value in output.metadata.items() if not key.startswith("image/")

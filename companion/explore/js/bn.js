@@ -1,0 +1,96 @@
+/**
+ * Batch normalization of one channel, as companion/reference.py computes it: the same formulas, in
+ * the same order, in the same 64-bit numbers. The tests compare the two.
+ */
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+export const mean = (values) => sum(values) / values.length;
+
+/** Mean and biased variance. The rounding error of the mean is itself a mean: it is added back. */
+export function moments(values) {
+  const first = mean(values);
+  const batchMean = first + mean(values.map((x) => x - first));
+  const centred = values.map((x) => x - batchMean);
+  const batchVar = mean(centred.map((d) => d * d)) - mean(centred) ** 2;
+  return { m: values.length, mean: batchMean, var: Math.max(batchVar, 0) };
+}
+
+/** The transform with statistics that are given: those of the batch, or fixed ones. */
+export function normalize(values, statistics, { gamma = 1, beta = 0, eps = 1e-5 } = {}) {
+  const invStd = 1 / Math.sqrt(statistics.var + eps);
+  const xHat = values.map((x) => (x - statistics.mean) * invStd);
+  return { ...statistics, invStd, xHat, y: xHat.map((value) => gamma * value + beta) };
+}
+
+/** Algorithm 1: statistics of the batch, x̂, and y = γx̂ + β. */
+export function forward(values, parameters) {
+  return normalize(values, moments(values), parameters);
+}
+
+/** The m × m matrix ∂yᵢ/∂xⱼ = (γ/s)·P, with P = I − 11ᵀ/m − x̂x̂ᵀ/m. */
+export function jacobian(values, { gamma = 1, eps = 1e-5 } = {}) {
+  const { m, invStd, xHat } = forward(values, { eps });
+  return xHat.map((xi, i) =>
+    xHat.map((xj, j) => gamma * invStd * ((i === j ? 1 : 0) - 1 / m - (xi * xj) / m)),
+  );
+}
+
+/** Moments of two parts together (Chan, Golub and LeVeque); either part may be empty. */
+export function merge(a, b) {
+  if (a.m === 0 || b.m === 0) return a.m === 0 ? b : a;
+  const m = a.m + b.m;
+  const delta = b.mean - a.mean;
+  const squares = a.m * a.var + b.m * b.var + (delta * delta * a.m * b.m) / m;
+  return { m, mean: a.mean + (delta * b.m) / m, var: squares / m };
+}
+
+/** c_m = √(2/m)·Γ(m/2)/Γ((m−1)/2): the mean of σ_B of m Gaussian values of variance 1. */
+export function stdShrinkage(m) {
+  let ratio = 1 / Math.sqrt(Math.PI); // Γ(1)/Γ(1/2), and from m to m + 1 by Γ(k + 1) = kΓ(k)
+  for (let k = 2; k < m; k += 1) ratio = (k - 1) / 2 / ratio;
+  return Math.sqrt(2 / m) * ratio;
+}
+
+/** Eigenvalues, the larger first, and unit eigenvectors of the symmetric matrix [[a, b], [b, c]]. */
+export function eigen([a, b, c]) {
+  const half = Math.hypot((a - c) / 2, b);
+  const high = (a + c) / 2 + half;
+  // The determinant over the larger: their difference would cancel.
+  const low = high === 0 ? 0 : (a * c - b * b) / high;
+  const angle = Math.atan2(2 * b, a - c) / 2;
+  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+  return { values: [high, low], vectors: [[cos, sin], [-sin, cos]] };
+}
+
+/** [a, b, c] of the second-moment matrix [[a, b], [b, c]] of points in the plane. */
+export function secondMoment(points) {
+  const product = (i, j) => mean(points.map((point) => point[i] * point[j]));
+  return [product(0, 0), product(0, 1), product(1, 1)];
+}
+
+/**
+ * Steps of gradient descent until the excess loss is `tolerance` times the first; along each
+ * eigenvector it shrinks by (1 − ηλ)² a step. `most` if that many do not suffice.
+ */
+export function descentSteps(eigenvalues, excess, rate, tolerance = 0.01, most = 100000) {
+  const target = tolerance * sum(excess);
+  let left = excess;
+  for (let steps = 0; steps < most; steps += 1) {
+    if (sum(left) <= target) return steps;
+    left = left.map((value, i) => value * (1 - rate * eigenvalues[i]) ** 2);
+  }
+  return most;
+}
+
+/** Bytes that a pass reads and writes, `kept` of which the cache holds between its two sweeps. */
+export function bytesMoved(pass, tensor, inFlight, kept) {
+  const sweptTwice = { forward: 1, backward: 2 }[pass];
+  const least = { forward: 2, backward: 3 }[pass];
+  const blocks = Math.floor(tensor / inFlight);
+  const again = (size) => Math.max(sweptTwice * size - kept, 0);
+  return least * tensor + blocks * again(inFlight) + again(tensor - blocks * inFlight);
+}
+
+/** The roofline: operations per second that a machine allows at an intensity. */
+export const attainable = (intensity, bandwidth, rate) => Math.min(rate, intensity * bandwidth);

@@ -1,0 +1,146 @@
+"""The mathematics of the page against the oracle: the same inputs, 1e-9."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from companion import closed_forms, reference
+from companion.experiments import memory_traffic
+from companion.explore import bundle
+from companion.statistics import RunningMoments, merge
+from companion.whitening import gd_steps
+
+TIGHT = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def batches():
+    """Batches of every kind that a reader can drag together."""
+    generator = np.random.default_rng(0)
+    for m in (2, 3, 8, 64, 257):
+        for scale in (1e-3, 1.0, 1e3):
+            yield generator.standard_normal(m) * scale + generator.uniform(-5, 5) * scale
+    yield np.full(5, 3.7)  # no variance: ε alone is under the root
+    yield np.array([1e5, 1e5 + 1e-3, 1e5 + 3e-3])  # far from 0
+    yield np.array([0.0, 0.0, 0.0, 1.0])  # x̂ at its bound
+
+
+@pytest.fixture(scope="module")
+def call(browser):
+    """Call an exported function of `bn.js` in the browser."""
+    page = browser.new_page()
+    page.add_script_tag(content=bundle.core())
+    code = "([v, name, values]) => globalThis.bnExplore[v]['bn.js'][name](...values)"
+    yield lambda name, *values: page.evaluate(code, [bundle.version(), name, values])
+    page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("eps", [1e-5, 0.5])
+def test_forward(call, eps):
+    for x in batches():
+        found = call("forward", x.tolist(), {"gamma": -1.7, "beta": 0.3, "eps": eps})
+        expected = reference.forward(x[:, None], [-1.7], [0.3], eps)
+        assert found["m"] == len(x)
+        for name, array in {
+            "mean": expected.batch_mean,
+            "var": expected.batch_var,
+            "invStd": expected.inv_std,
+            "xHat": expected.x_hat,
+            "y": expected.y,
+        }.items():
+            np.testing.assert_allclose(found[name], array.squeeze(), **TIGHT, err_msg=name)
+
+
+@pytest.mark.browser
+def test_the_variance_far_from_zero_keeps_its_digits(call):
+    x = 1e6 + np.array([0.0, 1e-3, 5e-3, 7e-3])
+    expected = reference.moments(x[:, None])[1].item()
+    assert call("moments", x.tolist())["var"] == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+@pytest.mark.browser
+def test_fixed_statistics(call):
+    x, (mean, var) = np.linspace(-3, 5, 9), (0.7, 2.3)
+    found = call("normalize", x.tolist(), {"mean": mean, "var": var}, {"gamma": 3.0, "eps": 0.1})
+    expected = reference.inference(x[:, None], mean, var, 3.0, 0.0, 0.1)
+    np.testing.assert_allclose(found["y"], expected[:, 0], **TIGHT)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("eps", [1e-5, 0.5])
+def test_jacobian(call, eps):
+    for x in batches():
+        if len(x) > 10:
+            continue
+        found = np.array(call("jacobian", x.tolist(), {"gamma": 2.0, "eps": eps}))
+        np.testing.assert_allclose(found, reference.jacobian(x, 2.0, eps), **TIGHT)
+
+
+@pytest.mark.browser
+def test_merged_moments(call):
+    x = np.random.default_rng(1).standard_normal(20) + 4
+    for split in (0, 1, 7, 19, 20):
+        parts = [part.tolist() for part in (x[:split], x[split:])]
+        moments = [
+            call("moments", part) if part else {"m": 0, "mean": 0, "var": 0} for part in parts
+        ]
+        found = call("merge", *moments)
+        filled = [torch.tensor(part, dtype=torch.float64)[:, None] for part in parts if part]
+        whole = merge(*(RunningMoments.of(part) for part in filled))
+        expected = reference.moments(x[:, None])
+        np.testing.assert_allclose(found["mean"], expected[0].item(), **TIGHT)
+        np.testing.assert_allclose(found["var"], expected[1].item(), **TIGHT)
+        np.testing.assert_allclose(found["mean"], whole.mean.item(), **TIGHT)
+        assert found["m"] == 20
+
+
+@pytest.mark.browser
+def test_shrinkage(call):
+    for m in (2, 3, 4, 17, 256, 1000):
+        assert call("stdShrinkage", m) == pytest.approx(closed_forms.std_shrinkage(m), abs=1e-9)
+
+
+@pytest.mark.browser
+def test_eigenvalues(call):
+    for a, b, c in [(4.0, 1.5, 2.0), (2.0, 0.0, 7.0), (1.0, 0.999999, 1.0), (3.0, 0.0, 3.0)]:
+        found, matrix = call("eigen", [a, b, c]), np.array([[a, b], [b, c]])
+        np.testing.assert_allclose(found["values"], np.linalg.eigvalsh(matrix)[::-1], **TIGHT)
+        for value, vector in zip(found["values"], found["vectors"], strict=True):
+            np.testing.assert_allclose(matrix @ vector, value * np.array(vector), **TIGHT)
+            assert math.hypot(*vector) == pytest.approx(1)
+
+
+@pytest.mark.browser
+def test_second_moment(call):
+    x = np.random.default_rng(2).standard_normal((50, 2)) @ [[2.0, 1.0], [0.0, 0.5]]
+    expected = x.T @ x / len(x)
+    found = call("secondMoment", x.tolist())
+    np.testing.assert_allclose(found, [expected[0, 0], expected[0, 1], expected[1, 1]], **TIGHT)
+
+
+@pytest.mark.browser
+def test_steps_of_descent(call):
+    for values in ([5.0, 5.0], [4.0, 1.0], [9.0, 0.01], [7.0, 0.3]):
+        for energy in ([0.5, 0.5], [0.0, 1.0], [3.0, 0.01]):
+            for rate in (1.8 / values[0], 1.0 / values[0]):
+                eigenvalues, excess = torch.tensor([values, energy], dtype=torch.float64)
+                expected = gd_steps(eigenvalues, excess, rate)
+                assert call("descentSteps", values, energy, rate) == expected
+
+
+@pytest.mark.browser
+def test_steps_of_descent_end(call):
+    assert call("descentSteps", [1.0, 1e-9], [0.0, 1.0], 1.8, 0.01, 50) == 50
+
+
+@pytest.mark.browser
+def test_traffic(call):
+    for name in ("forward", "backward"):
+        for tensor, in_flight, kept in [(1000, 1000, 0), (1000, 30, 45), (1000, 300, 100)]:
+            expected = memory_traffic.bytes_moved(name, tensor, in_flight, kept)
+            assert call("bytesMoved", name, tensor, in_flight, kept) == expected
+    for intensity in (0.1, 1.0, 50.0):
+        expected = memory_traffic.attainable(intensity, 8.0, 40.0)
+        assert call("attainable", intensity, 8.0, 40.0) == expected
