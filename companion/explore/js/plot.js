@@ -34,7 +34,8 @@ export class Plot {
     this.axes = { x, y, ...(top && { top }) };
     this.margin = { ...MARGIN, ...margin };
     const box = select(parent).append("div").attr("class", "plot");
-    if (title) box.append("h4").text(title);
+    // Not a heading: a figure does not know which level its page is at.
+    if (title) box.append("p").attr("class", "name").text(title);
     this.box = box.node();
     // What the marks say, the description and the numbers say too; the handles are the exception.
     this.svg = box.append("svg").attr("role", "group").attr("aria-label", title ?? "Drawing");
