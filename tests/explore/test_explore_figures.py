@@ -377,3 +377,37 @@ def test_two_values_collapse(opened, device):
         assert [float(marks.nth(i).get_attribute("cx")) for i in range(2)] == pytest.approx(
             places, abs=0.1
         )
+
+
+KEYS = {
+    # the key, and where it takes a value at 4.4 on rank 1 of a row of ranks that counts downwards
+    "ArrowRight": [4.5, 1],
+    "ArrowLeft": [4.3, 1],
+    "ArrowUp": [4.4, 0],
+    "ArrowDown": [4.4, 2],
+    "PageUp": [5.4, 1],
+    "PageDown": [3.4, 1],
+    "Home": [0.0, 1],
+    "End": [10.0, 1],
+    "a": [4.4, 1],
+}
+
+
+@pytest.mark.browser
+def test_each_key_goes_its_way(opened):
+    page = opened("ranks")
+    for key, place in KEYS.items():
+        page.page.get_by_role("button", name="Start again").click()
+        assert page.handles()["x5"] == [4.4, 1]
+        page.press("[data-handle=x5]", key)
+        assert page.handles()["x5"] == pytest.approx(place), key
+    page = opened("batch")
+    for key, value in {
+        "ArrowRight": 4.1,
+        "ArrowLeft": 3.9,
+        "ArrowUp": 4.1,
+        "ArrowDown": 3.9,
+    }.items():
+        page.page.get_by_role("button", name="Start again").click()
+        page.press("[data-handle=x4]", key)
+        assert page.handles()["x4"][0] == pytest.approx(value), key

@@ -12,8 +12,7 @@ export function moments(values) {
   const first = mean(values);
   const batchMean = first + mean(values.map((x) => x - first));
   const centred = values.map((x) => x - batchMean);
-  const batchVar = mean(centred.map((d) => d * d)) - mean(centred) ** 2;
-  return { m: values.length, mean: batchMean, var: Math.max(batchVar, 0) };
+  return { m: values.length, mean: batchMean, var: mean(centred.map((d) => d * d)) };
 }
 
 /** The transform with statistics that are given: those of the batch, or fixed ones. */
@@ -38,7 +37,7 @@ export function jacobian(values, { gamma = 1, eps = 1e-5 } = {}) {
 
 /** Moments of two parts together (Chan, Golub and LeVeque); either part may be empty. */
 export function merge(a, b) {
-  if (a.m === 0 || b.m === 0) return a.m === 0 ? b : a;
+  if (a.m === 0) return b;
   const m = a.m + b.m;
   const delta = b.mean - a.mean;
   const squares = a.m * a.var + b.m * b.var + (delta * delta * a.m * b.m) / m;

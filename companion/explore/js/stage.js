@@ -123,7 +123,7 @@ export class Stage {
       set value(wanted) {
         this.current = wanted;
         input.value = indexOf(wanted);
-        shown.textContent = format(wanted);
+        shown.textContent = format(wanted).replace("-", "−");
         shown.dataset.value = wanted;
         input.setAttribute("aria-valuetext", format(wanted));
       },
@@ -160,7 +160,7 @@ export class Stage {
     this.numbers.append(make("div", {}, make("dt", {}, label), shown));
     return (value, text) => {
       shown.dataset.value = value;
-      shown.textContent = text;
+      shown.textContent = text.replace("-", "−");
     };
   }
 
