@@ -185,7 +185,10 @@ def test_a_handle_is_moved(opened, name, device):
     if device == "keyboard":
         page.press(f"[data-handle={handle}]", "ArrowLeft", "ArrowLeft", "ArrowDown", "PageDown")
     else:
+        left, _ = page.middle(f"[data-handle={handle}] .knob")
         page.drag_by(handle, -25, -12, device)
+        arrived, _ = page.middle(f"[data-handle={handle}] .knob")
+        assert arrived == pytest.approx(left - 25, abs=8), "it is where the pointer let it go"
     assert page.handles()[handle] != place
     assert page.numbers() != before
     check_numbers(page)
