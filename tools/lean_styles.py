@@ -5,6 +5,7 @@ that may add it later. What else a selector asks for (elements, attributes, stat
 """
 
 import base64
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from io import BytesIO
@@ -13,6 +14,9 @@ from pathlib import Path
 import tinycss2
 from fontTools import subset
 from tinycss2.ast import AtRule, Comment, Node, QualifiedRule
+
+# It reports every table of every font.
+logging.getLogger(subset.__name__).setLevel(logging.WARNING)
 
 NAMES = re.compile(r'\b(?:class|id)="([^"]*)"')
 OWN = re.compile(r"<script\b[^>]*>(.*?)</script>|\bstyle=\"([^\"]*)\"", re.DOTALL)

@@ -37,8 +37,8 @@ class SyncBatchNorm(_CompanionBatchNorm):
 
     Parameters
     ----------
-    num_features, eps, momentum, affine, track_running_stats, device, dtype, bias, skip_nonfinite \
-    : as :class:`companion.BatchNorm2d`
+    num_features, eps, momentum, affine, track_running_stats, device, dtype, bias, \
+    skip_nonfinite : as :class:`companion.BatchNorm2d`
     process_group : the processes; None: all. A process makes every call that the others make, in
         the same order, also where it has no rows
     relu : whether a ReLU follows, after the residual if there is one
