@@ -27,7 +27,11 @@ STYLE_SHEET = "_static/pages.css"
 # The theme's own templates name these, not Sphinx.
 THEME_STYLES = ["_static/basic.css", "_static/styles/pydata-sphinx-theme.css"]
 THEME_SCRIPTS = ["_static/scripts/bootstrap.js", "_static/scripts/pydata-sphinx-theme.js"]
-ICON_FONTS = "_static/vendor/fontawesome/webfonts"
+ICONS = "_static/vendor/fontawesome"
+CREDITS = """\
+/* The rules in use of Sphinx (BSD), PyData and Sphinx Book Theme (BSD), Bootstrap (MIT).
+   Icons: Font Awesome Free, Fonticons, SIL Open Font License 1.1. */
+"""
 # Never loaded: the icon script, source maps, the theme's translations.
 UNUSED = ["scripts/fontawesome.js*", "scripts/*.map", "styles/*.map", "locales"]
 IMAGE = re.compile(r'<img (?P<attributes>[^>]*?)src="(?P<src>[^"]+)"')
@@ -117,9 +121,9 @@ def write_styles(app: Sphinx, exception: Exception | None) -> None:
         words |= words_of_markup(path.read_text(encoding="utf-8"))
     for path in (site / "_static").rglob("*.js"):
         words |= words_of_script(path.read_text(encoding="utf-8"))
-    sheet = bundle(style_sources(builder), words, site / ICON_FONTS)
-    (site / STYLE_SHEET).write_text(sheet, encoding="utf-8")
-    shutil.rmtree(site / ICON_FONTS)  # pages.css has the glyphs in use
+    sheet = bundle(style_sources(builder), words, site / ICONS / "webfonts")
+    (site / STYLE_SHEET).write_text(CREDITS + sheet, encoding="utf-8")
+    shutil.rmtree(site / ICONS)  # pages.css has the glyphs in use
 
 
 def notice_changes(_app: Sphinx, config: Config) -> None:
