@@ -52,6 +52,7 @@ def test_a_chapter_shows_its_mathematics_and_figures(offline, page):
     images = page.locator("article img:visible").all()
     assert len(images) >= 3
     for image in images:
+        image.scroll_into_view_if_needed()
         image.evaluate("image => image.decode()")
     assert page.locator("article figure svg [role=slider]").first.is_visible()
     assert not page.faults, page.faults
