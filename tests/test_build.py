@@ -1,4 +1,4 @@
-"""`make book` on a book of one page: what must make it fail, and what it must not repeat."""
+"""`make book` on a book of two pages, one of them empty: what must make it fail, and what it must not repeat."""
 
 import os
 import re
@@ -41,16 +41,18 @@ WARNING = "A reference to {doc}`nowhere`.\n"
 
 @pytest.fixture
 def book(tmp_path):
-    """A copy of what builds the book, around a book of one page."""
+    """A copy of what builds the book, around a small one."""
     for name in ("_config.yml", "CITATION.cff", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     (tmp_path / "companion").mkdir()
     (tmp_path / "companion" / "module.py").write_text("VALUE = 1\n")
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+    toc = "format: jb-book\nroot: page\nchapters:\n  - file: other\n"
+    (tmp_path / "_toc.yml").write_text(toc, encoding="utf-8")
     for name in ("_static", "_templates"):
         shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
     (tmp_path / "book" / "references.bib").touch()
+    (tmp_path / "book" / "other.md").write_text("# Another page\n", encoding="utf-8")
     return tmp_path
 
 

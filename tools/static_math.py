@@ -97,7 +97,7 @@ def typeset(node: nodes.Element, tex: str, *, display: bool) -> str:
     try:
         return TYPESETTER.html(tex, display=display)
     except ValueError as error:
-        logger.warning("MathJax cannot read %s: %s", tex, error, location=node, type="math")
+        logger.warning("MathJax cannot read %s: %s", tex.strip(), error, location=node, type="math")
         return ""
 
 
