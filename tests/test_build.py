@@ -1,4 +1,4 @@
-"""`make book` on a book of two pages, one of them empty: what must make it fail, and what it must not repeat."""
+"""`make book` on a small book: what must make it fail, and what it must not repeat."""
 
 import os
 import re
