@@ -115,7 +115,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.parser.prog}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\ninterrupted; --out {folder} --resume goes on from there", file=sys.stderr)
+        kept = (folder / runner.CHECKPOINT).exists()
+        how = f"--out {folder} --resume goes on from there" if kept else "nothing was written"
+        print(f"\ninterrupted; {how}", file=sys.stderr)
         return 130
     _print(found, folder)
     return 0

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from . import results
 from .experiment import Experiment, Trial
+from .interruption import Interruption
 from .tasks import Record, Task
 
 CHECKPOINT = "checkpoint.pt"
@@ -103,6 +104,7 @@ def run(
     Raises
     ------
     CannotRun : `folder` holds a run already, or, to resume, one of something else, or none
+    KeyboardInterrupt : after a SIGINT, once the step is done and the checkpoint written
     OSError : `folder` cannot be written
     """
     current = _Run(experiment, config, seeds, device)
@@ -120,7 +122,6 @@ def run(
 
     while len(current.trials) < len(current.planned):
         _run_trial(current, checkpoint, save_every, progress)
-        _replace(checkpoint, current.state(0.0))
     found = results.write(folder, current.description, experiment, config, current.trials)
     checkpoint.unlink()
     return found
@@ -133,10 +134,13 @@ def _run_trial(current: _Run, checkpoint: Path, save_every: float, progress: boo
     saved = shown = time.monotonic()
     start = saved - current.spent
     title = f"{variant}, seed {seed} ({count + 1} of {len(current.planned)})"
-    with tqdm(
-        total=task.steps, initial=task.step, desc=title, disable=not progress, unit="step"
-    ) as bar:
-        while task.step < task.steps:
+    with (
+        Interruption() as interruption,
+        tqdm(
+            total=task.steps, initial=task.step, desc=title, disable=not progress, unit="step"
+        ) as bar,
+    ):
+        while task.step < task.steps and not interruption.asked:
             task.advance()
             now = time.monotonic()
             if now - shown > _SHOW_EVERY:
@@ -146,9 +150,13 @@ def _run_trial(current: _Run, checkpoint: Path, save_every: float, progress: boo
                 _replace(checkpoint, current.state(now - start))
                 saved = time.monotonic()
             bar.update()
-    seconds = time.monotonic() - start
-    current.trials.append(Trial(variant, seed, seconds, task.record()))
-    current.task, current.spent = None, 0.0
+        seconds = time.monotonic() - start
+        if task.step == task.steps:
+            current.trials.append(Trial(variant, seed, seconds, task.record()))
+            current.task, current.spent, seconds = None, 0.0, 0.0
+        _replace(checkpoint, current.state(seconds))
+        if interruption.asked:
+            raise KeyboardInterrupt
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

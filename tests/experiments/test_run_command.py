@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from companion.__main__ import main
 from companion.experiments.catalogue import EXPERIMENTS
@@ -15,7 +16,7 @@ from companion.experiments.catalogue import EXPERIMENTS
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "companion", "run"]
 SHORT = ["figure-1", "--quick", "--steps", "40"]
-LONG = ["figure-1", "--quick", "--steps", "100000", "--save-every", "0"]
+LONG = ["figure-1", "--quick", "--steps", "100000"]
 
 
 def refused(capsys, *arguments):
@@ -104,23 +105,63 @@ def test_missing_data_is_said_without_a_traceback(tmp_path, capsys, monkeypatch)
     assert "COMPANION_DATA" in said
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, *LONG, "--out", str(tmp_path)],
+def start(*arguments):
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         # As in a terminal: a process started in the background of a shell ignores interruptions.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    # It writes a checkpoint after every step, so the signal comes while it writes one.
+    process = start(*LONG, "--save-every", "0", "--out", str(tmp_path))
     while not (tmp_path / "checkpoint.pt").exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert f"interrupted; --out {tmp_path} --resume goes on from there" in said
     assert "Traceback" not in said
+
+
+def test_an_interrupted_run_keeps_the_steps_since_its_last_checkpoint(tmp_path, monkeypatch):
+    from companion.experiments import catalogue, runner
+
+    experiment = catalogue.EXPERIMENTS["figure-1"]
+    real, steps = runner.tqdm, []
+
+    class Interrupting(real):
+        def update(self, n=1):
+            steps.append(n)
+            if len(steps) == 7:
+                signal.raise_signal(signal.SIGINT)
+            return super().update(n)
+
+    monkeypatch.setattr(runner, "tqdm", Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(
+            experiment, experiment.quick, (0,), torch.device("cpu"), tmp_path, progress=False
+        )
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["task"]["step"] == 7
+
+
+def test_an_interruption_before_the_first_step_says_that_nothing_is_written(
+    tmp_path, capsys, monkeypatch
+):
+    from companion.experiments import runner
+
+    def interrupted(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner._Run, "start_task", interrupted)
+    assert main(["run", *SHORT, "--out", str(tmp_path)]) == 130
+    assert "interrupted; nothing was written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
