@@ -7,6 +7,7 @@ from . import (
     batch_size,
     bn_only,
     figure_1,
+    figure_1_controls,
     figure_2_small,
     ghost,
     gradient_explosion,
@@ -22,6 +23,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
     for module in (
         figure_1,
+        figure_1_controls,
         figure_2_small,
         learning_rate_limit,
         batch_size,

@@ -71,6 +71,14 @@ def test_the_statistics_of_the_test_undo_a_change_of_contrast(found):
     assert max(accuracies["contrast, training's statistics"]) < 0.7
 
 
+def test_wider_initial_weights_and_a_larger_rate_speed_the_plain_network_up(found):
+    control = found("figure-1-controls")
+    as_in_figure_1 = control["plain, weights 0.1, rate 0.1: final accuracy"]
+    assert max(as_in_figure_1) < 0.3
+    assert min(control["plain, weights 0.4, rate 1: final accuracy"]) > 0.9
+    assert max(control["bn, weights 0.1, rate 0.1: steps to threshold"]) <= 200
+
+
 def test_our_layer_and_pytorchs_train_alike(found):
     assert max(found("same-curve")["largest difference of the losses"]) < 1e-9
 
