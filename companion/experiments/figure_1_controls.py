@@ -1,4 +1,4 @@
-"""Figure 1 with other initial weights and learning rates: what else makes its first network fast."""
+"""Figure 1 with other initial weights and rates: what else makes its first network fast."""
 
 from __future__ import annotations
 
