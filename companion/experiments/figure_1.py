@@ -19,6 +19,7 @@ from .tasks import Curves, Probe, Record, Scalars, Task, Training
 
 PERCENTILES = (0.15, 0.5, 0.85)
 _LAST = 10  # looks whose mean is the final accuracy
+_SETTLED = 100  # steps after which running statistics have forgotten their start
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,22 @@ def percentile_bands(values: Tensor) -> Tensor:
 def _probe(x: Tensor) -> Probe:
     """How, given the images `x`, the inputs of the last hidden layer's sigmoids are distributed.
 
-    The bands are those of the first unit, which is as typical as any. The drift is how far a unit's
-    median has moved since the last look, in widths of its band, averaged over all units.
+    The bands are those of the first unit, which is as typical as any. Averaged over all units are
+    the width of the band, and the drift: how far the median has moved since the last look, in
+    widths of the band.
     """
 
     def look(model: nn.Module, kept: dict[str, Tensor]) -> dict[str, float]:
         assert isinstance(model, nn.Sequential)
         low, median, high = percentile_bands(model[:-2](x))
-        moved = (median - kept.get("median", median)).abs() / (high - low)
+        width = high - low
+        moved = (median - kept.get("median", median)).abs() / width
         kept["median"] = median
         return {
             "low": low[0].item(),
             "median": median[0].item(),
             "high": high[0].item(),
+            "width": width.mean().item(),
             "drift": moved.mean().item(),
         }
 
@@ -87,32 +91,59 @@ def _start(config: Config, variant: str, seed: int, device: torch.device) -> Tas
 
 def _scalars(config: Config, curves: Curves) -> Scalars:
     steps, accuracies = curves["step"], curves["accuracy"]
+    widths = curves["width"][_settled(steps) :]
     return {
         "steps_to_threshold": steps_to_accuracy(steps, accuracies, config.threshold),
-        "final_accuracy": fmean(curves["accuracy"][-_LAST:]),
-        "drift": fmean(curves["drift"][1:]),
+        "final_accuracy": fmean(accuracies[-_LAST:]),
+        "widening": max(widths) / min(widths),
     }
 
 
 def _conclude(_config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
-    """For each seed: how many times sooner BN is, by how much it ends higher, drifts less."""
+    """For each seed: how many times sooner BN is, by how much it ends higher, drifts less.
+
+    Drift is compared up to where the plain network reaches the threshold, and from there on.
+    """
     found: dict[str, list[float | None]] = {
         "times_sooner_at_threshold": [],
         "times_sooner_at_plains_final_accuracy": [],
         "final_accuracy_gain": [],
-        "drift_ratio": [],
+        "drift_ratio_until_plains_threshold": [],
+        "drift_ratio_after": [],
+        "widening_ratio": [],
     }
     for plain, bn in zip(by_seed(trials, "plain"), by_seed(trials, "bn"), strict=True):
         end = number(plain.scalars["final_accuracy"])
+        split = _looks_until(plain.scalars["steps_to_threshold"], plain)
         values = (
             ratio(plain.scalars["steps_to_threshold"], bn.scalars["steps_to_threshold"]),
             ratio(_steps_to(end, plain), _steps_to(end, bn)),
             number(bn.scalars["final_accuracy"]) - end,
-            ratio(plain.scalars["drift"], bn.scalars["drift"]),
+            ratio(_drift(plain, 0, split), _drift(bn, 0, split)),
+            ratio(_drift(plain, split, None), _drift(bn, split, None)),
+            ratio(plain.scalars["widening"], bn.scalars["widening"]),
         )
         for values_of_seeds, value in zip(found.values(), values, strict=True):
             values_of_seeds.append(value)
     return found
+
+
+def _settled(steps: Sequence[float]) -> int:
+    """The first look at settled statistics; the last one if the run is too short to have any."""
+    return next((look for look, step in enumerate(steps) if step >= _SETTLED), -1)
+
+
+def _looks_until(step: float | None, record: Record) -> int | None:
+    return None if step is None else record.curves["step"].index(step)
+
+
+def _drift(record: Record, first: int | None, last: int | None) -> float | None:
+    """The mean drift between looks at settled statistics, from `first` on; None without any."""
+    if first is None:
+        return None
+    earliest = _settled(record.curves["step"]) + 1
+    chosen = record.curves["drift"][max(first, earliest) : last]
+    return fmean(chosen) if chosen else None
 
 
 def _steps_to(accuracy: float, record: Record) -> float | None:

@@ -57,13 +57,13 @@ def _start(config: Config, variant: str, seed: int, device: torch.device) -> Tas
 
 
 def _conclude(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
-    """For each seed: steps to the threshold, final accuracy, and drift."""
+    """For each seed: steps to the threshold, final accuracy, and widening."""
     return {
         f"{variant}: {scalar.replace('_', ' ')}": [
             record.scalars[scalar] for record in by_seed(trials, variant)
         ]
         for variant in _planned(config)
-        for scalar in ("steps_to_threshold", "final_accuracy", "drift")
+        for scalar in ("steps_to_threshold", "final_accuracy", "widening")
     }
 
 

@@ -5,13 +5,11 @@ Bytes are counted, not measured. The unit is one activation tensor, T: a copy as
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from companion.bench.document import Document
-
-RESULTS = Path(__file__).parents[2] / "book" / "results"
+from companion.experiments.recorded import FOLDER, read
 
 OPERATIONS = {"forward": 7, "backward": 9}
 """Additions and multiplications per value: forward x - shift, its square, two sums, then
@@ -102,7 +100,7 @@ def attainable(intensity: float, bandwidth: float, rate: float) -> float:
     return min(rate, intensity * bandwidth)
 
 
-def recorded(device: str = "cpu", folder: Path = RESULTS) -> Document:
+def recorded(device: str = "cpu", folder: Path = FOLDER) -> Document:
     """Read the run of the benchmark that comes with the book.
 
     Parameters
@@ -114,12 +112,6 @@ def recorded(device: str = "cpu", folder: Path = RESULTS) -> Document:
     ------
     FileNotFoundError : there is none; the message says how to record one
     """
-    path = folder / f"bench-{device}.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no run of the benchmark on {device} has been recorded. To record one, in the book's "
-            f"repository:\n"
-            f"python -m companion bench --device {device} --json book/results/{path.name}"
-        )
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return cast(Document, found)
+    name = f"bench-{device}"
+    command = f"python -m companion bench --device {device} --json book/results/{name}.json"
+    return cast(Document, read(name, command, folder))

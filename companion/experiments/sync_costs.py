@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from companion.experiments.memory_traffic import RESULTS
+from companion.experiments.recorded import FOLDER, read
 
 
-def recorded(folder: Path = RESULTS) -> dict[str, Any]:
+def recorded(folder: Path = FOLDER) -> dict[str, Any]:
     """Read the run that comes with the book, ``bench-sync.json``.
 
     Raises
     ------
     FileNotFoundError : there is none; the message says how to record one
     """
-    path = folder / "bench-sync.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            "no run of the benchmark of synchronization has been recorded. To record one, in the "
-            f"book's repository:\npython -m companion bench --sync --json book/results/{path.name}"
-        )
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    command = "python -m companion bench --sync --json book/results/bench-sync.json"
+    return read("bench-sync", command, folder)
 
 
 def table(run: dict[str, Any]) -> str:

@@ -71,6 +71,12 @@ def test_the_statistics_of_the_test_undo_a_change_of_contrast(found):
     assert max(accuracies["contrast, training's statistics"]) < 0.7
 
 
+def test_bands_of_the_plain_network_drift_more(found):
+    bands = found("figure-1")
+    assert min(bands["drift_ratio_until_plains_threshold"]) > 2
+    assert bands["drift_ratio_after"] == [None, None], "the plain network never gets there"
+
+
 def test_wider_initial_weights_and_a_larger_rate_speed_the_plain_network_up(found):
     control = found("figure-1-controls")
     as_in_figure_1 = control["plain, weights 0.1, rate 0.1: final accuracy"]

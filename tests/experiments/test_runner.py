@@ -55,7 +55,7 @@ def test_a_run_leaves_its_result_and_arrays_alone(undisturbed):
     ]
     assert found["config"] == json.loads(json.dumps(dataclasses.asdict(TINY)))
     assert found["trials"][0]["curves"]["step"] == [0, 20, 40, 60]
-    assert len(found["conclusion"]["drift_ratio"]) == 2
+    assert len(found["conclusion"]["widening_ratio"]) == 2
     assert found["versions"]["torch"] == torch.__version__
     assert found["machine"]["threads"] == torch.get_num_threads()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["date"])
