@@ -78,8 +78,7 @@ def write(
 
 def _summary(trial: Trial) -> dict[str, Any]:
     count = max((len(values) for values in trial.record.curves.values()), default=0)
-    # The first and the last point are always among them.
-    kept = np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int))
+    kept = _thinned(count)
     return {
         "variant": trial.variant,
         "seed": trial.seed,
@@ -90,6 +89,15 @@ def _summary(trial: Trial) -> dict[str, Any]:
             for name, values in trial.record.curves.items()
         },
     }
+
+
+def _thinned(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Which of `count` points are kept: the first, the last, and more of the early ones."""
+    if count <= POINTS:
+        return np.arange(count)
+    evenly = np.linspace(0, count - 1, POINTS // 2)
+    early = np.geomspace(1, count, POINTS - len(evenly)) - 1
+    return np.unique(np.concatenate([evenly, early]).round().astype(np.int64))
 
 
 def _finite(value: float) -> float | None:
