@@ -145,5 +145,5 @@ def _print(found: dict[str, Any], folder: Path) -> None:
     print(f"{found['experiment']}: {found['summary']}\n{found['source']}")
     for name, value in found["conclusion"].items():
         values = value if isinstance(value, list) else [value]
-        print(f"  {name}: {', '.join('never' if v is None else f'{v:.4g}' for v in values)}")
+        print(f"  {name}: {', '.join('none' if v is None else f'{v:.4g}' for v in values)}")
     print(f"{found['seconds']:.0f} s; written: {folder / 'result.json'}, {folder / 'arrays.npz'}")

@@ -85,11 +85,12 @@ def _start(config: Config, variant: str, seed: int, device: torch.device) -> Tas
         learning_rate=config.learning_rate,
         look_every=config.look_every,
         probe=_probe(split.x_test[:1000]),
-        conclude=lambda curves: _scalars(config, curves),
+        conclude=lambda curves: scalars(config, curves),
     )
 
 
-def _scalars(config: Config, curves: Curves) -> Scalars:
+def scalars(config: Config, curves: Curves) -> Scalars:
+    """Steps to the threshold, the mean of the last accuracies, and how much the bands widen."""
     steps, accuracies = curves["step"], curves["accuracy"]
     widths = curves["width"][_settled(steps) :]
     return {

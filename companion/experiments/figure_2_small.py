@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,13 +16,21 @@ from .inputs import pictures
 from .networks import Activation, convolutional
 from .tasks import Task, Training
 
-# Name, factor of the learning rate, whether there is batch normalization, activation.
-VARIANTS: dict[str, tuple[float, bool, Activation]] = {
-    "plain": (1.0, False, nn.ReLU),
-    "bn-baseline": (1.0, True, nn.ReLU),
-    "bn-x5": (5.0, True, nn.ReLU),
-    "bn-x30": (30.0, True, nn.ReLU),
-    "bn-x5-sigmoid": (5.0, True, nn.Sigmoid),
+
+class Variant(NamedTuple):
+    """What the networks differ in."""
+
+    rate_factor: float
+    normalized: bool
+    activation: Activation = nn.ReLU
+
+
+VARIANTS = {
+    "plain": Variant(1.0, normalized=False),
+    "bn-baseline": Variant(1.0, normalized=True),
+    "bn-x5": Variant(5.0, normalized=True),
+    "bn-x30": Variant(30.0, normalized=True),
+    "bn-x5-sigmoid": Variant(5.0, normalized=True, activation=nn.Sigmoid),
 }
 
 
@@ -39,20 +47,19 @@ class Config:
     look_every: int = 100
 
 
-def _start(config: Config, variant: str, seed: int, device: torch.device) -> Task:
+def training(config: Config, variant: Variant, seed: int, device: torch.device) -> Task:
+    """The training of one network."""
     split = pictures(config.dataset, device)
-    factor, normalized, activation = VARIANTS[variant]
     channels, side = split.x_train.shape[1:3]
-    model = convolutional(
-        channels, side, activation, BatchNorm2d if normalized else None, config.widths
-    ).to(device)
+    normalization = BatchNorm2d if variant.normalized else None
+    model = convolutional(channels, side, variant.activation, normalization, config.widths)
     return Training(
-        model,
+        model.to(device),
         split,
         seed,
         steps=config.steps,
         batch_size=config.batch_size,
-        learning_rate=factor * config.learning_rate,
+        learning_rate=variant.rate_factor * config.learning_rate,
         momentum=config.momentum,
         look_every=config.look_every,
         conclude=lambda curves: {"max_accuracy": max(curves["accuracy"])},
@@ -80,6 +87,6 @@ EXPERIMENT = Experiment(
     config=Config(),
     quick=Config(dataset="digits", steps=150, look_every=25),
     variants=lambda _: tuple(VARIANTS),
-    start=_start,
+    start=lambda config, name, seed, device: training(config, VARIANTS[name], seed, device),
     conclude=_conclude,
 )

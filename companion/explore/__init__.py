@@ -16,6 +16,7 @@ A new figure is two small files: ``js/figures/NAME.js``, which draws, and ``NAME
 it its starting values, its description and its picture.
 """
 
+from companion.explore.bands import bands
 from companion.explore.batch import batch
 from companion.explore.boundary import boundary
 from companion.explore.descent import descent
@@ -27,6 +28,7 @@ from companion.explore.roofline import roofline
 
 __all__ = [
     "InteractiveFigure",
+    "bands",
     "batch",
     "boundary",
     "descent",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from companion import BatchNorm1d, BatchNorm2d
-from companion.experiments import figure_2_small, inputs, networks, runner
+from companion.experiments import figure_1, figure_2_small, inputs, networks, runner
 from companion.experiments.catalogue import EXPERIMENTS
 from companion.experiments.experiment import Trial, by_seed, ratio, steps_to_accuracy
 from companion.experiments.figure_1 import percentile_bands
@@ -75,6 +75,36 @@ def test_bands_of_the_plain_network_drift_more(found):
     bands = found("figure-1")
     assert min(bands["drift_ratio_until_plains_threshold"]) > 2
     assert bands["drift_ratio_after"] == [None, None], "the plain network never gets there"
+
+
+def test_drift_is_compared_before_and_after_the_plain_network_learns():
+    steps = [0.0, 100.0, 200.0, 300.0, 400.0]
+    # The first two drifts are those of statistics that have not settled.
+    drifts = {"plain": [0.0, 9.0, 4.0, 1.0, 3.0], "bn": [0.0, 7.0, 2.0, 1.0, 2.0]}
+    accuracies = {"plain": [0.1, 0.2, 0.5, 0.9, 0.9], "bn": [0.1, 0.9, 0.9, 0.9, 0.9]}
+    widths = {"plain": [5.0, 1.0, 2.0, 4.0, 8.0], "bn": [0.1, 2.0, 3.0, 4.0, 4.0]}
+    trials = [
+        Trial(
+            network,
+            0,
+            1.0,
+            Record(figure_1.scalars(figure_1.Config(), curves), curves),
+        )
+        for network in ("plain", "bn")
+        for curves in [
+            {
+                "step": steps,
+                "accuracy": accuracies[network],
+                "width": widths[network],
+                "drift": drifts[network],
+            }
+        ]
+    ]
+    found = figure_1.EXPERIMENT.conclude(figure_1.Config(), trials)
+    assert found["times_sooner_at_threshold"] == [3.0]
+    assert found["drift_ratio_until_plains_threshold"] == [4.0 / 2.0]
+    assert found["drift_ratio_after"] == [(1.0 + 3.0) / (1.0 + 2.0)]
+    assert found["widening_ratio"] == [8.0 / 2.0]
 
 
 def test_wider_initial_weights_and_a_larger_rate_speed_the_plain_network_up(found):
@@ -193,7 +223,7 @@ def test_a_convolutional_network_takes_images_of_its_side(channels, side):
 
 
 def test_the_variants_of_figure_2_have_the_papers_rates():
-    factors = {name: factor for name, (factor, _, _) in figure_2_small.VARIANTS.items()}
+    factors = {name: variant.rate_factor for name, variant in figure_2_small.VARIANTS.items()}
     assert factors == {
         "plain": 1, "bn-baseline": 1, "bn-x5": 5, "bn-x30": 30, "bn-x5-sigmoid": 5
     }  # fmt: skip
