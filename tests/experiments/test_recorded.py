@@ -51,3 +51,68 @@ def test_what_the_literature_says_is_seen_in_every_seed():
     shifted = recorded("test-time-adaptation")["conclusion"]
     assert shifted["contrast, the test's"] == shifted["clean, the test's"]
     assert max(shifted["contrast, training's statistics"]) < 0.5
+
+
+def test_figure_1_reproduces_in_every_seed():
+    found = recorded("figure-1")["conclusion"]
+    assert min(found["times_sooner_at_threshold"]) >= 4
+    # In one seed the plain network has an early lucky look at its own final accuracy.
+    sooner = found["times_sooner_at_plains_final_accuracy"]
+    assert sum(factor >= 2 for factor in sooner) == 4
+    assert min(sooner) > 1.5
+    assert min(found["final_accuracy_gain"]) > 0
+    assert min(found["drift_ratio_until_plains_threshold"]) > 1.5
+    assert min(found["widening_ratio"]) > 5
+
+
+def test_what_figure_1_owes_to_its_setting():
+    found = recorded("figure-1-controls")["conclusion"]
+    plain, bn = (
+        [
+            sum(found[f"{network}, weights {w}, rate {r}: steps to threshold"]) / 5
+            for w in ("0.1", "0.4")
+            for r in ("0.1", "1")
+        ]
+        for network in ("plain", "bn")
+    )
+    assert plain[0] > 4 * bn[0], "the setting of Figure 1"
+    assert min(plain) < 1.5 * min(bn), "each at its best"
+    assert bn[2] > plain[2], "large weights with a small rate"
+
+
+def test_the_small_figure_2():
+    found = recorded("figure-2-small")["conclusion"]
+    plain, bn, x5, x30, sigmoid = (
+        found[f"{name}: maximum accuracy"]
+        for name in ("plain", "bn-baseline", "bn-x5", "bn-x30", "bn-x5-sigmoid")
+    )
+    assert max(plain) < min(bn)
+    assert max(plain) < min(sigmoid) + 0.001
+    assert max(x30) < min(bn + x5), "not so in the paper"
+
+
+def test_without_normalization_larger_rates_and_sigmoids_fail():
+    found = recorded("figure-2-controls")
+    for trial in found["trials"]:
+        end = trial["curves"]["accuracy"][-1]
+        if trial["variant"] == "plain-x5":
+            assert end > 0.97
+        elif trial["variant"] == "plain-x30":
+            assert end < 0.12
+    assert min(found["conclusion"]["plain-x5-sigmoid: maximum accuracy"]) < 0.12
+
+
+def test_small_batches_and_ghosts():
+    sizes = recorded("batch-size")["conclusion"]
+    for bn, renorm, gn in zip(
+        sizes["bn, m = 2"], sizes["renorm, m = 2"], sizes["gn, m = 2"], strict=True
+    ):
+        assert bn < renorm < gn
+    ghost = recorded("ghost")["conclusion"]
+    mean = {name: sum(values) / 5 for name, values in ghost.items()}
+    assert mean["large batches"] < mean["large batches, ghosts"] < mean["small batches"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_recorded(name):
+    assert name in RECORDED

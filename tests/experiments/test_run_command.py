@@ -33,7 +33,7 @@ def test_a_run_prints_its_conclusion_and_where_it_is(capsys, tmp_path):
     assert main(["run", *SHORT, "--seeds", "2,5", "--out", str(tmp_path / "new" / "folder")]) == 0
     printed = capsys.readouterr().out
     assert "Ioffe & Szegedy (2015)" in printed
-    assert "times_sooner_at_threshold: never, never" in printed
+    assert "times_sooner_at_threshold: none, none" in printed
     assert str(tmp_path / "new" / "folder" / "result.json") in printed
     found = json.loads((tmp_path / "new" / "folder" / "result.json").read_text(encoding="utf-8"))
     assert found["seeds"] == [2, 5]

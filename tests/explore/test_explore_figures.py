@@ -122,8 +122,22 @@ def descent(page):
     return {"kappa": values[1] / values[0], "rate": rate, "steps": steps}
 
 
+def bands(page):
+    start, run = page.figure.start, page.figure.start["runs"][int(page.choices()["seed"])]
+    (look, _), expected = page.handles()["step"], {}
+    for network in ("plain", "batch"):
+        ends = np.array([run[network]["low"][look], run[network]["high"][look]])
+        low, high = 1 / (1 + np.exp(-ends))
+        expected[f"{network}Spread"] = high - low
+        expected[f"{network}Accuracy"] = run[network]["accuracy"][look]
+    shown = page.page.locator("[data-handle=step]").get_attribute("aria-valuetext")
+    assert shown == f"step {start['steps'][look]:,}"
+    return expected
+
+
 # What the oracle says of a figure's present state, and the handle or slider that a test moves.
 ORACLES = {
+    "bands": bands,
     "batch": batch,
     "boundary": boundary,
     "descent": descent,
@@ -133,6 +147,7 @@ ORACLES = {
     "roofline": roofline,
 }
 MOVED = {
+    "bands": "step",
     "batch": "x7",
     "boundary": "probe",
     "descent": "long",
