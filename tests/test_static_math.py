@@ -109,3 +109,50 @@ def test_tex_that_mathjax_cannot_read_is_an_error(mathjax, tex, message):
     with pytest.raises(ValueError, match=message):
         mathjax.html(tex, display=False)
     assert "<path" in mathjax.html("x", display=False), "and the next formula is typeset"
+
+
+def pieces(mathjax, tex, *, display=False):
+    """Of each drawing of a formula: where it begins and ends, in thousandths of an em."""
+    html = mathjax.html(tex, display=display)
+    boxes = [
+        [float(value) for value in svg.get("viewBox").split()]
+        for svg in ElementTree.fromstring(html.replace("&nbsp;", " ")).findall("svg")
+    ]
+    return [(left, left + width) for left, _, width, _ in boxes]
+
+
+LONG = r"\rho = 1 - 2\lambda_{\min}/(\lambda_{\min}+\lambda_{\max}) = (\kappa-1)/(\kappa+1)"
+
+
+def test_a_long_formula_in_text_may_be_broken_after_relations(mathjax):
+    found = pieces(mathjax, LONG)
+    [whole] = pieces(mathjax, LONG, display=True)
+    assert [start for start, _ in found[1:]] == [end for _, end in found[:-1]], "a gap"
+    assert (found[0][0], found[-1][1]) == pytest.approx(whole)
+    alone = [pieces(mathjax, tex)[0] for tex in (r"\rho =", "(\\kappa-1)/(\\kappa+1)")]
+    assert found[0][1] - found[0][0] == pytest.approx(alone[0][1], abs=300)
+    assert found[-1][1] - found[-1][0] == pytest.approx(alone[1][1], abs=1)
+
+
+def test_the_pieces_of_a_formula_are_the_whole(mathjax):
+    html = mathjax.html(LONG, display=False)
+    _, whole = drawing(mathjax.html(LONG, display=True))
+    parts = [svg.find("path").get("d") for svg in ElementTree.fromstring(html).findall("svg")]
+    assert len(parts) > 2
+    assert "".join(parts) == whole
+
+
+@pytest.mark.parametrize(
+    ("tex", "count"),
+    [
+        (r"a = b", 1),  # short
+        (r"f(aaaaaaaaaaaa, bbbbbbbbbbbbb, ccccccccccc)", 1),  # inside brackets
+        (r"\bigl(aaaaaaaaaaaa, bbbbbbbbbbbbb, ccccccccccc\bigr)", 1),
+        (r"(aaaaaaaaaaaa)^2 + (bbbbbbbbbbbb)^2 + (ccccccccccc)^2", 3),  # a bracket with an exponent
+        (r"aaaaaaaaaaaaa = -bbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", 2),  # a sign of one term
+        (r"aaaaaaaaaaaaa, bbbbbbbbbbbbb, ccccccccccc", 3),
+    ],
+)
+def test_a_line_does_not_end_anywhere(mathjax, tex, count):
+    assert len(pieces(mathjax, tex)) == count
+    assert len(pieces(mathjax, tex, display=True)) == 1
