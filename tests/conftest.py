@@ -10,6 +10,10 @@ import torch
 SITE = Path(__file__).parents[1] / "_build" / "html"
 
 
+LAID_OUT = """() => [...document.querySelectorAll("article > section > section")]
+  .every((part) => getComputedStyle(part).contentVisibility === "visible")"""
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return
@@ -43,3 +47,15 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def read_on():
+    """What a reader's first move does to a page: the parts that waited for it are laid out."""
+
+    def move(page):
+        page.keyboard.press("Shift")
+        page.wait_for_function(LAID_OUT)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+    return move

@@ -1,4 +1,4 @@
-"""Load the scripts of the interactive figures once, from files, and only where a figure is.
+"""Load the scripts of the interactive figures once, from files, where and when a figure is seen.
 
 A figure's output carries its picture and its whole script, for a notebook has nothing else to load
 them from. In the site both become files that the browser caches. They are not in the book's
@@ -13,10 +13,12 @@ from typing import Any
 from sphinx.application import Sphinx
 
 from companion.explore import bundle
+from tools.lean_pages import size
 
+LOADER = Path(__file__).with_name("explore_loader.js")
 NAME = re.compile(r'<div class="bn-explore" data-name="(\w+)"')
 SCRIPT = re.compile(r"<script data-bn-script>.*?</script>", re.DOTALL)
-PICTURE = re.compile(r'(data-name="(\w+)"[^>]*><img src=")data:image/svg\+xml;base64,([^"]+)')
+PICTURE = re.compile(r'(data-name="(\w+)"[^>]*>)<img src="data:image/svg\+xml;base64,([^"]+)"')
 
 
 def write(app: Sphinx, name: str, text: str) -> str:
@@ -39,12 +41,16 @@ def share(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doct
         path = Path(app.outdir) / "_images" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(base64.b64decode(match[3]))
-        return match[1] + context["pathto"](f"_images/{name}", 1)
+        width, height = size(path)
+        source = context["pathto"](f"_images/{name}", 1)
+        return f'{match[1]}<img width="{width}" height="{height}" loading="lazy" src="{source}"'
 
     context["body"] = PICTURE.sub(picture, SCRIPT.sub("", body))
     scripts = {"core.js": bundle.core(), **{f"{name}.js": bundle.figure(name) for name in names}}
     for name, text in scripts.items():
-        app.add_js_file(write(app, name, text), loading_method="defer")
+        write(app, name, text)
+    loader = LOADER.read_text(encoding="utf-8").replace("VERSION", bundle.version(), 1)
+    app.add_js_file(write(app, "loader.js", loader), loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
