@@ -1,4 +1,4 @@
-"""What pages tell search engines and the sites that link to them: a Sphinx extension.
+"""What pages tell search engines and sites that link to them; the cover: a Sphinx extension.
 
 A page's description comes from its text. Its picture is drawn by `companion.plots.cover`, and named
 only if the book's address is set (`html.baseurl` in _config.yml), for other sites need the whole
@@ -22,6 +22,11 @@ from companion.plots import cover
 
 LENGTH = 200  # characters of a description that search engines show
 CARDS = "_static/cards"
+COVER = "_static/cover.svg"
+COVER_SAYS = (
+    "The cover: six bell curves, each with its own mean and width, and beside them the same six "
+    "normalized, all of one shape."
+)
 FORMULA = re.compile(r"[\\{}]")
 
 
@@ -60,6 +65,12 @@ def describe(
     if doctree is None:
         return
     context["description"] = description(doctree)
+    if page == app.config.root_doc:
+        # Not loaded where it is not shown: on a phone.
+        source = context["pathto"](COVER, 1)
+        image = f'<img class="cover" width="1200" height="1600" loading="lazy" src="{source}"'
+        title, end, rest = context["body"].partition("</h1>")
+        context["body"] = f'{title}{end}\n{image} alt="{COVER_SAYS}">{rest}'
     if app.config.html_baseurl:
         name = f"{CARDS}/{page}.png"
         title = app.env.titles[page].astext()
@@ -78,7 +89,7 @@ def draw(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and isinstance(app.builder, StandaloneHTMLBuilder):
         static = Path(app.outdir, "_static")
         save(cover.icon(), static / "icon.svg")
-        save(cover.cover(), static / "cover.svg")
+        save(cover.cover(), Path(app.outdir, COVER))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -146,3 +146,17 @@ def test_formulas_are_drawn_when_the_book_is_built(pages):
 def test_nothing_of_the_sites_folder_is_a_script_for_icons_or_a_source_map(site):
     kept = [path for path in site.rglob("*") if path.suffix == ".map" or "awesome" in path.name]
     assert not kept
+
+
+def test_the_cover_is_on_the_first_page_and_on_no_other(site, pages):
+    shown = {name: page.select("img.cover") for name, page in pages.items()}
+    [cover] = shown.pop(f"{PAGES[0]}.html")
+    assert (site / cover["src"]).is_file()
+    assert cover["loading"] == "lazy"
+    assert not any(shown.values())
+
+
+def test_the_themes_script_does_not_lay_out_the_whole_page(site):
+    theme = (site / "_static" / "scripts" / "pydata-sphinx-theme.js").read_text(encoding="utf-8")
+    assert "theme-switch-button" in theme
+    assert 'addEventListener("load",I)' not in theme, "book/_static/scrolling.js makes tab stops"
