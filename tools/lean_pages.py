@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.config import Config
+from sphinx.errors import ExtensionError
 
 from tools.lean_styles import bundle, words_of_markup, words_of_script
 
@@ -26,12 +28,16 @@ ROOT = Path(__file__).parents[1]
 STYLE_SHEET = "_static/pages.css"
 # The theme's own templates name these, not Sphinx.
 THEME_STYLES = ["_static/basic.css", "_static/styles/pydata-sphinx-theme.css"]
-THEME_SCRIPTS = ["_static/scripts/bootstrap.js", "_static/scripts/pydata-sphinx-theme.js"]
+THEME_SCRIPT = "_static/scripts/pydata-sphinx-theme.js"
+LATE_SCRIPT = "_static/scripts/bootstrap.js"  # tooltips, and the menu of downloads
 ICONS = "_static/vendor/fontawesome"
 CREDITS = """\
 /* The rules in use of Sphinx (BSD), PyData and Sphinx Book Theme (BSD), Bootstrap (MIT).
    Icons: Font Awesome Free, Fonticons, SIL Open Font License 1.1. */
 """
+# How the theme's script starts to make boxes that scroll tab stops, which has all parts of a page
+# laid out several times over: book/_static/scrolling.js does it as they come near.
+TAB_STOPS = ',"complete"===document.readyState?I():window.addEventListener("load",I)'
 # Never loaded: the icon script, source maps, the theme's translations.
 UNUSED = ["scripts/fontawesome.js*", "scripts/*.map", "styles/*.map", "locales"]
 IMAGE = re.compile(r'<img (?P<attributes>[^>]*?)src="(?P<src>[^"]+)"')
@@ -85,7 +91,8 @@ def slim(
     names = {sheet.filename for sheet in builder._orig_css_files}
     context["css_files"] = [css for css in context["css_files"] if css.filename not in names]
     context["style_sheet"] = f"{STYLE_SHEET}?v={app.config.page_shape}"
-    context["theme_scripts"] = THEME_SCRIPTS
+    context["theme_script"] = THEME_SCRIPT
+    context["late_script"] = LATE_SCRIPT
     options = Path(builder.outdir, "_static", "documentation_options.js")
     context["documentation_options"] = options.read_text(encoding="utf-8")
     body = context.get("body", "")
@@ -105,6 +112,15 @@ def slim(
         context["body"] = PLAIN_CODE.sub(r"\1", with_sizes(body, sources))
 
 
+def without_tab_stops() -> str:
+    """The theme's script, less what scrolling.js does in its place."""
+    theme = files("pydata_sphinx_theme") / "theme" / "pydata_sphinx_theme" / "static"
+    text = (theme / "scripts" / "pydata-sphinx-theme.js").read_text(encoding="utf-8")
+    if TAB_STOPS not in text:
+        raise ExtensionError("pydata-sphinx-theme.js: where does this version make tab stops?")
+    return text.replace(TAB_STOPS, "")
+
+
 def write_styles(app: Sphinx, exception: Exception | None) -> None:
     builder = app.builder
     if exception or not isinstance(builder, StandaloneHTMLBuilder):
@@ -122,6 +138,7 @@ def write_styles(app: Sphinx, exception: Exception | None) -> None:
     for path in (site / "_static").rglob("*.js"):
         words |= words_of_script(path.read_text(encoding="utf-8"))
     sheet = bundle(style_sources(builder), words, site / ICONS / "webfonts")
+    (site / THEME_SCRIPT).write_text(without_tab_stops(), encoding="utf-8")
     (site / STYLE_SHEET).write_text(CREDITS + sheet, encoding="utf-8")
     shutil.rmtree(site / ICONS)  # pages.css has the glyphs in use
 

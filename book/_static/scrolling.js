@@ -1,16 +1,20 @@
-/* What scrolls inside itself can be scrolled by keyboard. The theme does the same for code and tables. */
+/* What scrolls inside itself can be scrolled by keyboard. An element that is not laid out yet, because its
+   part of the page is far away, is not asked: the observer reports it when it comes near. */
 
-const wide = "article :is(figure, div.math)";
+{
+  const wide =
+    "article :is(figure, pre, div.math, .output, .pst-scrollable-table-container)";
 
-function updateTabStops() {
-  const elements = [...document.querySelectorAll(wide)];
-  // All sizes are read before anything is written, so that the page is laid out once.
-  const scrolls = elements.map((element) => element.scrollWidth > element.clientWidth);
-  elements.forEach((element, i) => {
-    if (scrolls[i]) element.tabIndex = 0;
-    else element.removeAttribute("tabindex");
+  const scrolling = new ResizeObserver((entries) => {
+    const elements = entries.map((entry) => entry.target);
+    // All sizes are read before anything is written, so that the page is laid out once.
+    const scrolls = elements.map(
+      (each) => each.scrollWidth > each.clientWidth && each.clientWidth > 0,
+    );
+    elements.forEach((element, i) => {
+      if (scrolls[i]) element.tabIndex = 0;
+      else element.removeAttribute("tabindex");
+    });
   });
+  for (const element of document.querySelectorAll(wide)) scrolling.observe(element);
 }
-
-window.addEventListener("load", updateTabStops);
-window.addEventListener("resize", updateTabStops);

@@ -42,19 +42,21 @@ def page(browser):
 
 
 @pytest.mark.browser
-def test_a_chapter_shows_its_mathematics_and_figures(offline, page):
+def test_a_chapter_shows_its_mathematics_and_figures(offline, page, read_on):
     page.goto((offline / "index.html").as_uri())
     page.wait_for_url("**/intro.html")
     page.goto((offline / CHAPTER).as_uri())
+    read_on(page)
     drawings = page.locator("article .math svg").all()
     assert len(drawings) > 20
     assert all(drawing.bounding_box()["width"] > 3 for drawing in drawings)
-    images = page.locator("article img:visible").all()
+    images = page.locator("article img:visible:not(.bn-explore img)").all()
     assert len(images) >= 3
     for image in images:
         image.scroll_into_view_if_needed()
         image.evaluate("image => image.decode()")
-    assert page.locator("article figure svg [role=slider]").first.is_visible()
+    page.locator(".bn-explore").scroll_into_view_if_needed()
+    page.locator("article figure svg [role=slider]").first.wait_for()
     assert not page.faults, page.faults
 
 
