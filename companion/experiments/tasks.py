@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from companion.data import Split
 
@@ -125,12 +126,10 @@ class Training:
 
     def __post_init__(self) -> None:
         x = self.split.x_train
-        self.optimizer = torch.optim.SGD(
-            (value for value in self.model.parameters() if value.requires_grad),
-            lr=self.learning_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+        self._learned: list[Tensor] = [
+            value for value in self.model.parameters() if value.requires_grad
+        ]
+        self._momenta: list[Tensor | None] = [None] * len(self._learned)
         self._batches = Batches(len(x), self.batch_size, self.seed)
         self._losses = torch.zeros(self.steps, device=x.device)
         self._curves: Curves = {}
@@ -143,14 +142,29 @@ class Training:
         self.before_step(self)
         x, y = self.split.x_train, self.split.y_train
         batch = self._batches(self.step).to(x.device)
-        loss = nn.functional.cross_entropy(self.model(x[batch]), y[batch])
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        logits = self.model(x.index_select(0, batch))
+        loss = nn.functional.cross_entropy(logits, y.index_select(0, batch))
+        self._descend(torch.autograd.grad(loss, self._learned))
         self._losses[self.step] = loss.detach()
         self.step += 1
         if self.step == self.steps or (self.look_every and self.step % self.look_every == 0):
             self._look()
+
+    @torch.no_grad()
+    def _descend(self, gradients: Sequence[Tensor]) -> None:
+        """What a step of ``torch.optim.SGD`` computes, without the cost of its hooks."""
+        sgd(
+            self._learned,
+            list(gradients),
+            self._momenta,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            foreach=self.split.x_train.is_cuda,
+        )
 
     @torch.no_grad()
     def _look(self) -> None:
@@ -168,7 +182,7 @@ class Training:
         return {
             "step": self.step,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "momenta": self._momenta,
             "losses": self._losses[: self.step],
             "curves": self._curves,
             "kept": self._kept,
@@ -177,7 +191,7 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._momenta = state["momenta"]
         self._losses[: self.step] = state["losses"]
         self._curves, self._kept = state["curves"], state["kept"]
 

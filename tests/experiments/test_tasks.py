@@ -35,7 +35,7 @@ def test_a_batch_size_out_of_range_is_refused(batch_size):
         Batches(10, batch_size, seed=0)
 
 
-def training(steps=7, look_every=3, **options):
+def training(steps=7, look_every=3, momentum=0.9, **options):
     """A small network with batch normalization, dropout and momentum: all kinds of state."""
     torch.manual_seed(0)
     x = torch.randn(40, 5)
@@ -55,7 +55,7 @@ def training(steps=7, look_every=3, **options):
         steps=steps,
         batch_size=8,
         learning_rate=0.1,
-        momentum=0.9,
+        momentum=momentum,
         look_every=look_every,
         probe=look,
         **options,
@@ -93,6 +93,27 @@ def test_what_is_done_before_a_step_is_done_before_each():
     seen = []
     finish(training(before_step=lambda task: seen.append(task.step)))
     assert seen == list(range(7))
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.01)])
+def test_training_computes_what_pytorchs_sgd_does(momentum, weight_decay):
+    task = training(momentum=momentum, weight_decay=weight_decay)
+    other = training()
+    sgd = torch.optim.SGD(
+        other.model.parameters(), lr=0.1, momentum=momentum, weight_decay=weight_decay
+    )
+    random = torch.get_rng_state()
+    finish(task)
+    torch.set_rng_state(random)
+    batches = Batches(40, 8, seed=0)
+    for step in range(7):
+        batch = batches(step)
+        logits = other.model(other.split.x_train[batch])
+        sgd.zero_grad()
+        nn.functional.cross_entropy(logits, other.split.y_train[batch]).backward()
+        sgd.step()
+    for ours, its in zip(task.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(ours, its)
 
 
 @pytest.mark.parametrize("at", range(8))
