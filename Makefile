@@ -21,7 +21,7 @@ book: $(INSTALLED) ## execute every chapter and write _build/html/index.html
 	$(ONE_THREAD) $(BIN)/python -m tools.build_book
 
 test: $(INSTALLED) book ## run every test this machine can run: units, notebooks, the built site
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope -p no:cacheprovider --nbval \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120 book/notebooks
 

@@ -11,6 +11,9 @@ import pytest
 from tools.install_cell import install_cell
 from tools.publication import Addresses, release
 
+# In one process, which makes once what they share.
+pytestmark = pytest.mark.xdist_group("install-cell")
+
 VERSION = release().version
 CELL = install_cell(VERSION, Addresses())
 REPORT = """

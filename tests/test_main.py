@@ -20,6 +20,9 @@ from companion.__main__ import main
 from companion.bench import command, document, machine, session
 from companion.bench.operations import PASSES
 
+# In one process, which makes once what they share.
+pytestmark = pytest.mark.xdist_group("main")
+
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "companion"]
 TWO = "tiny/32x10$|BatchNorm1d"

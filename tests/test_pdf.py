@@ -10,6 +10,9 @@ import pytest
 
 from tools import build_pdf
 
+# In one process, which makes once what they share.
+pytestmark = pytest.mark.xdist_group("pdf")
+
 ROOT = Path(__file__).parents[1]
 HEADER = """\
 ---

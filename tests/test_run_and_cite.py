@@ -8,6 +8,9 @@ from sphinx.application import Sphinx
 from sphinx.ext.intersphinx import fetch_inventory
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+# In one process, which makes once what they share.
+pytestmark = pytest.mark.xdist_group("run-and-cite")
+
 PAGES = {
     "intro": "# The book\n\n```{toctree}\nchapter\nappendix\n```\n",
     "chapter": (

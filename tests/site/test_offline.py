@@ -8,6 +8,9 @@ import pytest
 from tools.build_offline import TOP, write
 from tools.downloads import FOLDER, archive_name, publish
 
+# In one process, which makes once what they share.
+pytestmark = pytest.mark.xdist_group("offline")
+
 CHAPTER = "identity.html"
 
 

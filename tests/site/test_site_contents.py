@@ -8,6 +8,9 @@ from _pages import CHAPTERS, PAGES, ROOT
 
 from tools.plain_markdown import targets
 
+# In one process, which makes once what they share.
+pytestmark = pytest.mark.xdist_group("site-contents")
+
 EXTERNAL = re.compile(r"^(https?:|mailto:|data:|javascript:)")
 EQUATION = re.compile(r"Eq\. \((\d+)\) ([a-z-]+)/([a-z-]+)")
 
