@@ -1,4 +1,4 @@
-"""What several test files share: devices, and the built site."""
+"""What several test files share: devices, the built site, and what is measured of coverage."""
 
 import os
 import shutil
@@ -7,20 +7,49 @@ from pathlib import Path
 import pytest
 import torch
 
-SITE = Path(__file__).parents[1] / "_build" / "html"
+TESTS = Path(__file__).parent
+SITE = TESTS.parent / "_build" / "html"
 
+# They test the book and its tools, as those marked `browser` do: coverage, which is that of the
+# package, would find nothing and slow them down.
+NOT_OF_THE_PACKAGE = {
+    "site",
+    "test_addresses.py",
+    "test_audit.py",
+    "test_build.py",
+    "test_install_cell.py",
+    "test_lean_styles.py",
+    "test_lock.py",
+    "test_notebooks.py",
+    "test_pdf.py",
+    "test_publication.py",
+    "test_run_and_cite.py",
+    "test_static_math.py",
+    "test_valid_markup.py",
+}
 
 LAID_OUT = """() => [...document.querySelectorAll("article > section > section")]
   .every((part) => getComputedStyle(part).contentVisibility === "visible")"""
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        place = item.path.relative_to(TESTS).parts[0]
+        if place in NOT_OF_THE_PACKAGE or item.get_closest_marker("browser"):
+            item.add_marker("no_cover")
     if torch.cuda.is_available():
         return
     no_gpu = pytest.mark.skip(reason="this machine has no CUDA device")
     for item in items:
         if "cuda" in item.keywords:
             item.add_marker(no_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _no_cover_for_children_either(request, monkeypatch):
+    """Processes that a test without coverage starts are not measured."""
+    if request.node.get_closest_marker("no_cover"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture(scope="session")
