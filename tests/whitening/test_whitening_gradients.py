@@ -164,7 +164,9 @@ def test_where_pca_has_no_gradient_the_rest_of_the_stack_keeps_its():
     upstream = normal(3, 3)
     found = matrix_gradient(torch.stack([repeated, distinct]), upstream, "pca")
     assert found[0].isnan().any()
-    assert torch.equal(found[1], matrix_gradient(distinct, upstream, "pca"))
+    # A stack may be multiplied in another order than one matrix: the last bits may differ.
+    alone = matrix_gradient(distinct, upstream, "pca")
+    torch.testing.assert_close(found[1], alone, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("least", [1.0, 1e-3])
