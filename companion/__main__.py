@@ -43,9 +43,16 @@ def compile_kernels(_options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    from companion.kernels.cpu import workers
+    from companion.kernels.cpu import calls, workers
 
     workers.compile_all()
+    if not calls.path().exists():
+        print("compiling the way of calls to the kernels, which takes about half a minute")
+        try:
+            calls.build()
+        except calls.BuildError as error:
+            # Everything works without it.
+            print(f"compile: calls of small batches remain slower: {error}", file=sys.stderr)
     return 0
 
 

@@ -196,10 +196,12 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, residual, statistics, y = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return *_differentiate(ctx, grad_y), *_NOTHING
-        if not select.plain(grad_y):
-            return *_by_operations(ctx, grad_y), *_NOTHING
+        if torch.is_grad_enabled() or not select.plain(grad_y):
+            found = differentiate_again(
+                *(grad_y, x, weight, bias, residual, statistics),
+                *(ctx.eps, ctx.relu, ctx.training, ctx.needs_input_grad[:4]),
+            )
+            return *found, *_NOTHING
         found = ctx.kernels.differentiate(
             *(grad_y, x, y, statistics, weight, bias),
             *(ctx.eps, ctx.relu, residual is not None, ctx.training),
@@ -214,31 +216,48 @@ _NOTHING = (None,) * 5
 apply_compiled: Any = super(torch.autograd.Function, _Compiled).apply
 
 
-def _by_operations(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients, by operations that vmap knows."""
-    x, weight, bias, residual, (mean, var), _ = ctx.saved_tensors
-    g = grad_y
-    if ctx.relu:
-        y = act(eager.normalize(x, mean, var, weight, bias, ctx.eps), residual, False)
-        g = torch.where(y <= 0, torch.zeros_like(grad_y), grad_y)
-    if ctx.training:
-        outputs = eager.OutputGradients(g)
-        found = eager.batch_backward(outputs, x, mean, var, weight, ctx.eps)
-    else:
-        found = eager.fixed_backward(g, x, mean, var, weight, ctx.eps)
-    grad_weight, grad_bias = _like(found.weight, weight), _like(found.bias, bias)
-    return found.x, grad_weight, grad_bias, None if residual is None else g
+def differentiate_again(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    statistics: Tensor,
+    eps: float,
+    relu: bool,
+    training: bool,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Run the backward pass of compiled kernels by PyTorch's operations.
 
+    That is for gradients that are themselves differentiated, and for function transforms.
 
-def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients that can be differentiated again, from the eager form's result."""
-    x, weight, bias, residual, (mean, var), _ = ctx.saved_tensors
-    if ctx.training:
-        y, _, _ = batch_eager(x, weight, bias, ctx.eps)
+    Parameters
+    ----------
+    needs : which of x, weight, bias and residual need a gradient
+    others : as for :meth:`companion.kernels.interface.Kernels.differentiate`
+
+    Returns
+    -------
+    gradients of x, weight, bias and residual, or None
+    """
+    mean, var = statistics
+    if not torch.is_grad_enabled():
+        g = grad_y
+        if relu:
+            y = act(eager.normalize(x, mean, var, weight, bias, eps), residual, False)
+            g = torch.where(y <= 0, torch.zeros_like(grad_y), grad_y)
+        if training:
+            found = eager.batch_backward(eager.OutputGradients(g), x, mean, var, weight, eps)
+        else:
+            found = eager.fixed_backward(g, x, mean, var, weight, eps)
+        grad_weight, grad_bias = _like(found.weight, weight), _like(found.bias, bias)
+        return found.x, grad_weight, grad_bias, None if residual is None else g
+    if training:
+        y, _, _ = batch_eager(x, weight, bias, eps)
     else:
-        y = fixed_eager(x, mean, var, weight, bias, ctx.eps)
-    y = act(y, residual, ctx.relu)
-    needs = ctx.needs_input_grad[:4]
+        y = fixed_eager(x, mean, var, weight, bias, eps)
+    y = act(y, residual, relu)
     inputs = zip((x, weight, bias, residual), needs, strict=True)
     wanted = [value for value, need in inputs if need and value is not None]
     grads = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True))

@@ -31,6 +31,7 @@ in ``cuda.plans``.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from typing import cast
@@ -61,6 +62,36 @@ def installed(backend: str) -> bool:
 def load(backend: str) -> Kernels:
     """The kernel module of a backend."""
     return cast(Kernels, importlib.import_module(f".{backend}", __package__))
+
+
+def call_directly(backend: str, input: object, *others: object) -> Tensor | None:
+    """Have the CPU kernels compute without Python's help, see :mod:`.cpu.calls`.
+
+    Parameters
+    ----------
+    backend : as given by the caller
+    input, others : the arguments of ``calls.cpp``'s ``batch_norm``, unchecked
+
+    Returns
+    -------
+    the output; None where nothing has been done, since the call needs a closer look, or other
+    kernels, or the direct way has not been built
+    """
+    if torch.compiler.is_compiling() or type(input) is not Tensor or not input.is_cpu:
+        return None
+    if (backend == "auto" or backend == "cpu") and _INSTALLED["cpu"]:
+        return _direct_call()(input, *others)
+    return None
+
+
+@cache
+def _direct_call() -> Callable[..., Tensor | None]:
+    calls = importlib.import_module(".cpu.calls", __package__)
+    return calls.load() or _decline
+
+
+def _decline(*_arguments: object) -> None:
+    """Stand in for what has not been built."""
 
 
 def choose(x: Tensor, backend: str) -> str:

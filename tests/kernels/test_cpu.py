@@ -55,10 +55,10 @@ def threads(request, monkeypatch):
     torch.set_num_threads(request.param)
     if request.param > 1:
         monkeypatch.setattr(plans, "_VALUES_PER_THREAD", 1)
-    cpu._Pass.over.cache_clear()
+    cpu.Pass.over.cache_clear()
     yield request.param
     torch.set_num_threads(before)
-    cpu._Pass.over.cache_clear()
+    cpu.Pass.over.cache_clear()
 
 
 def batch(shape, dtype=torch.float64, last=False, seed=0):
@@ -186,7 +186,7 @@ def test_without_parameters_they_are_one_and_zero():
 def test_stores_past_the_cache_write_the_same(stream, dtype, monkeypatch):
     """Whole cache lines and ragged ends, from every alignment."""
     monkeypatch.setattr(plans, "_STREAM_BYTES", 0 if stream else 2**62)
-    cpu._Pass.over.cache_clear()
+    cpu.Pass.over.cache_clear()
     for shape in [(3, 5, 13, 17), (4, 33), (2, 3, 70, 70)]:
         size = int(np.prod(shape))
         for shift in (0, 1, 7):
@@ -197,7 +197,7 @@ def test_stores_past_the_cache_write_the_same(stream, dtype, monkeypatch):
             expected, grads = oracle(x, None, None, x, None, False)
             close(y, expected, dtype)
             close(found.x, grads[0], dtype)
-    cpu._Pass.over.cache_clear()
+    cpu.Pass.over.cache_clear()
 
 
 @pytest.mark.usefixtures("threads")
@@ -321,7 +321,7 @@ def test_python_threads_do_where_there_is_no_openmp(monkeypatch):
     x = batch((3, 5, 40, 40))
     expected = passes.batch_forward(x, None, None, None, None, EPS, False)[0]
     monkeypatch.setattr(runtime, "_openmp_entry", lambda: None)
-    monkeypatch.setattr(cpu, "_threads", runtime.Threads())
+    monkeypatch.setattr(cpu, "pool", runtime.Threads())
     assert torch.equal(passes.batch_forward(x, None, None, None, None, EPS, False)[0], expected)
 
 

@@ -27,10 +27,10 @@ def _threads(request, monkeypatch):
     torch.set_num_threads(request.param)
     if request.param > 1:
         monkeypatch.setattr(plans, "_VALUES_PER_THREAD", 1)
-    cpu._Pass.over.cache_clear()
+    cpu.Pass.over.cache_clear()
     yield
     torch.set_num_threads(before)
-    cpu._Pass.over.cache_clear()
+    cpu.Pass.over.cache_clear()
 
 
 @pytest.mark.usefixtures("_threads")

@@ -31,16 +31,16 @@ from .runtime import Threads
 __all__ = ["differentiate", "gradient_sums", "moments", "normalize", "project"]
 
 # What activations are stored in (half precision by its bits) and computed in.
-_TYPES: dict[torch.dtype, tuple[type, type]] = {
+TYPES: dict[torch.dtype, tuple[type, type]] = {
     torch.float32: (np.float32, np.float32),
     torch.float64: (np.float64, np.float64),
     torch.float16: (np.int16, np.float32),
     torch.bfloat16: (np.uint16, np.float32),
 }
-_KINDS = {getattr(torch, name): kind for name, kind in KINDS.items()}
+KINDS_OF = {getattr(torch, name): kind for name, kind in KINDS.items()}
 _FLOAT64 = KINDS["float64"]
 
-_threads = Threads()
+pool = Threads()
 
 
 class _Buffers(threading.local):
@@ -68,7 +68,7 @@ _UNCOUNTED = (0,) * COUNTERS
 _NONE, _NOT_MOVED = (0, 0, 0, 0), (0,) * 7
 
 
-class _Pass(NamedTuple):
+class Pass(NamedTuple):
     """What the passes over tensors of one shape, layout and type have in common."""
 
     stride: tuple[int, ...]
@@ -85,25 +85,25 @@ class _Pass(NamedTuple):
     @lru_cache(maxsize=1024)
     def over(
         shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype, tensors: int, threads: int
-    ) -> _Pass | None:
+    ) -> Pass | None:
         """For a tensor in a layout that the kernels know; `tensors` as in :func:`.plans.plan`."""
         like = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
         last = not like.is_contiguous()
         if last and not (is_channels_last(like) and like.movedim(1, -1).is_contiguous()):
             return None
         cut = plan(tuple(shape), last, dtype.itemsize, tensors, threads)
-        rooms = cut.threads * room_type(*_TYPES[dtype], coefficients.COUNT).itemsize
+        rooms = cut.threads * room_type(*TYPES[dtype], coefficients.COUNT).itemsize
         scratch = rooms + 16 * cut.channels * (cut.chunks + 1)
-        return _Pass(empty_with_layout_of(like).stride(), cut, _pack_plan(*cut), rooms, scratch)
+        return Pass(empty_with_layout_of(like).stride(), cut, _pack_plan(*cut), rooms, scratch)
 
 
-def _over(x: Tensor, tensors: int) -> tuple[Tensor, _Pass]:
+def _over(x: Tensor, tensors: int) -> tuple[Tensor, Pass]:
     """`x` in a layout that the kernels know, and what to do with it."""
     threads = torch.get_num_threads()
-    found = _Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
+    found = Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
     if found is None:
         x = with_layout_of(x, x)
-        found = _Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
+        found = Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
         assert found is not None
     return x, found
 
@@ -121,7 +121,7 @@ def _address(tensor: Tensor | None) -> int:
 
 def _parameter(tensor: Tensor | None) -> tuple[int, int]:
     """Address and kind of a tensor with one value per channel."""
-    return (0, 0) if tensor is None else (tensor.data_ptr(), _KINDS[tensor.dtype])
+    return (0, 0) if tensor is None else (tensor.data_ptr(), KINDS_OF[tensor.dtype])
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -129,14 +129,14 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 
 def _run(
-    this: _Pass, x: Tensor, options: tuple[float, ...], tensors: tuple[int, ...], backward: bool
+    this: Pass, x: Tensor, options: tuple[float, ...], tensors: tuple[int, ...], backward: bool
 ) -> None:
     """Run the job whose numbers begin with `options`, floats, and `tensors`."""
     job = _buffers.job
     _pack_job(job, 0, *_UNCOUNTED, *options, *tensors)
     job[-len(this.packed) :] = this.packed
-    function = workers.compiled(backward, *_TYPES[x.dtype])
-    _threads.run(function, _buffers.job_address, this.plan.threads)
+    function = workers.compiled(backward, *TYPES[x.dtype])
+    pool.run(function, _buffers.job_address, this.plan.threads)
 
 
 def normalize(
@@ -271,7 +271,7 @@ def project(
 
 
 def _backward(
-    this: _Pass,
+    this: Pass,
     grad_y: Tensor,
     x: Tensor,
     y: Tensor | None,

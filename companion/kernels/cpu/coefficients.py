@@ -3,17 +3,58 @@
 The forward pass writes (x - centre)·slope + constant, the backward pass
 ((g - g_mean) + (x - centre)·x_slope + x_constant)·g_slope. Statistics are float64; centre and
 g_mean are what the type of computation holds of them, and the constants carry the rest.
+
+All of it is computed for sixteen channels at a time: a small batch has few values per channel, and
+square roots and divisions would be most of its work.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .formats import read, write
-from .runtime import array_at, njit
+from .formats import LARGEST
+from .runtime import address_of, array_at, inlined, njit
+from .vectors import (
+    LANES,
+    all_finite,
+    convert,
+    load,
+    not_below,
+    only_first,
+    read,
+    root,
+    splat,
+    store,
+    wide,
+    within,
+    write,
+)
 
 CENTRE, SLOPE, CONSTANT, FLOOR, G_MEAN, G_SLOPE, X_SLOPE, X_CONSTANT = range(8)
 COUNT = 8
+
+
+@inlined
+def lanes_from(block, c):
+    """How many channels there are from the block's channel `c` on, at most sixteen."""
+    return min(LANES, block.channels - c)
+
+
+@inlined
+def get(row, c, count):
+    """Channels of a row of coefficients or sums, in float64."""
+    return wide(load(address_of(row) + c * row.itemsize, row, count))
+
+
+@inlined
+def put(row, c, count, value):
+    store(address_of(row) + c * row.itemsize, row, convert(value, row), count, False)
+
+
+@inlined
+def root_of(job, k, count):
+    """√(var + ε)."""
+    return root(read(job.var, job.var_kind, k, count, 0.0) + splat(job.eps))
 
 
 @njit
@@ -24,79 +65,112 @@ def set_shift(job, channel, shift):
 
 @njit
 def set_centre(job, block, of):
-    for c in range(block.channels):
-        of[CENTRE, c] = read(job.mean, job.mean_kind, block.channel + c, 0.0)
+    for c in range(0, block.channels, LANES):
+        count = lanes_from(block, c)
+        put(of[CENTRE], c, count, read(job.mean, job.mean_kind, block.channel + c, count, 0.0))
 
 
 @njit
 def write_statistics(job, block, sums):
     """Mean and biased variance, from Σ(x - shift) and Σ(x - shift)²."""
-    mean = array_at(job.statistics, job.channels, 0.0)
-    var = array_at(job.statistics + 8 * job.channels, job.channels, 0.0)
-    for c in range(block.channels):
-        k = block.channel + c
-        offset = sums[0, c] / job.m
-        mean[k] += offset
-        var[k] = sums[1, c] / job.m - offset * offset
-        if var[k] < 0.0:
-            var[k] = 0.0
+    mean_at, var_at = job.statistics, job.statistics + 8 * job.channels
+    m = splat(np.float64(job.m))
+    for c in range(0, block.channels, LANES):
+        k, count = block.channel + c, lanes_from(block, c)
+        offset = get(sums[0], c, count) / m
+        var = get(sums[1], c, count) / m - offset * offset
+        write(mean_at, 2, k, count, read(mean_at, 2, k, count, 0.0) + offset)
+        write(var_at, 2, k, count, not_below(splat(0.0), var))
 
 
 @njit
 def keep_statistics(job, block):
     """Copy given statistics, which may have changed by the time of the backward pass."""
-    mean = array_at(job.statistics, job.channels, 0.0)
-    var = array_at(job.statistics + 8 * job.channels, job.channels, 0.0)
-    for k in range(block.channel, block.channel + block.channels):
-        mean[k] = read(job.mean, job.mean_kind, k, 0.0)
-        var[k] = read(job.var, job.var_kind, k, 0.0)
+    mean_at, var_at = job.statistics, job.statistics + 8 * job.channels
+    for c in range(0, block.channels, LANES):
+        k, count = block.channel + c, lanes_from(block, c)
+        write(mean_at, 2, k, count, read(job.mean, job.mean_kind, k, count, 0.0))
+        write(var_at, 2, k, count, read(job.var, job.var_kind, k, count, 0.0))
 
 
 @njit
 def write_gradients(job, block, sums, of):
     """Gradients of weight and bias, from Σg and Σg·(x - centre)."""
-    grad_bias = array_at(job.sums, job.channels, 0.0)
-    grad_weight = array_at(job.sums + 8 * job.channels, job.channels, 0.0)
-    for c in range(block.channels):
-        k = block.channel + c
-        mean = read(job.mean, job.mean_kind, k, 0.0)
-        var = read(job.var, job.var_kind, k, 0.0)
-        product = sums[1, c] - (mean - np.float64(of[CENTRE, c])) * sums[0, c]
-        grad_weight[k] = product / np.sqrt(var + job.eps)
-        grad_bias[k] = sums[0, c]
-        write(job.grad_weight, job.grad_weight_kind, k, grad_weight[k])
-        write(job.grad_bias, job.grad_bias_kind, k, grad_bias[k])
+    grad_bias_at, grad_weight_at = job.sums, job.sums + 8 * job.channels
+    for c in range(0, block.channels, LANES):
+        k, count = block.channel + c, lanes_from(block, c)
+        mean = read(job.mean, job.mean_kind, k, count, 0.0)
+        grad_bias = get(sums[0], c, count)
+        product = get(sums[1], c, count) - (mean - get(of[CENTRE], c, count)) * grad_bias
+        grad_weight = product / root_of(job, k, count)
+        write(grad_bias_at, 2, k, count, grad_bias)
+        write(grad_weight_at, 2, k, count, grad_weight)
+        write(job.grad_bias, job.grad_bias_kind, k, count, grad_bias)
+        write(job.grad_weight, job.grad_weight_kind, k, count, grad_weight)
 
 
 @njit
 def set_forward(job, block, of):
     """Eq. (3) mini-batch-algorithm/normalize and Eq. (4) mini-batch-algorithm/scale-shift."""
-    for c in range(block.channels):
-        k = block.channel + c
-        mean = read(job.mean, job.mean_kind, k, 0.0)
-        var = read(job.var, job.var_kind, k, 0.0)
-        slope = read(job.weight, job.weight_kind, k, 1.0) / np.sqrt(var + job.eps)
-        bias = read(job.bias, job.bias_kind, k, 0.0)
-        of[CENTRE, c] = mean
-        of[SLOPE, c] = slope
-        of[CONSTANT, c] = bias - (mean - np.float64(of[CENTRE, c])) * slope
-        of[FLOOR, c] = 0.0 if job.relu else -np.inf
+    floor = splat(0.0 if job.relu else -np.inf)
+    for c in range(0, block.channels, LANES):
+        k, count = block.channel + c, lanes_from(block, c)
+        mean = read(job.mean, job.mean_kind, k, count, 0.0)
+        slope = read(job.weight, job.weight_kind, k, count, 1.0) / root_of(job, k, count)
+        put(of[CENTRE], c, count, mean)
+        rest = mean - get(of[CENTRE], c, count)
+        put(of[SLOPE], c, count, slope)
+        put(of[CONSTANT], c, count, read(job.bias, job.bias_kind, k, count, 0.0) - rest * slope)
+        put(of[FLOOR], c, count, floor)
 
 
 @njit
 def set_backward(job, block, of):
     """Eq. (9) backprop/closed-form, from the gradients of weight and bias."""
-    grad_bias = array_at(job.sums, job.channels, 0.0)
-    grad_weight = array_at(job.sums + 8 * job.channels, job.channels, 0.0)
-    for c in range(block.channels):
-        k = block.channel + c
-        mean = read(job.mean, job.mean_kind, k, 0.0)
-        inverse = 1.0 / np.sqrt(read(job.var, job.var_kind, k, 0.0) + job.eps)
-        g_mean, x_slope = grad_bias[k] / job.m, -inverse * grad_weight[k] / job.m
-        of[CENTRE, c] = mean
-        of[G_MEAN, c] = g_mean
-        of[G_SLOPE, c] = read(job.weight, job.weight_kind, k, 1.0) * inverse
-        of[X_SLOPE, c] = x_slope
-        g_rest = g_mean - np.float64(of[G_MEAN, c])
-        x_rest = mean - np.float64(of[CENTRE, c])
-        of[X_CONSTANT, c] = -g_rest - x_rest * x_slope
+    grad_bias_at, grad_weight_at = job.sums, job.sums + 8 * job.channels
+    m, one = splat(np.float64(job.m)), splat(1.0)
+    for c in range(0, block.channels, LANES):
+        k, count = block.channel + c, lanes_from(block, c)
+        mean = read(job.mean, job.mean_kind, k, count, 0.0)
+        inverse = one / root_of(job, k, count)
+        g_mean = read(grad_bias_at, 2, k, count, 0.0) / m
+        x_slope = (splat(0.0) - inverse) * read(grad_weight_at, 2, k, count, 0.0) / m
+        put(of[CENTRE], c, count, mean)
+        put(of[G_MEAN], c, count, g_mean)
+        put(of[G_SLOPE], c, count, read(job.weight, job.weight_kind, k, count, 1.0) * inverse)
+        put(of[X_SLOPE], c, count, x_slope)
+        g_rest = g_mean - get(of[G_MEAN], c, count)
+        x_rest = mean - get(of[CENTRE], c, count)
+        put(of[X_CONSTANT], c, count, splat(0.0) - g_rest - x_rest * x_slope)
+
+
+@njit
+def move_running(job):
+    """Move the running statistics by one batch; see ``companion.functional``."""
+    mean_at, var_at = job.statistics, job.statistics + 8 * job.channels
+    count = array_at(job.batches, 1, 0)
+    if job.skip_nonfinite:
+        for k in range(0, job.channels, LANES):
+            lanes = min(LANES, job.channels - k)
+            mean, var = read(mean_at, 2, k, lanes, 0.0), read(var_at, 2, k, lanes, 0.0)
+            if not (all_finite(only_first(mean, lanes)) and all_finite(only_first(var, lanes))):
+                return
+    momentum = job.momentum
+    if np.isnan(momentum):
+        momentum = 1.0 / (count[0] + 1.0)
+    unbiased = splat(job.m / (job.m - 1.0))
+    for k in range(0, job.channels, LANES):
+        lanes = min(LANES, job.channels - k)
+        mean, var = read(mean_at, 2, k, lanes, 0.0), read(var_at, 2, k, lanes, 0.0)
+        move(job.running_mean, job.running_mean_kind, k, lanes, mean, momentum)
+        move(job.running_var, job.running_var_kind, k, lanes, var * unbiased, momentum)
+    if job.batches:
+        count[0] += 1
+
+
+@inlined
+def move(address, kind, k, lanes, batch, momentum):
+    former = read(address, kind, k, lanes, 0.0)
+    moved = splat(1.0 - momentum) * former + splat(momentum) * batch
+    # An infinity made by rounding would never decay.
+    write(address, kind, k, lanes, within(splat(LARGEST[kind]), moved))

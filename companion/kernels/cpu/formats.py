@@ -19,6 +19,8 @@ FLOAT16_BITS, BFLOAT16_BITS = types.int16, types.uint16
 
 # Types of parameters and statistics, told apart while running: 0 stands for an absent tensor.
 KINDS = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4}
+# The largest finite value of each.
+LARGEST = (0.0, 3.4028234663852886e38, 1.7976931348623157e308, 65504.0, 3.3895313892515355e38)
 
 _INT16, _INT32 = ir.IntType(16), ir.IntType(32)
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
@@ -82,45 +84,6 @@ def widen(_typing: Any, value: Any) -> Any:
         return emit_widen(builder, args[0], value)
 
     return computed(value)(value), emit
-
-
-@intrinsic
-def narrow(_typing: Any, value: Any, like: Any) -> Any:
-    """Round a number in the type of computation to the type of `like`."""
-
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return emit_narrow(builder, args[0], like)
-
-    return like(value, like), emit
-
-
-@njit
-def read(address, kind, index, default):
-    """A channel's parameter or statistic, of any type, as float64; `default` if it is absent."""
-    if kind == 1:
-        return np.float64(array_at(address, index + 1, np.float32(0))[index])
-    if kind == 2:
-        return array_at(address, index + 1, np.float64(0))[index]
-    if kind == 3:
-        return np.float64(widen(array_at(address, index + 1, np.int16(0))[index]))
-    if kind == 4:
-        return np.float64(widen(array_at(address, index + 1, np.uint16(0))[index]))
-    return default
-
-
-@njit
-def write(address, kind, index, value):
-    """Round a float64 to the type of the tensor at `address` and put it there."""
-    if kind == 1:
-        array_at(address, index + 1, np.float32(0))[index] = value
-    elif kind == 2:
-        array_at(address, index + 1, np.float64(0))[index] = value
-    elif kind == 3:
-        halves = array_at(address, index + 1, np.int16(0))
-        halves[index] = narrow(np.float32(value), halves[index])
-    elif kind == 4:
-        bfloats = array_at(address, index + 1, np.uint16(0))
-        bfloats[index] = narrow(np.float32(value), bfloats[index])
 
 
 @njit

@@ -98,15 +98,15 @@ class Job(NamedTuple):
 COUNTERS = 6
 NEXT_ROOM, NEXT_SUM, SUMS_DONE, MERGED, NEXT_BLOCK, FINISHED = range(0, 8 * COUNTERS, 8)
 JOB_BYTES = 8 * (COUNTERS + len(Job._fields))
-_FLOATS = 2
-_INTEGERS = len(Job._fields) - _FLOATS
+FLOATS = 2
+_INTEGERS = len(Job._fields) - FLOATS
 
 
 @njit
 def read_job(address):
     """The job in memory; as a tuple its numbers stay in registers."""
-    floats = array_at(address + 8 * COUNTERS, _FLOATS, 0.0)
-    integers = array_at(address + 8 * (COUNTERS + _FLOATS), _INTEGERS, 0)
+    floats = array_at(address + 8 * COUNTERS, FLOATS, 0.0)
+    integers = array_at(address + 8 * (COUNTERS + FLOATS), _INTEGERS, 0)
     return Job(floats[0], floats[1], *to_fixed_tuple(integers, _INTEGERS))
 
 

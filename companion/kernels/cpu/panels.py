@@ -68,6 +68,13 @@ def gather_sums(job, block, columns, sums):
     """Add up each channel's columns: :func:`spread`, turned around."""
     sums[:, : block.channels] = 0.0
     j = 0
+    if job.inner == 1:
+        while j < block.width:
+            for c in range(block.channels):
+                sums[0, c] += columns[TOTAL + j + c]
+            for c in range(block.channels):
+                sums[1, c] += columns[PRODUCT + j + c]
+            j += block.channels
     while j < block.width:
         for c in range(block.channels):
             for _ in range(job.inner):
@@ -112,13 +119,13 @@ def add_moments(job, room, start, rows, j, count):
     total = load(at, kept, LANES)
     squares = load(at + 8 * KEPT, kept, LANES)
     shift = wide(coefficient(room, of.CENTRE, j))
-    x_at, stride = job.x + (start + j) * like.itemsize, job.width * like.itemsize
+    at_value, stride = (start + j) * like.itemsize, job.width * like.itemsize
     # The next rows, in the order of memory.
     ahead = job.x + (start + rows * (job.width + j)) * like.itemsize
     for _ in range(rows):
-        total, squares = steps.add_moments(load(x_at, like, count), shift, total, squares)
+        total, squares = steps.add_moments(job, like, at_value, count, shift, total, squares)
         prefetch(ahead)
-        x_at += stride
+        at_value += stride
         ahead += LANES * like.itemsize
     store(at, kept, total, LANES, False)
     store(at + 8 * KEPT, kept, squares, LANES, False)
@@ -136,9 +143,9 @@ def add_products(job, room, start, rows, j, count):
     at_value, stride = (start + j) * like.itemsize, job.width * like.itemsize
     ahead = (start + rows * (job.width + j)) * like.itemsize
     for _ in range(rows):
-        x = load(job.x + at_value, like, count)
-        g = steps.gradient(job, like, at_value, count, x, forward)
-        total, product = steps.add_products(g, x, centre, total, product)
+        total, product = steps.add_products(
+            job, like, at_value, count, forward, centre, total, product
+        )
         prefetch(job.x + ahead)
         prefetch(job.grad_y + ahead)
         at_value += stride
@@ -175,18 +182,9 @@ def moments(job, block, room):
         for j in range(0, whole, LANES):
             add_moments(job, room, start, rows, j, LANES)
         if whole < count:
-            if count < block.width:
-                clear_rest(room, whole, count)
             add_moments(job, room, start, rows, whole, count - whole)
         row += rows
     gather_sums(job, block, room.at.kept, room.at.sums)
-
-
-@inlined
-def clear_rest(room, whole, count):
-    """Centre what lies behind the last column about 0, as a short vector has zeros there."""
-    for j in range(count, whole + LANES):
-        room.at.column[of.CENTRE * COLUMNS + j] = 0.0
 
 
 @njit

@@ -13,7 +13,7 @@ from . import steps
 from .formats import median_value
 from .runtime import inlined, njit
 from .steps import Backward, Forward
-from .vectors import LANES, load, only_first, splat, total, wide
+from .vectors import LANES, splat, total, wide
 
 
 @inlined
@@ -67,17 +67,15 @@ def moments(job, block, room):
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
         for c in range(block.channels):
-            address, shift = job.x + start * like.itemsize, splat(np.float64(channel[of.CENTRE, c]))
+            at, shift = start * like.itemsize, splat(np.float64(channel[of.CENTRE, c]))
             plain, squares = none, none
             whole = count // LANES * LANES
-            for i in range(0, whole, LANES):
-                x = load(address + i * like.itemsize, like, LANES)
-                plain, squares = steps.add_moments(x, shift, plain, squares)
+            for _ in range(0, whole, LANES):
+                plain, squares = steps.add_moments(job, like, at, LANES, shift, plain, squares)
+                at += LANES * like.itemsize
             if whole < count:
-                x = load(address + whole * like.itemsize, like, count - whole)
-                # Zeros would be far from the shift.
-                shift = only_first(shift, count - whole)
-                plain, squares = steps.add_moments(x, shift, plain, squares)
+                rest = count - whole
+                plain, squares = steps.add_moments(job, like, at, rest, shift, plain, squares)
             sums[0, c] += total(plain)
             sums[1, c] += total(squares)
             start += job.inner
@@ -97,14 +95,14 @@ def products(job, block, room):
             plain, product = none, none
             at, whole = start * like.itemsize, count // LANES * LANES
             for _ in range(0, whole, LANES):
-                x = load(job.x + at, like, LANES)
-                g = steps.gradient(job, like, at, LANES, x, forward)
-                plain, product = steps.add_products(g, x, centre, plain, product)
+                plain, product = steps.add_products(
+                    job, like, at, LANES, forward, centre, plain, product
+                )
                 at += LANES * like.itemsize
             if whole < count:
-                x = load(job.x + at, like, count - whole)
-                g = steps.gradient(job, like, at, count - whole, x, forward)
-                plain, product = steps.add_products(g, x, centre, plain, product)
+                plain, product = steps.add_products(
+                    job, like, at, count - whole, forward, centre, plain, product
+                )
             sums[0, c] += total(plain)
             sums[1, c] += total(product)
             start += job.inner

@@ -155,15 +155,15 @@ class Threads:
     """
 
     def __init__(self) -> None:
-        self._parallel: Any = _openmp_entry()
+        self.entry: Any = _openmp_entry()
         self._executor: ThreadPoolExecutor | None = None
 
     def run(self, function: CompiledFunction, job: int, threads: int) -> None:
         """Call ``function(job)`` on `threads` threads, the calling one among them, and wait."""
         if threads == 1:
             function.call(job)
-        elif self._parallel is not None:
-            self._parallel(function.address, job, threads, 0)
+        elif self.entry is not None:
+            self.entry(function.address, job, threads, 0)
         else:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(max_workers=os.cpu_count())

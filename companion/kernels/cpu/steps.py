@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .runtime import inlined
-from .vectors import load, multiply_add, not_below, store, where_positive, wide
+from .vectors import (
+    LANES,
+    load,
+    load_wide,
+    multiply_add,
+    not_below,
+    only_first,
+    store,
+    where_positive,
+    wide,
+)
 
 
 class Forward(NamedTuple):
@@ -33,17 +43,25 @@ class Backward(NamedTuple):
 
 
 @inlined
-def add_moments(x, shift, total, squares):
+def add_moments(job, like, at, count, shift, total, squares):
     """Add x - shift, and its square, in float64."""
-    shifted = wide(x) - shift
+    shifted = load_wide(job.x + at, like, count) - shift
+    if count < LANES:
+        # The zeros behind the last value are far from the shift.
+        shifted = only_first(shifted, count)
     return total + shifted, multiply_add(shifted, shifted, squares)
 
 
 @inlined
-def add_products(g, x, centre, total, product):
+def add_products(job, like, at, count, forward, centre, total, product):
     """Add g, and g·(x - centre), in float64."""
-    g = wide(g)
-    return total + g, multiply_add(g, wide(x) - centre, product)
+    if job.relu:
+        x = load(job.x + at, like, count)
+        g, shifted = wide(gradient(job, like, at, count, x, forward)), wide(x) - centre
+    else:
+        g = load_wide(job.grad_y + at, like, count)
+        shifted = load_wide(job.x + at, like, count) - centre
+    return total + g, multiply_add(g, shifted, product)
 
 
 @inlined

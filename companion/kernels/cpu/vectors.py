@@ -16,6 +16,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -24,6 +25,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, models, register_model
 
 from .formats import computed, emit_narrow, emit_widen
+from .runtime import array_at, inlined
 
 LANES = 16
 
@@ -65,6 +67,7 @@ def _arithmetic(operation: Any, instruction: str) -> None:
 _arithmetic(operator.add, "fadd")
 _arithmetic(operator.sub, "fsub")
 _arithmetic(operator.mul, "fmul")
+_arithmetic(operator.truediv, "fdiv")
 
 
 def _intrinsic_function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
@@ -126,6 +129,34 @@ def load(_typing: Any, address: Any, like: Any, count: Any) -> Any:
 
 
 @intrinsic
+def _load_halves(_typing: Any, address: Any, like: Any) -> Any:
+    """Sixteen values in float64, by instructions that load and convert eight."""
+    stored, half = like.dtype, LANES // 2
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(context.get_value_type(stored), half)
+        size = stored.bitwidth // 8
+        halves = []
+        for first in (0, half):
+            address = builder.add(args[0], ir.Constant(_INT64, first * size))
+            place = builder.inttoptr(address, kind.as_pointer())
+            loaded = emit_widen(builder, builder.load(place, align=size), stored)
+            halves.append(builder.fpext(loaded, ir.VectorType(ir.DoubleType(), half)))
+        numbers = ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES)))
+        return builder.shuffle_vector(*halves, numbers)
+
+    return Vector(types.float64)(address, like), emit
+
+
+@inlined
+def load_wide(address, like, count):
+    """As ``wide(load(address, like, count))``, in fewer instructions."""
+    if like.itemsize < 8 and count == LANES:
+        return _load_halves(address, like)
+    return wide(load(address, like, count))
+
+
+@intrinsic
 def store(_typing: Any, address: Any, like: Any, value: Any, _count: Any, _past_cache: Any) -> Any:
     """Round a vector to the stored type and write its first values.
 
@@ -183,6 +214,52 @@ def wide(_typing: Any, value: Any) -> Any:
 
 
 @intrinsic
+def convert(_typing: Any, value: Any, like: Any) -> Any:
+    """Round float64 values to the type in which values like those of `like` are computed."""
+    to = computed(like.dtype)
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        if to == value.of:
+            return args[0]
+        return builder.fptrunc(args[0], ir.VectorType(ir.FloatType(), LANES))
+
+    return Vector(to)(value, like), emit
+
+
+@inlined
+def read(address, kind, first, count, default):
+    """Parameters or statistics of any type, from number `first` on, in float64.
+
+    `default` stands for those that are absent.
+    """
+    if kind == 1:
+        return wide(load(address + 4 * first, array_at(address, 1, np.float32(0)), count))
+    if kind == 2:
+        return load(address + 8 * first, array_at(address, 1, 0.0), count)
+    if kind == 3:
+        return wide(load(address + 2 * first, array_at(address, 1, np.int16(0)), count))
+    if kind == 4:
+        return wide(load(address + 2 * first, array_at(address, 1, np.uint16(0)), count))
+    return splat(default)
+
+
+@inlined
+def write(address, kind, first, count, value):
+    """Round float64 values to the type at `address`, and put them there from `first` on."""
+    if kind == 1:
+        like = array_at(address, 1, np.float32(0))
+        store(address + 4 * first, like, convert(value, like), count, False)
+    elif kind == 2:
+        store(address + 8 * first, array_at(address, 1, 0.0), value, count, False)
+    elif kind == 3:
+        bits = array_at(address, 1, np.int16(0))
+        store(address + 2 * first, bits, convert(value, bits), count, False)
+    elif kind == 4:
+        bfloats = array_at(address, 1, np.uint16(0))
+        store(address + 2 * first, bfloats, convert(value, bfloats), count, False)
+
+
+@intrinsic
 def only_first(_typing: Any, value: Any, _count: Any) -> Any:
     """The first values, and zeros."""
 
@@ -227,6 +304,51 @@ def not_below(_typing: Any, floor: Any, value: Any) -> Any:
         return builder.select(builder.fcmp_ordered("<", args[1], args[0]), args[0], args[1])
 
     return value(floor, value), emit
+
+
+@intrinsic
+def within(_typing: Any, bound: Any, value: Any) -> Any:
+    """`value` between -`bound` and `bound`; a NaN or an infinity stays one."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        largest, given = args
+        least = builder.fneg(largest)
+        kept = builder.select(builder.fcmp_ordered(">", given, largest), largest, given)
+        kept = builder.select(builder.fcmp_ordered("<", given, least), least, kept)
+        return builder.select(_finite(builder, given), kept, given)
+
+    return value(bound, value), emit
+
+
+@intrinsic
+def all_finite(_typing: Any, value: Any) -> Any:
+    """Whether no lane is infinite or not a number."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        finite = _finite(builder, args[0])
+        name = f"llvm.vector.reduce.and.v{LANES}i1"
+        function = _intrinsic_function(builder, name, ir.IntType(1), [finite.type])
+        return builder.call(function, [finite])
+
+    return types.boolean(value), emit
+
+
+def _finite(builder: Any, value: Any) -> Any:
+    """A mask: x - x is 0 for finite x only."""
+    difference = builder.fsub(value, value)
+    return builder.fcmp_ordered("==", difference, ir.Constant(value.type, None))
+
+
+@intrinsic
+def root(_typing: Any, value: Any) -> Any:
+    """The square root."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        name = f"llvm.sqrt.v{LANES}f64"
+        return builder.call(_intrinsic_function(builder, name, kind, [kind]), args)
+
+    return value(value), emit
 
 
 @intrinsic

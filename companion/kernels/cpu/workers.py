@@ -19,7 +19,6 @@ from numba import carray, cfunc, types
 
 from . import coefficients as of
 from . import panels, planes
-from .formats import read, write
 from .jobs import (
     FINISHED,
     MERGED,
@@ -44,9 +43,6 @@ from .runtime import (
     njit,
     take_number,
 )
-
-# The largest finite value of each type, by `formats.KINDS`.
-_LARGEST = (0.0, 3.4028234663852886e38, 1.7976931348623157e308, 65504.0, 3.3895313892515355e38)
 
 
 @njit
@@ -151,40 +147,7 @@ def _run(address, job, room, backward):
     if job.stream:
         finish_streaming()
     if job.moves and take_number(address + FINISHED) == job.threads - 1:
-        _move_running(job)
-
-
-@njit
-def _move_running(job):
-    """Move the running statistics by one batch; see ``companion.functional``."""
-    mean = array_at(job.statistics, job.channels, 0.0)
-    var = array_at(job.statistics + 8 * job.channels, job.channels, 0.0)
-    count = array_at(job.batches, 1, 0)
-    if job.skip_nonfinite:
-        for c in range(job.channels):
-            if not (np.isfinite(mean[c]) and np.isfinite(var[c])):
-                return
-    momentum = job.momentum
-    if np.isnan(momentum):
-        momentum = 1.0 / (count[0] + 1.0)
-    unbiased = job.m / (job.m - 1.0)
-    for c in range(job.channels):
-        _move(job.running_mean, job.running_mean_kind, c, mean[c], momentum)
-        _move(job.running_var, job.running_var_kind, c, var[c] * unbiased, momentum)
-    if job.batches:
-        count[0] += 1
-
-
-@njit
-def _move(address, kind, channel, batch, momentum):
-    if kind == 0:
-        return
-    moved = (1.0 - momentum) * read(address, kind, channel, 0.0) + momentum * batch
-    if np.isfinite(moved):
-        # An infinity made by rounding would never decay.
-        largest = _LARGEST[kind]
-        moved = min(max(moved, -largest), largest)
-    write(address, kind, channel, moved)
+        of.move_running(job)
 
 
 # What activations are stored in, half precision by its bits, and computed in.
@@ -194,7 +157,10 @@ _TYPES = [
     (np.int16, np.float32),
     (np.uint16, np.float32),
 ]
-_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_UNCOMPILED = ("__init__.py", "calls.py")
+_SOURCES = sorted(
+    path for path in Path(__file__).parent.glob("*.py") if path.name not in _UNCOMPILED
+)
 # Numba looks for changes in this file only; with the digest, which the functions below mention, its
 # cache is renewed when any of the files changes.
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()

@@ -1,0 +1,479 @@
+"""The compiled way of a call to the CPU kernels against Python's way: the same bits, or no call."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from companion.functional import batch_norm, batch_norm_act
+from companion.kernels import select
+
+calls = pytest.importorskip("companion.kernels.cpu.calls", reason="Numba is not installed")
+from companion.kernels.cpu.jobs import Job  # noqa: E402
+from companion.kernels.cpu.plans import Plan  # noqa: E402
+
+TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+# One thread, two threads, and, last, channels-last.
+SHAPES = [(60, 100), (3, 5), (2, 3, 5, 5), (4, 64, 20, 20), (4, 64, 20, 21)]
+
+
+@pytest.fixture(scope="module")
+def direct():
+    found = calls.load()
+    if found is None:
+        if "REQUIRE_COMPILER" in os.environ:
+            pytest.fail("not built: python -m companion compile")
+        pytest.skip("not built: python -m companion compile")
+    return found
+
+
+@pytest.fixture(params=["direct", "python"])
+def way(request, direct, monkeypatch):
+    """Each way alone: a call that the direct one declines fails there."""
+
+    def insist(*arguments):
+        y = direct(*arguments)
+        assert y is not None, "declined"
+        return y
+
+    chosen = insist if request.param == "direct" else select._decline
+    monkeypatch.setattr(select, "_direct_call", lambda: chosen)
+    return request.param
+
+
+def state(channels, dtype, *, cumulative=False):
+    kind = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    generator = torch.Generator().manual_seed(3)
+    mean, var = (torch.rand(channels, generator=generator, dtype=kind) + 0.5 for _ in range(2))
+    return mean, var, torch.tensor(4), None if cumulative else 0.3
+
+
+def given(shape, dtype, last, affine, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    kind = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    x, grad_y, residual = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3)
+    )
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    weight, bias = (torch.randn(shape[1], generator=generator, dtype=kind) for _ in range(2))
+    inputs = [x, *([weight, bias] if affine else [None, None]), residual]
+    return [t if t is None else t.requires_grad_() for t in inputs], grad_y
+
+
+def both_ways(direct, compute):
+    """What `compute` returns by each way, in order: direct, Python's."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for chosen in (direct, select._decline):
+            patch.setattr(select, "_direct_call", lambda chosen=chosen: chosen)
+            found.append(compute())
+    return found
+
+
+def same(a, b):
+    """Bits, types, layouts; None for None."""
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    ("training", "affine", "relu", "residual", "cumulative"),
+    [
+        (True, True, False, False, False),
+        (True, False, True, False, True),
+        (True, True, True, True, False),
+        (False, True, False, True, False),
+        (False, False, True, False, False),
+        (False, True, True, True, False),
+    ],
+)
+def test_both_ways_give_the_same_bits(
+    direct, shape, dtype, training, affine, relu, residual, cumulative
+):
+    last = shape == SHAPES[-1]
+    served = []
+
+    def counted(*arguments):
+        y = direct(*arguments)
+        served.append(y is not None)
+        return y
+
+    def compute():
+        (x, weight, bias, added), grad_y = given(shape, dtype, last, affine)
+        mean, var, count, momentum = state(shape[1], dtype, cumulative=cumulative)
+        y = batch_norm_act(
+            *(x, mean, var, weight, bias, training, momentum, 1e-3),
+            residual=added if residual else None,
+            relu=relu,
+            num_batches_tracked=count,
+        )
+        wanted = [t for t in (x, weight, bias, added if residual else None) if t is not None]
+        grads = torch.autograd.grad(y, wanted, grad_y)
+        versions = [t._version for t in (mean, var, count)]
+        return [y.detach(), *grads, mean, var, count], versions
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        (ours, versions), (expected, expected_versions) = both_ways(counted, compute)
+    finally:
+        torch.set_num_threads(before)
+    assert served == [True]
+    assert all(same(a, b) for a, b in zip(ours, expected, strict=True))
+    assert [v > 0 for v in versions] == [v > 0 for v in expected_versions]
+
+
+def test_skipped_batches(direct):
+    def compute():
+        mean, var, count, momentum = state(3, torch.float32)
+        x = torch.tensor([[1.0, 2.0, float("nan")], [2.0, 3.0, 4.0]])
+        y = batch_norm(
+            *(x, mean, var, None, None, True, momentum),
+            num_batches_tracked=count,
+            skip_nonfinite=True,
+        )
+        return [y.nan_to_num(7.0), mean, var, count]
+
+    ours, expected = both_ways(direct, compute)
+    assert all(same(a, b) for a, b in zip(ours, expected, strict=True))
+    assert ours[3] == 4
+
+
+def test_without_a_gradient_nothing_is_recorded(direct):
+    (x, weight, bias, _), _ = given((6, 3), torch.float32, False, True)
+    arguments = (None, None, weight, bias, True, 0.1, 1e-5, None, False, None, False)
+    assert direct(x, *arguments).requires_grad
+    with torch.no_grad():
+        assert not direct(x, *arguments).requires_grad
+    with torch.inference_mode():
+        assert direct(x, *arguments).is_inference()
+
+
+class _Subclass(torch.Tensor):
+    pass
+
+
+def _odd_calls():
+    """A name, and what is changed of a call that would be served."""
+    base = torch.randn(6, 3)
+    with torch.inference_mode():
+        inference = torch.ones(3)
+    return {
+        "a subclass": {"input": base.as_subclass(_Subclass)},
+        "integers": {"input": torch.ones(6, 3, dtype=torch.int32)},
+        "complex numbers": {"input": base.to(torch.complex64)},
+        "no tensor": {"input": [[1.0]]},
+        "one axis": {"input": torch.randn(3)},
+        "one value per channel": {"input": torch.randn(1, 3)},
+        "an empty batch": {"input": torch.randn(0, 3)},
+        "a negated view": {"input": torch._neg_view(base)},
+        "a sparse tensor": {"input": base.to_sparse()},
+        "another device": {"input": base.to("meta")},
+        "an unknown layout": {"input": torch.randn(3, 6).t()},
+        "statistics of another shape": {
+            "running_mean": torch.ones(4),
+            "running_var": torch.ones(4),
+        },
+        "statistics of another type": {"running_mean": torch.ones(3, dtype=torch.float64)},
+        "strided statistics": {"running_var": torch.ones(6)[::2]},
+        "one of the statistics": {"running_var": None},
+        "statistics with a gradient": {"running_mean": torch.ones(3, requires_grad=True)},
+        "statistics of inference mode": {"running_mean": inference},
+        "no statistics outside training": {
+            "running_mean": None,
+            "running_var": None,
+            "training": False,
+        },
+        "weights of another shape": {"weight": torch.ones(1)},
+        "weights of another type": {"weight": torch.ones(3, dtype=torch.float64)},
+        "weights in two axes": {"weight": torch.ones(3, 1)},
+        "a count of floats": {"num_batches_tracked": torch.tensor(0.0)},
+        "a short count": {"num_batches_tracked": torch.tensor(0, dtype=torch.int32)},
+        "counts": {"num_batches_tracked": torch.tensor([0])},
+        "no count to average by": {"momentum": None, "num_batches_tracked": None},
+        "an integer momentum": {"momentum": 1},
+        "no eps": {"eps": 0.0},
+        "an integer eps": {"eps": 1},
+        "a word for training": {"training": "yes"},
+        "a residual of another shape": {"residual": torch.randn(6, 4)},
+        "a residual of another type": {"residual": torch.randn(6, 3, dtype=torch.float64)},
+    }
+
+
+def _call(direct, **changes):
+    arguments = {
+        "input": torch.arange(18.0).view(6, 3),
+        "running_mean": torch.zeros(3),
+        "running_var": torch.ones(3),
+        "weight": torch.ones(3),
+        "bias": torch.zeros(3),
+        "training": True,
+        "momentum": 0.1,
+        "eps": 1e-5,
+        "num_batches_tracked": torch.tensor(0),
+        "skip_nonfinite": False,
+        "residual": None,
+        "relu": False,
+    } | changes
+    y = direct(*arguments.values())
+    return y, arguments
+
+
+def test_the_plain_call_is_served(direct):
+    y, arguments = _call(direct)
+    assert y is not None
+    assert arguments["num_batches_tracked"] == 1
+
+
+@pytest.mark.parametrize("name", list(_odd_calls()))
+def test_what_is_not_obviously_fine_is_declined_untouched(direct, name):
+    changes = _odd_calls()[name]
+    y, arguments = _call(direct, **changes)
+    assert y is None
+    for state_name, initial in (("running_mean", 0.0), ("running_var", 1.0)):
+        if state_name not in changes:
+            assert torch.equal(arguments[state_name], torch.full((3,), initial))
+    count = arguments["num_batches_tracked"]
+    assert count is None or (count == 0).all()
+
+
+def test_too_few_arguments_are_declined(direct):
+    assert direct(torch.randn(6, 3)) is None
+    assert direct() is None
+
+
+class _Functions(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+class _Operations(TorchDispatchMode):
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        return operation(*args, **(kwargs or {}))
+
+
+def test_modes_transforms_and_tracers_see_the_operations(direct):
+    for mode in (_Functions(), _Operations()):
+        with mode:
+            assert _call(direct)[0] is None
+    found = []
+    torch.func.vmap(lambda x: found.append(_call(direct)[0]) or x)(torch.ones(2))
+    with torch.autograd.forward_ad.dual_level():
+        found.append(_call(direct)[0])
+    counting = {"num_batches_tracked": None}
+    torch.jit.trace(lambda x: found.append(_call(direct, **counting)[0]) or x + 1, torch.ones(2))
+    assert found == [None] * len(found)
+    assert len(found) >= 3
+
+
+@pytest.mark.usefixtures("way")
+def test_second_derivative():
+    (x, weight, bias, residual), _ = given((5, 3), torch.float64, False, True)
+    for relu in (False, True):
+
+        def function(*inputs, relu=relu):
+            return batch_norm_act(
+                *(inputs[0], None, None, *inputs[1:3], True),
+                residual=inputs[3] if relu else None,
+                relu=relu,
+            )
+
+        inputs = (x, weight, bias, residual) if relu else (x, weight, bias)
+        assert torch.autograd.gradgradcheck(function, inputs)
+        fixed = x.detach().mean(0), x.detach().var(0)
+        assert torch.autograd.gradgradcheck(
+            lambda x, w, b, fixed=fixed: batch_norm(x, *fixed, w, b), (x, weight, bias)
+        )
+
+
+@pytest.mark.usefixtures("way")
+def test_only_what_is_asked_for():
+    """The indices of gradients when some inputs are missing or need none."""
+    x, bias = torch.randn(5, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    bias.requires_grad_()
+    y = batch_norm(x, None, None, None, bias, True)
+    (found,) = torch.autograd.grad(y.square().sum(), bias, create_graph=True)
+    torch.testing.assert_close(found, 2 * y.sum(0))
+    (second,) = torch.autograd.grad(found.sum(), bias)
+    torch.testing.assert_close(second, torch.full_like(bias, 10.0))
+
+
+@pytest.mark.usefixtures("way")
+def test_gradients_of_many_directions_at_once():
+    (x, weight, bias, _), grad_y = given((5, 3), torch.float64, False, True)
+    y = batch_norm(x, None, None, weight, bias, True)
+    directions = torch.stack([grad_y, 2 * grad_y])
+    batched = torch.autograd.grad(
+        y, (x, weight), directions, is_grads_batched=True, retain_graph=True
+    )
+    single = torch.autograd.grad(y, (x, weight), grad_y)
+    for many, one in zip(batched, single, strict=True):
+        torch.testing.assert_close(many, torch.stack([one, 2 * one]))
+
+
+@pytest.mark.usefixtures("way")
+def test_gradients_in_another_layout():
+    (x, weight, bias, _), grad_y = given((4, 3, 5, 5), torch.float32, True, True)
+    y = batch_norm(x, None, None, weight, bias, True)
+    expected = torch.autograd.grad(y, (x, weight), grad_y, retain_graph=True)
+    expanded = torch.ones(()).expand_as(y)
+    for g in (
+        grad_y,
+        grad_y.contiguous(memory_format=torch.channels_last),
+        grad_y.mT.contiguous().mT,
+    ):
+        found = torch.autograd.grad(y, (x, weight), g, retain_graph=True)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    ones = torch.autograd.grad(y, bias, torch.ones_like(y), retain_graph=True)[0]
+    assert torch.equal(torch.autograd.grad(y, bias, expanded)[0], ones)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.usefixtures("way")
+def test_a_recomputed_batch_counts_once(reentrant):
+    (x, weight, bias, _), _ = given((6, 3), torch.float32, False, True)
+    mean, var, count, momentum = state(3, torch.float32)
+
+    def layer(x):
+        return batch_norm(
+            x, mean, var, weight, bias, True, momentum, num_batches_tracked=count
+        ).square()
+
+    checkpoint(layer, x, use_reentrant=reentrant).sum().backward()
+    assert count == 5
+    assert x.grad is not None
+
+
+@pytest.mark.usefixtures("way")
+def test_autograd_notices_changes_in_place():
+    (x, weight, bias, _), _ = given((6, 3), torch.float32, False, True)
+    y = batch_norm(x, None, None, weight, bias, True)
+    with torch.no_grad():
+        x.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    mean, var, _, _ = state(3, torch.float32)
+    doubled = mean.clone().requires_grad_() * mean
+    batch_norm(x, mean, var, weight, bias, True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        doubled.sum().backward()
+
+
+@pytest.mark.usefixtures("way")
+def test_saved_tensors_go_through_hooks():
+    (x, weight, bias, _), grad_y = given((6, 3), torch.float32, False, True)
+    packed = []
+    with saved_tensors_hooks(lambda t: packed.append(t.shape) or t.clone(), lambda t: t):
+        y = batch_norm(x, None, None, weight, bias, True)
+    assert x.shape in packed
+    expected = torch.autograd.grad(batch_norm(x, None, None, weight, bias, True), x, grad_y)
+    assert torch.equal(torch.autograd.grad(y, x, grad_y)[0], expected[0])
+
+
+def test_an_error_of_the_python_part_arrives(direct, monkeypatch):
+    """The second derivative runs Python code inside the C++ node."""
+    (x, weight, bias, _), _ = given((5, 3), torch.float64, False, True)
+    y = direct(x, None, None, weight, bias, True, 0.1, 1e-5, None, False, None, False)
+    monkeypatch.setattr("companion.differentiation.batch_eager", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+@pytest.mark.usefixtures("direct")
+def test_threads_do_not_disturb_each_other():
+    inputs = [given((40, 50), torch.float32, False, True, seed) for seed in range(4)]
+    expected = [torch.autograd.grad(batch_norm(t[0], None, None, t[1], t[2], True), t[0], g)[0]
+                for t, g in inputs]  # fmt: skip
+    wrong = []
+
+    def work(number):
+        (x, weight, bias, _), grad_y = inputs[number]
+        for _ in range(200):
+            y = batch_norm(x, None, None, weight, bias, True)
+            if not torch.equal(torch.autograd.grad(y, x, grad_y)[0], expected[number]):
+                wrong.append(number)
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_the_header_has_the_jobs_fields():
+    text = calls.header()
+    names = re.findall(r"(?:int64_t|double|Plan) (\w+)", text)
+    assert "".join(names).count("counters") == 1
+    plan, job = text.split("struct Job")
+    own = len(Job._fields) - len(Plan._fields)
+    assert re.findall(r"int64_t (\w+);", plan) == list(Plan._fields)
+    assert re.findall(r"(?:int64_t|double) (\w+);", job) == list(Job._fields[:own])
+    assert Job._fields[own:] == Plan._fields
+    assert re.findall(r"double (\w+);", job) == ["eps", "momentum"]
+
+
+def run(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_where_it_is_not_built_calls_take_pythons_way(tmp_path):
+    program = (
+        "import torch; from companion.functional import batch_norm; "
+        "from companion.kernels import select; "
+        "print(batch_norm(torch.tensor([[1.0], [3.0]]), None, None, training=True).tolist()); "
+        "print(select._direct_call() is select._decline)"
+    )
+    done = run(program, TORCH_EXTENSIONS_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[1] == "True"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"PATH": "/there/is/nothing"}, "ninja is not installed"),
+        ({"CXX": "there-is-no-such-compiler"}, "there is no C++ compiler"),
+        ({"CXX": "false"}, "the C++ compiler failed"),
+    ],
+)
+def test_a_failed_build_says_why_and_leaves_nothing(tmp_path, environment, said):
+    program = (
+        "import sysconfig; find = sysconfig.get_path; "
+        "sysconfig.get_path = lambda name: '/nowhere' if name == 'scripts' else find(name)\n"
+        if "PATH" in environment
+        else ""
+    )
+    program += "from companion.__main__ import main; raise SystemExit(main(['compile']))"
+    done = run(program, TORCH_EXTENSIONS_DIR=str(tmp_path), **environment)
+    assert done.returncode == 0, done.stderr
+    assert "compile: calls of small batches remain slower: " in done.stderr
+    assert said in done.stderr
+    assert "Traceback (most recent call last)" not in done.stderr.split(said)[0]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_the_source_travels_with_the_package():
+    assert (Path(calls.__file__).with_name("calls.cpp")).exists()
+    with open(Path(__file__).parents[2] / "pyproject.toml", encoding="utf-8") as file:
+        assert '"companion.kernels.cpu" = ["*.cpp"]' in file.read()
