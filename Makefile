@@ -46,6 +46,7 @@ addresses: $(INSTALLED) book ## append new pages and anchors to book/addresses.t
 
 bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/bench.json
 	mkdir -p _build
+	$(BIN)/python -m companion compile
 	$(BIN)/python -m companion bench --json _build/bench.json
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab

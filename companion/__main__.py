@@ -29,7 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     compiling = commands.add_parser(
         "compile",
         help="compile the CPU kernels now instead of at their first use",
-        description="Compile the CPU kernels and keep them on disk, before their first use.",
+        description="Compile the CPU kernels and keep them on disk, before their first use; and, "
+        "where there is a C++ compiler, a way to call them that takes small batches less time.",
     )
     compiling.set_defaults(run=compile_kernels)
     return parser
@@ -47,7 +48,8 @@ def compile_kernels(_options: argparse.Namespace) -> int:
 
     workers.compile_all()
     if not calls.path().exists():
-        print("compiling the way of calls to the kernels, which takes about half a minute")
+        message = "compiling the calls to the kernels, once; it takes about half a minute"
+        print(message, file=sys.stderr)
         try:
             calls.build()
         except calls.BuildError as error:

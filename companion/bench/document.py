@@ -1,4 +1,4 @@
-"""The file that ``python -m companion bench --json FILE`` writes, schema 1.
+"""The file that ``python -m companion bench --json FILE`` writes, schema 2.
 
 The classes here are the JSON objects, their attributes the keys. Times are microseconds per call,
 sizes bytes. Numbers have six digits; one that was not measured is null. Times are medians over the
@@ -21,7 +21,7 @@ from typing import Any, TypedDict
 from .operations import PASSES
 from .spread import Verdict, geometric_mean
 
-SCHEMA = 1
+SCHEMA = 2
 _DIGITS = 6
 
 
@@ -47,6 +47,9 @@ class Machine(TypedDict):
     cores: int
     threads: int
     last_level_cache_bytes: int
+    """As the system says."""
+    reachable_cache_bytes: int
+    """As timed copies say, on the CPU; see ``machine.reachable_cache``."""
     load: float | None
     """Programs that were running or waiting for a core in the minute before the start."""
     gpu: Gpu | None
@@ -148,7 +151,7 @@ class CaseRecord(TypedDict):
     module: bool
     """``BatchNorm1d`` was called instead of the function."""
     beyond_cache: bool
-    """The tensor is larger than the last-level cache: on a GPU, its L2 cache."""
+    """The tensor is larger than the cache that it reaches: on a GPU, its L2 cache."""
     copy_us: float
     """Median over the samples of all passes."""
     forward: PassRecord

@@ -6,15 +6,21 @@ import ctypes
 import os
 import platform
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from companion import caches
+
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 # What a current machine has, where the system does not say.
 _DEFAULT_CACHE_BYTES = 2**25
+# Sizes of copies, and how much faster than from memory they are from a cache.
+_COPIES = [2**power for power in range(20, 28)]
+_FASTER = 1.25
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -68,25 +74,31 @@ def load() -> float | None:
 
 
 def last_level_cache() -> int:
-    """Bytes of the largest cache that the first core has a share in.
+    """Bytes of the largest cache that the first core has a share in."""
+    return max(caches.sizes().values(), default=_DEFAULT_CACHE_BYTES)
 
-    From Linux's sysfs. (``sysconf`` answers, on some AMD processors, with the sum over all
-    chiplets, of which a core reaches one.)
+
+def reachable_cache() -> int:
+    """Bytes of it that a program gets, from timed copies; at most :func:`last_level_cache`.
+
+    A virtual machine reports the whole cache of a processor, and may have a small share in it.
+    Copies too large for it all run at the speed of memory, that of the largest.
     """
-    sizes = []
-    for size in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        try:
-            sizes.append(_bytes(size.read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
-    return max(sizes, default=_DEFAULT_CACHE_BYTES)
+    source, target = (torch.ones(_COPIES[-1], dtype=torch.uint8) for _ in range(2))
+    speeds = {size: _copy_speed(source[:size], target[:size]) for size in _COPIES}
+    fast = [size for size, speed in speeds.items() if speed > _FASTER * speeds[_COPIES[-1]]]
+    # A copy has two tensors.
+    return min(2 * max(fast, default=_COPIES[0]), last_level_cache())
 
 
-def _bytes(size: str) -> int:
-    """Read "32768K"."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    text = size.strip()
-    return int(text[:-1]) * units[text[-1]] if text[-1:] in units else int(text)
+def _copy_speed(source: torch.Tensor, target: torch.Tensor) -> float:
+    """Bytes per second in the fastest of some copies: others may have been interrupted."""
+    seconds = []
+    for _ in range(9):
+        start = time.perf_counter()
+        target.copy_(source)
+        seconds.append(time.perf_counter() - start)
+    return source.numel() / min(seconds)
 
 
 def version(package: str) -> str | None:

@@ -8,7 +8,7 @@ from .document import CaseRecord, Document, Machine, Noise, Settings, Slower, Su
 from .operations import PASSES
 
 TRAINING = ("forward", "backward", "both")
-# Contiguous tensors beyond the last-level cache, in tables.
+# Contiguous tensors beyond the cache, in tables.
 _MARK = "*"
 
 
@@ -33,7 +33,7 @@ def _machine(machine: Machine) -> str:
     return (
         f"{machine['processor']}, {machine['system']}, {_counted(machine['cores'], 'core')}, "
         f"{_counted(machine['threads'], 'thread')}, "
-        f"last-level cache {machine['last_level_cache_bytes'] / 2**20:.0f} MiB"
+        f"cache {machine['reachable_cache_bytes'] / 2**20:.0f} MiB"
         + ("" if machine["load"] is None else f", load {machine['load']:.1f} before the start")
     )
 
@@ -151,7 +151,7 @@ def tables(document: Document) -> str:
 
 
 def label(case: CaseRecord) -> str:
-    """The case's name, marked if it is contiguous and beyond the last-level cache."""
+    """The case's name, marked if it is contiguous and beyond the cache."""
     marked = case["beyond_cache"] and case["layout"] == "contiguous"
     return case["name"] + (_MARK if marked else "")
 
@@ -211,7 +211,7 @@ def conclusions(document: Document) -> str:
     lines += [_mean(summary, name) for name in PASSES if summary["speedup"][name] is not None]
     copies, ratio = summary["beyond_cache_forward_copies"], summary["module_ratio"]
     if copies is not None:
-        text = "beyond the last-level cache: our forward pass takes at most"
+        text = "beyond the cache: our forward pass takes at most"
         lines.append(f"{_MARK} {text} {copies:.2f} copies")
     if ratio is not None:
         lines.append(

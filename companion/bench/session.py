@@ -44,7 +44,7 @@ def run(cases: list[Case], request: Request) -> Document:
     warm_up(request.device)
     with ExitStack() as stack:
         bench, gpu = _bench(request, stack)
-        found = _document(cases, request, gpu, memory_reused, load)
+        found = _document(cases, request, gpu, memory_reused, load, bench.cache_bytes)
         print(report.header(found), flush=True)
         skipped = _measure_all(cases, bench, found)
     seconds = time.perf_counter() - started
@@ -59,7 +59,7 @@ def _bench(request: Request, stack: ExitStack) -> tuple[Bench, Gpu | None]:
         return Bench(
             request.seconds_per_case,
             request.compiled,
-            machine.last_level_cache(),
+            machine.reachable_cache(),
             request.backend,
             fewest=fewest,
         ), None
@@ -80,7 +80,12 @@ def _bench(request: Request, stack: ExitStack) -> tuple[Bench, Gpu | None]:
 
 
 def _document(
-    cases: list[Case], request: Request, gpu: Gpu | None, memory_reused: bool, load: float | None
+    cases: list[Case],
+    request: Request,
+    gpu: Gpu | None,
+    memory_reused: bool,
+    load: float | None,
+    cache_bytes: int,
 ) -> Document:
     """Everything but the measurements."""
     revision = machine.revision()
@@ -96,6 +101,7 @@ def _document(
             cores=machine.cores(),
             threads=torch.get_num_threads(),
             last_level_cache_bytes=machine.last_level_cache(),
+            reachable_cache_bytes=cache_bytes,
             load=load,
             gpu=gpu,
         ),

@@ -274,7 +274,11 @@ def test_modes_transforms_and_tracers_see_the_operations(direct):
     with torch.autograd.forward_ad.dual_level():
         found.append(_call(direct)[0])
     counting = {"num_batches_tracked": None}
-    torch.jit.trace(lambda x: found.append(_call(direct, **counting)[0]) or x + 1, torch.ones(2))
+    torch.jit.trace(
+        lambda x: found.append(_call(direct, **counting)[0]) or x + 1,
+        torch.ones(2),
+        check_trace=False,
+    )
     assert found == [None] * len(found)
     assert len(found) >= 3
 

@@ -316,6 +316,14 @@ def test_plans_cover_every_value_once(shape, last, tensors, threads):
         assert cut.rows == cut.tiles * shape[0]
 
 
+def test_blocks_for_the_second_cache_where_it_is_large(monkeypatch):
+    for second, expected in ((2**20, 2**22), (2**21, 2**20), (2**22, 2**21)):
+        monkeypatch.setattr(plans.caches, "sizes", lambda second=second: {2: second})
+        assert plans._block_bytes() == expected
+    monkeypatch.setattr(plans.caches, "sizes", dict)
+    assert plans._block_bytes() == 2**22
+
+
 @pytest.mark.usefixtures("threads")
 def test_python_threads_do_where_there_is_no_openmp(monkeypatch):
     x = batch((3, 5, 40, 40))
