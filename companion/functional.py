@@ -124,12 +124,13 @@ def batch_norm(
     >>> batch_norm(torch.tensor([[0.3]]), mean, var).tolist()
     [[0.0]]
     """
-    y = select.call_directly(
-        *(backend, input, running_mean, running_var, weight, bias, training, momentum, eps),
-        *(num_batches_tracked, skip_nonfinite, None, False),
-    )
-    if y is not None:
-        return y
+    if select.serves_directly(backend, input):
+        y = select.direct_call()(
+            *(input, running_mean, running_var, weight, bias, training, momentum, eps),
+            *(num_batches_tracked, skip_nonfinite, None, False),
+        )
+        if y is not None:
+            return y
     tensors = (input, running_mean, running_var, weight, bias, num_batches_tracked)
     if has_torch_function(tensors):
         # Tensor subclasses, and the stand-ins with which torch.fx traces a model.
@@ -192,12 +193,13 @@ def batch_norm_act(
     >>> batch_norm_act(x, None, None, training=True, eps=1e-12, residual=residual).tolist()
     [[2.0], [0.0]]
     """
-    y = select.call_directly(
-        *(backend, input, running_mean, running_var, weight, bias, training, momentum, eps),
-        *(num_batches_tracked, skip_nonfinite, residual, relu),
-    )
-    if y is not None:
-        return y
+    if select.serves_directly(backend, input):
+        y = select.direct_call()(
+            *(input, running_mean, running_var, weight, bias, training, momentum, eps),
+            *(num_batches_tracked, skip_nonfinite, residual, relu),
+        )
+        if y is not None:
+            return y
     tensors = (input, running_mean, running_var, weight, bias, residual, num_batches_tracked)
     if has_torch_function(tensors):
         return handle_torch_function(

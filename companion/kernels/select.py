@@ -64,28 +64,25 @@ def load(backend: str) -> Kernels:
     return cast(Kernels, importlib.import_module(f".{backend}", __package__))
 
 
-def call_directly(backend: str, input: object, *others: object) -> Tensor | None:
-    """Have the CPU kernels compute without Python's help, see :mod:`.cpu.calls`.
-
-    Parameters
-    ----------
-    backend : as given by the caller
-    input, others : the arguments of ``calls.cpp``'s ``batch_norm``, unchecked
-
-    Returns
-    -------
-    the output; None where nothing has been done, since the call needs a closer look, or other
-    kernels, or the direct way has not been built
-    """
-    if torch.compiler.is_compiling() or type(input) is not Tensor or not input.is_cpu:
-        return None
-    if (backend == "auto" or backend == "cpu") and _INSTALLED["cpu"]:
-        return _direct_call()(input, *others)
-    return None
+def serves_directly(backend: str, input: object) -> bool:
+    """Whether :func:`direct_call` is to be tried: CPU kernels compute, and nothing traces."""
+    return (
+        type(input) is Tensor
+        and (backend == "auto" or backend == "cpu")
+        and not torch.compiler.is_compiling()
+        and input.is_cpu
+        and _INSTALLED["cpu"]
+    )
 
 
 @cache
-def _direct_call() -> Callable[..., Tensor | None]:
+def direct_call() -> Callable[..., Tensor | None]:
+    """How the CPU kernels compute without Python's help, see :mod:`.cpu.calls`.
+
+    The function takes the arguments of ``calls.cpp``'s ``batch_norm``, unchecked, and returns the
+    output; or None where it has done nothing, since the call needs a closer look, or the direct
+    way has not been built.
+    """
     calls = importlib.import_module(".cpu.calls", __package__)
     return calls.load() or _decline
 

@@ -46,7 +46,7 @@ def way(request, direct, monkeypatch):
         return y
 
     chosen = insist if request.param == "direct" else select._decline
-    monkeypatch.setattr(select, "_direct_call", lambda: chosen)
+    monkeypatch.setattr(select, "direct_call", lambda: chosen)
     return request.param
 
 
@@ -75,7 +75,7 @@ def both_ways(direct, compute):
     found = []
     with pytest.MonkeyPatch.context() as patch:
         for chosen in (direct, select._decline):
-            patch.setattr(select, "_direct_call", lambda chosen=chosen: chosen)
+            patch.setattr(select, "direct_call", lambda chosen=chosen: chosen)
             found.append(compute())
     return found
 
@@ -445,7 +445,7 @@ def test_where_it_is_not_built_calls_take_pythons_way(tmp_path):
         "import torch; from companion.functional import batch_norm; "
         "from companion.kernels import select; "
         "print(batch_norm(torch.tensor([[1.0], [3.0]]), None, None, training=True).tolist()); "
-        "print(select._direct_call() is select._decline)"
+        "print(select.direct_call() is select._decline)"
     )
     done = run(program, TORCH_EXTENSIONS_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr

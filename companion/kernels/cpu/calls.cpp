@@ -25,6 +25,8 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <limits>
@@ -130,11 +132,13 @@ bool usable(const Running& running, bool training) {
   return !count.defined() || (plain(count) && count.dim() == 0 && count.scalar_type() == at::kLong);
 }
 
-using Key = std::vector<int64_t>;
+// What a pass depends on: type, tensors swept twice, threads, sizes and strides.
+constexpr int64_t MOST_AXES = 6;
+using Key = std::array<int64_t, 4 + 2 * MOST_AXES>;
 
 struct HashKey {
   size_t operator()(const Key& key) const {
-    size_t seed = key.size();
+    size_t seed = 0;
     for (const int64_t value : key) seed = c10::hash_combine(seed, static_cast<size_t>(value));
     return seed;
   }
@@ -168,9 +172,9 @@ const Pass* pass_over(const Tensor& x, int tensors) {
   static std::mutex mutex;
   static auto* passes = new std::unordered_map<Key, std::optional<Pass>, HashKey>();
   const int threads = at::get_num_threads();
-  Key key{kind_of(x), tensors, threads};
-  key.insert(key.end(), x.sizes().begin(), x.sizes().end());
-  key.insert(key.end(), x.strides().begin(), x.strides().end());
+  Key key{kind_of(x), tensors, threads, x.dim()};
+  std::copy_n(x.sizes().begin(), x.dim(), key.begin() + 4);
+  std::copy_n(x.strides().begin(), x.dim(), key.begin() + 4 + MOST_AXES);
   {
     const std::lock_guard<std::mutex> lock(mutex);
     const auto known = passes->find(key);
@@ -179,7 +183,7 @@ const Pass* pass_over(const Tensor& x, int tensors) {
   // Without the lock: Python may let another thread run.
   auto found = ask_for_pass(x, tensors, threads);
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto& kept = passes->emplace(std::move(key), std::move(found)).first->second;
+  const auto& kept = passes->emplace(key, std::move(found)).first->second;
   return kept ? &*kept : nullptr;
 }
 
@@ -242,9 +246,9 @@ Job job_of(const Pass& pass, const Tensor& x, const Tensor& weight, const Tensor
   return job;
 }
 
-// Normalize with what is, or will be, in `statistics`.
-void set_statistics(Job& job, const Tensor& statistics) {
-  job.statistics = job.mean = address(statistics);
+// Normalize with what is, or will be, in the statistics at an address.
+void set_statistics(Job& job, int64_t at) {
+  job.statistics = job.mean = at;
   job.var = job.mean + 8 * job.plan.channels;
   job.mean_kind = job.var_kind = kind_of(at::kDouble);
 }
@@ -257,14 +261,16 @@ void run(Kernel kernel, Job& job) {
   }
 }
 
-// The forward pass: output and statistics. See `companion.kernels.interface.Kernels`.
+// The forward pass. Returns the output and, where they are to be kept, the statistics. See
+// `companion.kernels.interface.Kernels`.
 std::pair<Tensor, Tensor> normalize(const Pass& pass, const Tensor& x, const Tensor& weight,
                                     const Tensor& bias, const Tensor& residual,
-                                    const Running& running, const Options& options) {
+                                    const Running& running, const Options& options, bool keep) {
   const Tensor addend = like(x, residual);
-  Tensor y = empty(pass, x), statistics = two_per_channel(pass);
+  Tensor y = empty(pass, x), statistics = keep ? two_per_channel(pass) : Tensor();
   Job job = job_of(pass, x, weight, bias, options);
-  set_statistics(job, statistics);
+  // This pass has no other use for the place of the gradients' sums.
+  set_statistics(job, keep ? address(statistics) : job.sums);
   job.y = address(y);
   job.residual = address(addend);
   if (!options.training) {
@@ -303,7 +309,7 @@ variable_list differentiate(const Tensor& grad_y, const Tensor& x, const Tensor&
   if (bias.defined()) found[2] = at::detail::empty_cpu(bias.sizes(), bias.scalar_type());
   if (residual) found[3] = empty(pass, x);
   Job job = job_of(pass, x, weight, bias, options);
-  set_statistics(job, statistics);
+  set_statistics(job, address(statistics));
   job.y = address(output);
   job.grad_y = address(g);
   job.grad_x = address(found[0]);
@@ -349,7 +355,8 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
                         const Pass* pass, const Running* running, const Options* options) {
     const Tensor weight = weight_given.value_or(Tensor()), bias = bias_given.value_or(Tensor()),
                  residual = residual_given.value_or(Tensor());
-    const auto [y, statistics] = normalize(*pass, x, weight, bias, residual, *running, *options);
+    const auto [y, statistics] =
+        normalize(*pass, x, weight, bias, residual, *running, *options, true);
     const bool output_needed = options->relu && residual.defined();
     ctx->save_for_backward({x, weight, bias, residual, statistics, output_needed ? y : Tensor()});
     ctx->saved_data["eps"] = options->eps;
@@ -427,7 +434,7 @@ PyObject* batch_norm(PyObject* /*module*/, PyObject* const* given, Py_ssize_t co
       read(given[8], running.count) && read(given[9], options.skip_nonfinite) &&
       read(given[10], residual) && read(given[11], options.relu);
   if (!read_all || !undisturbed() || !plain(x) || kind_of(x) == 0 || x.dim() < 2 ||
-      x.numel() == 0 || (options.training && x.numel() == x.size(1)) || !(options.eps > 0.0)) {
+      x.dim() > MOST_AXES ||      x.numel() == 0 || (options.training && x.numel() == x.size(1)) || !(options.eps > 0.0)) {
     Py_RETURN_NONE;
   }
   const bool fits = usable(running, options.training) && per_channel(running.mean, x) &&
@@ -451,7 +458,7 @@ PyObject* batch_norm(PyObject* /*module*/, PyObject* const* given, Py_ssize_t co
       y = BatchNorm::apply(x, optional(weight), optional(bias), optional(residual), pass, &running,
                            &options);
     } else {
-      y = normalize(*pass, x, weight, bias, residual, running, options).first;
+      y = normalize(*pass, x, weight, bias, residual, running, options, false).first;
     }
   }
   return THPVariable_Wrap(y);

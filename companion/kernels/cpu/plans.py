@@ -19,6 +19,8 @@ LINE = 64
 # trying values and running the benchmark, 2026-11:
 # below so many values a second thread costs more than it brings (an Intel Xeon, 2026-11);
 _VALUES_PER_THREAD = 3 * 2**14
+# and chunks so small that what is done once for each channel of each of them counts;
+_VALUES_PER_CHUNK = 2**18
 # shorter planes leave vector registers half empty, and are better seen as a panel,
 _SHORTEST_PLANE = 128
 # but for those that are not that short where nothing is summed up, or where a panel would have so
@@ -102,7 +104,8 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         whole_lines = width * item % LINE == 0
     blocks = -(-channels // block)
     # A few chunks for every thread where blocks do not give each of them one.
-    wanted = 1 if blocks >= threads else -(-4 * threads // blocks)
+    most = max(threads, min(4 * threads, size // _VALUES_PER_CHUNK))
+    wanted = 1 if blocks >= threads else -(-most // blocks)
     chunk = -(-rows // wanted)
     return Plan(
         channels=channels,
