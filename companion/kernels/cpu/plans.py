@@ -103,9 +103,11 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         rows = -(-size // width)
         whole_lines = width * item % LINE == 0
     blocks = -(-channels // block)
-    # A few chunks for every thread where blocks do not give each of them one.
+    # A few chunks for every thread where blocks do not give each of them one; or may not give each
+    # the same share, and are too large for a cache, so that nothing is lost.
     most = max(threads, min(4 * threads, size // _VALUES_PER_CHUNK))
-    wanted = 1 if blocks >= threads else -(-most // blocks)
+    large = block * m * item * tensors > 4 * _BLOCK_BYTES
+    wanted = 1 if blocks >= threads and not large else -(-most // blocks)
     chunk = -(-rows // wanted)
     return Plan(
         channels=channels,
