@@ -113,8 +113,8 @@ def test_a_faulty_book_fails_every_time_until_it_is_mended(book, fault):
 def test_a_published_book_names_its_address(book):
     config = (book / "_config.yml").read_text(encoding="utf-8")
     address = "https://reader.example/books/bn"
-    given = re.sub(r'(?m)^  baseurl: ""', f"  baseurl: {address}", config)
-    assert given != config
+    given = re.sub(r'(?m)^  baseurl: ""', f"  baseurl: {address}", config, count=1)
+    assert given != config, "the first place that names the address is the one that counts"
     (book / "_config.yml").write_text(given, encoding="utf-8")
     result = build(book, "Some words about $x^2$.\n\nAnd more of them.\n")
     assert result.returncode == 0, result.stdout + result.stderr
