@@ -1,0 +1,92 @@
+/* What a link in the text refers to (an equation, a figure, a theorem, an exercise) is shown beside the link while the
+   mouse or the keyboard's focus is on it; Escape puts it away. A finger follows the link at once. Where pages are
+   opened from disk they cannot read each other: there, only what the same page holds is shown. */
+
+{
+  const LINKS = "article a.reference.internal[href*='#']";
+  const SHOWN = "figure, div.math, .proof, .exercise";
+  const PAUSE = 250; // milliseconds: a mouse that only passes shows nothing, and one that slips off loses nothing
+  const EDGE = 8; // pixels between the box and the window
+  const pages = new Map();
+  const box = document.createElement("div");
+  box.className = "preview";
+  box.popover = "manual";
+  let link; // whose target is shown, or will be
+  let waiting;
+
+  async function read(address) {
+    try {
+      const answer = await fetch(address);
+      return new DOMParser().parseFromString(await answer.text(), "text/html");
+    } catch {
+      return undefined; // no network: the link is still a link
+    }
+  }
+
+  function pageOf({ protocol, pathname }) {
+    if (pathname === location.pathname) return document;
+    if (protocol === "file:") return undefined;
+    if (!pages.has(pathname)) pages.set(pathname, read(pathname));
+    return pages.get(pathname);
+  }
+
+  /* Only to be seen: it has no names, which the page has already, and cannot be entered. */
+  function copyOf(target, address) {
+    const copy = document.createElement("div");
+    copy.className = "cell_output"; // what styles a picture
+    copy.inert = true;
+    copy.append(document.importNode(target, true));
+    for (const each of copy.querySelectorAll("[id]")) each.removeAttribute("id");
+    for (const each of copy.querySelectorAll(".headerlink, mjx-assistive-mml")) each.remove();
+    for (const each of copy.querySelectorAll("img")) each.src = new URL(each.getAttribute("src"), address);
+    return copy;
+  }
+
+  function place() {
+    const { left, top, bottom } = link.getBoundingClientRect();
+    const { offsetWidth: width, offsetHeight: height } = box;
+    const furthest = document.documentElement.clientWidth - width - EDGE;
+    const below = bottom + height + EDGE <= innerHeight;
+    box.style.left = `${Math.max(EDGE, Math.min(left, furthest))}px`;
+    box.style.top = `${below ? bottom : Math.max(EDGE, top - height)}px`;
+  }
+
+  async function show() {
+    const wanted = link;
+    const address = new URL(wanted.href);
+    const page = await pageOf(address);
+    const target = page?.getElementById(decodeURIComponent(address.hash.slice(1)))?.closest(SHOWN);
+    if (!target || link !== wanted) return;
+    box.replaceChildren(copyOf(target, address));
+    document.querySelector(".bd-article").append(box);
+    box.showPopover();
+    place();
+  }
+
+  function hide() {
+    clearTimeout(waiting);
+    link = undefined;
+    if (box.isConnected) box.hidePopover();
+  }
+
+  function soon(action) {
+    clearTimeout(waiting);
+    waiting = setTimeout(action, PAUSE);
+  }
+
+  function enter(element) {
+    if (box.contains(element)) return clearTimeout(waiting);
+    const found = element.closest?.(LINKS);
+    // A mouse that lies still while the page moves under it takes nothing from the keyboard.
+    if (!found) return link && !link.matches(":focus-visible") && soon(hide);
+    if (found === link && box.matches(":popover-open")) return clearTimeout(waiting);
+    if (found !== link) hide();
+    link = found;
+    return soon(show);
+  }
+
+  document.addEventListener("pointerover", ({ pointerType, target }) => pointerType === "mouse" && enter(target));
+  document.addEventListener("focusin", ({ target }) => target.matches(":focus-visible") && enter(target));
+  document.addEventListener("keydown", ({ key }) => key === "Escape" && hide());
+  addEventListener("scroll", () => box.isConnected && link && place(), { passive: true });
+}
