@@ -32,6 +32,7 @@ class Page:
         self.page.on("console", lambda entry: self.errors.append(entry.text))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(file.as_uri())
+        self.root = self.page.locator("body")
         self.page.locator(".frame").wait_for()
 
     def close(self):
@@ -40,27 +41,27 @@ class Page:
     def numbers(self):
         """Every number shown, with all its digits."""
         values = "all => Object.fromEntries(all.map(e => [e.dataset.number, e.dataset.value]))"
-        found = self.page.locator("[data-number]").evaluate_all(values)
+        found = self.root.locator("[data-number]").evaluate_all(values)
         return {name: float(value) for name, value in found.items()}
 
     def handles(self):
         """Where every handle is, in the units of its axes."""
         places = "all => Object.fromEntries(all.map(e => [e.dataset.handle, e.dataset.at]))"
-        found = self.page.locator("[data-handle]").evaluate_all(places)
+        found = self.root.locator("[data-handle]").evaluate_all(places)
         return {name: json.loads(place) for name, place in found.items()}
 
     def choices(self):
         """The chosen value of every set of radio buttons."""
         values = "all => Object.fromEntries(all.map(e => [e.name, e.value]))"
-        return self.page.locator("input[type=radio]:checked").evaluate_all(values)
+        return self.root.locator("input[type=radio]:checked").evaluate_all(values)
 
     def middle(self, selector):
-        box = self.page.locator(selector).bounding_box()
+        box = self.root.locator(selector).bounding_box()
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
     def drag_by(self, handle, dx, dy, device="mouse"):
         """Drag a handle by so many pixels."""
-        self.page.locator(f"[data-handle={handle}]").scroll_into_view_if_needed()
+        self.root.locator(f"[data-handle={handle}]").scroll_into_view_if_needed()
         x, y = self.middle(f"[data-handle={handle}] .knob")
         path = [(x + dx * part / 4, y + dy * part / 4) for part in range(5)]
         if device == "mouse":
@@ -78,13 +79,13 @@ class Page:
         session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
     def press(self, selector, *keys):
-        self.page.locator(selector).focus()
+        self.root.locator(selector).focus()
         for key in keys:
             self.page.keyboard.press(key)
 
     def slide(self, control, part, device="mouse"):
         """Touch a slider's track at a part of its length."""
-        track = self.page.locator(f"input[type=range][data-control={control}]")
+        track = self.root.locator(f"input[type=range][data-control={control}]")
         box = track.bounding_box()
         place = {"x": 8 + part * (box["width"] - 16), "y": box["height"] / 2}
         if device == "mouse":
