@@ -146,6 +146,12 @@ def test_formulas_are_drawn_when_the_book_is_built(pages):
         assert formula.select_one("mjx-assistive-mml > math"), "nothing for a screen reader"
 
 
+def test_a_source_has_a_short_label(pages):
+    labels = [label.text.strip("[]") for label in pages["bibliography.html"].select(".citation .label")]
+    assert len(labels) > 30
+    assert [each for each in labels if not re.fullmatch(r"[A-Za-z]{1,6}\+?\d\d[a-z]?", each)] == []
+
+
 def test_nothing_of_the_sites_folder_is_a_script_for_icons_or_a_source_map(site):
     kept = [path for path in site.rglob("*") if path.suffix == ".map" or "awesome" in path.name]
     assert not kept

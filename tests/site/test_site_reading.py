@@ -162,3 +162,29 @@ def test_a_long_formula_goes_on_in_the_next_line(address, page):
         ).size)"""
     )
     assert lines.count(2) >= 4
+
+
+def test_no_line_ends_between_a_formula_and_the_mark_behind_it(address, page, settle):
+    page.goto(f"{address}/{CHAPTER}.html")
+    settle(page)
+    for width in range(320, 480, 16):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_timeout(50)
+        marks, parted = page.evaluate(
+            """() => {
+              const marks = [...document.querySelectorAll("article span.math")]
+                .filter((formula) => /^[.,;:)]/.test(formula.nextSibling?.data ?? ""))
+                .map((formula) => {
+                  const mark = document.createRange();
+                  mark.setStart(formula.nextSibling, 0);
+                  mark.setEnd(formula.nextSibling, 1);
+                  const drawing = [...formula.querySelectorAll("svg")].at(-1).getBoundingClientRect();
+                  return [mark.getBoundingClientRect(), drawing, formula.nextSibling.data.slice(0, 20)];
+                })
+                .filter(([, drawing]) => drawing.width);
+              return [marks.length, marks.filter(([mark, drawing]) => mark.left < drawing.right - 3)
+                .map(([, , text]) => text)];
+            }"""
+        )
+        assert marks > 50
+        assert parted == [], width
