@@ -14,6 +14,7 @@ from tools import build_pdf
 pytestmark = pytest.mark.xdist_group("pdf")
 
 ROOT = Path(__file__).parents[1]
+LONG_ROW = f"| n | {'as long as a line and more ' * 6}| `name` |\n"
 HEADER = """\
 ---
 jupytext:
@@ -107,7 +108,11 @@ Other.
 $$
 z
 $$ (other-equation)
-""",
+
+| symbol | meaning | in code |
+|---|---|---|
+"""
+    + 31 * LONG_ROW,
     "bibliography": "# Sources\n\n```{bibliography}\n:style: unsrtalpha\n```\n",
 }
 TOC = """\
@@ -153,6 +158,8 @@ def test_an_unknown_chapter_is_refused(monkeypatch, capsys):
         ("LaTeX Warning: Hyper reference `a:b' on page 2 undefined on input line 3.", True),
         ("Overfull \\hbox (31.5pt too wide) in paragraph at lines 1--2", True),
         ("Overfull \\hbox (3.15pt too wide) in paragraph at lines 1--2", False),
+        ("Overfull \\vbox (48.6pt too high) detected at line 1513", True),
+        ("Overfull \\vbox (2.7pt too high) detected at line 184", False),
         ("LaTeX Warning: Label(s) may have changed.", False),
     ],
 )

@@ -39,7 +39,8 @@ FAULT = re.compile(
     r"^! .*"
     r"|^Missing character: .*"
     r"|^LaTeX Warning: (?:Hyper r|R)eference .* undefined.*"
-    r"|^Overfull \\hbox \((?:[2-9]\d|\d{3,})\.\d+pt too wide\).*",
+    r"|^Overfull \\hbox \((?:[2-9]\d|\d{3,})\.\d+pt too wide\).*"
+    r"|^Overfull \\vbox \((?:[2-9]\d|\d{3,})\.\d+pt too high\).*",
     re.MULTILINE,
 )
 
@@ -49,6 +50,7 @@ ELEMENTS = {
     "extraclassoptions": "openany,oneside",
     "babel": r"\usepackage{polyglossia}\setmainlanguage{english}",
     "fontpkg": "",
+    "figure_align": "H",  # where it stands: a figure that floats would part a cell in two
     "fncychap": "",
     "makeindex": "",
     "printindex": "",
@@ -97,7 +99,6 @@ def write_latex() -> None:
         "latex_show_urls": "no",
         "release": release().version,
         "today": f"{release().released:%d %B %Y}",
-        "nb_merge_streams": True,
         "nb_mime_priority_overrides": [("latex", "image/svg+xml", 1)],
     }
     config, _ = get_final_config(
@@ -131,7 +132,7 @@ def typeset(name: str) -> None:
     ------
     RuntimeError
         With the lines of LaTeX's log that say what is wrong: an error, a missing glyph, an
-        undefined reference, a line that is more than 20 points too wide.
+        undefined reference, a line or a page that is more than 20 points too long.
     """
     command = ["latexmk", "-xelatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
     result = subprocess.run(command, cwd=LATEX, capture_output=True, text=True, errors="replace")

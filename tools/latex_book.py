@@ -26,6 +26,8 @@ from tools.publication import addresses
 
 BIBLIOGRAPHY = "bibliography"
 HIDDEN = "tag_hide-input"
+LONG_TABLE = 30  # rows, from which on Sphinx breaks a table at the end of a page
+SHORT_BOX = 28  # lines, up to which a box with code is kept together
 # How sphinxcontrib-bibtex writes a link to a source, in LaTeX.
 CITATION = re.compile(rf"\\hyperlink\{{cite\.{BIBLIOGRAPHY}:(\w+)\}}")
 
@@ -169,7 +171,29 @@ class BoxesForLatex(SphinxPostTransform):
         heading = nodes.title("", nodes.Text(number), *title.children)
         inner = [node for part in body for node in _unwrapped(part)]
         admonition = nodes.admonition("", heading, *inner)
-        box.replace_self([raw(f"\\phantomsection\\label{{\\detokenize{{{label}}}}}"), admonition])
+        anchor = f"\\phantomsection\\label{{\\detokenize{{{label}}}}}"
+        together = raw(f"\\Needspace{{{_lines(admonition)}\\baselineskip}}")
+        box.replace_self([together, raw(anchor), admonition])
+
+
+class LongTablesWrap(SphinxPostTransform):
+    """A table that goes over several pages: columns as wide as what they hold asks for.
+
+    Sphinx would set each cell on one line, however long.
+    """
+
+    default_priority = 400
+    formats = ("latex",)
+
+    def run(self, **_options: Any) -> None:
+        for table in list(self.document.findall(nodes.table)):
+            rows = list(table.findall(nodes.row))
+            if len(rows) <= LONG_TABLE or "colwidths-given" in table["classes"]:
+                continue
+            table["classes"].append("colwidths-given")
+            for column, spec in enumerate(table.findall(nodes.colspec)):
+                lengths = sorted(len(row[column].astext()) for row in rows)
+                spec["colwidth"] = lengths[len(lengths) * 9 // 10]
 
 
 class OnlyWhatIsCited(SphinxPostTransform):
@@ -194,6 +218,17 @@ class OnlyWhatIsCited(SphinxPostTransform):
                 sources.parent.remove(sources)
 
 
+def _lines(box: nodes.Element) -> int:
+    """About how many lines a box takes, if it shall not be parted; else 0.
+
+    LaTeX cannot break code inside a box, and may have it run over the end of the page.
+    """
+    code = [block.astext().count("\n") + 2 for block in box.findall(nodes.literal_block)]
+    text = [len(paragraph.astext()) // 95 + 1 for paragraph in box.findall(nodes.paragraph)]
+    lines = sum(code) + sum(text) + 3 * len(list(box.findall(nodes.math_block))) + 2
+    return lines if code and lines <= SHORT_BOX else 0
+
+
 def _unwrapped(node: nodes.Node) -> list[nodes.Node]:
     """The content of a box: its section has no title, and would open a level in LaTeX."""
     return list(node.children) if isinstance(node, nodes.section) else [node]
@@ -201,6 +236,6 @@ def _unwrapped(node: nodes.Node) -> list[nodes.Node]:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_builder(BookBuilder, override=True)
-    for transform in (ElsewhereByName, BoxesForLatex, OnlyWhatIsCited):
+    for transform in (ElsewhereByName, BoxesForLatex, LongTablesWrap, OnlyWhatIsCited):
         app.add_post_transform(transform)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
