@@ -151,6 +151,8 @@ def test_jupyterlab_shows_what_the_page_shows(lab, page):
     notebook = page.locator(".jp-Notebook")
     cells = notebook.locator(".jp-CodeCell .cm-content")
     cells.first.wait_for(timeout=60_000)
+    # A cell that is run before its kernel is there is not run at all.
+    page.get_by_text(re.compile(r"^Python 3 .*\| Idle$")).wait_for(timeout=60_000)
     for cell, name in enumerate(SHOWN):
         cells.nth(cell).click()
         page.keyboard.press("Shift+Enter")
