@@ -27,6 +27,7 @@ from tools.publication import addresses
 BIBLIOGRAPHY = "bibliography"
 HIDDEN = "tag_hide-input"
 LONG_TABLE = 30  # rows, from which on Sphinx breaks a table at the end of a page
+WIDE_COLUMN = 50  # characters, beyond which a column is not wider than another
 SHORT_BOX = 28  # lines, up to which a box with code is kept together
 # How sphinxcontrib-bibtex writes a link to a source, in LaTeX.
 CITATION = re.compile(rf"\\hyperlink\{{cite\.{BIBLIOGRAPHY}:(\w+)\}}")
@@ -192,8 +193,10 @@ class LongTablesWrap(SphinxPostTransform):
                 continue
             table["classes"].append("colwidths-given")
             for column, spec in enumerate(table.findall(nodes.colspec)):
-                lengths = sorted(len(row[column].astext()) for row in rows)
-                spec["colwidth"] = lengths[len(lengths) * 9 // 10]
+                cells = [row[column].astext() for row in rows]
+                lengths = sorted(map(len, cells))
+                most, word = lengths[len(cells) * 9 // 10], max(map(len, " ".join(cells).split()))
+                spec["colwidth"] = max(word, min(most, WIDE_COLUMN))
 
 
 class OnlyWhatIsCited(SphinxPostTransform):
