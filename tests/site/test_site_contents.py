@@ -147,7 +147,9 @@ def test_formulas_are_drawn_when_the_book_is_built(pages):
 
 
 def test_a_source_has_a_short_label(pages):
-    labels = [label.text.strip("[]") for label in pages["bibliography.html"].select(".citation .label")]
+    labels = [
+        label.text.strip("[]") for label in pages["bibliography.html"].select(".citation .label")
+    ]
     assert len(labels) > 30
     assert [each for each in labels if not re.fullmatch(r"[A-Za-z]{1,6}\+?\d\d[a-z]?", each)] == []
 

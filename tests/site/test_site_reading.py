@@ -173,17 +173,18 @@ def test_no_line_ends_between_a_formula_and_the_mark_behind_it(address, page, se
         marks, parted = page.evaluate(
             """() => {
               const marks = [...document.querySelectorAll("article span.math")]
-                .filter((formula) => /^[.,;:)]/.test(formula.nextSibling?.data ?? ""))
+                .filter(({ nextSibling }) => /^[.,;:)]/.test(nextSibling?.data ?? ""))
                 .map((formula) => {
                   const mark = document.createRange();
                   mark.setStart(formula.nextSibling, 0);
                   mark.setEnd(formula.nextSibling, 1);
-                  const drawing = [...formula.querySelectorAll("svg")].at(-1).getBoundingClientRect();
-                  return [mark.getBoundingClientRect(), drawing, formula.nextSibling.data.slice(0, 20)];
+                  const drawing = [...formula.querySelectorAll("svg")].at(-1);
+                  const { right, width } = drawing.getBoundingClientRect();
+                  return { width, parted: mark.getBoundingClientRect().left < right - 3,
+                           text: formula.nextSibling.data.slice(0, 20) };
                 })
-                .filter(([, drawing]) => drawing.width);
-              return [marks.length, marks.filter(([mark, drawing]) => mark.left < drawing.right - 3)
-                .map(([, , text]) => text)];
+                .filter(({ width }) => width);
+              return [marks.length, marks.filter(({ parted }) => parted).map(({ text }) => text)];
             }"""
         )
         assert marks > 50
