@@ -1,8 +1,8 @@
 """The figures where notebooks are read: JupyterLab, and what VS Code and Colab do to an output.
 
 The last two cannot be opened by a test. Both put an output into a frame of another origin, from
-which nothing of the page around it can be reached, and VS Code makes the scripts of an output anew, since
-a browser does not run what `innerHTML` brings. So a figure must be its HTML alone.
+which nothing of the page around it can be reached, and VS Code makes the scripts of an output anew,
+since a browser does not run what `innerHTML` brings. So a figure must be its HTML alone.
 """
 
 import html
