@@ -20,7 +20,7 @@ LINE = 64
 # below so many values a second thread costs more than it brings (an Intel Xeon, 2026-11);
 _VALUES_PER_THREAD = 3 * 2**14
 # and chunks so small that what is done once for each channel of each of them counts;
-_VALUES_PER_CHUNK = 2**18
+_VALUES_PER_CHUNK = 2**19
 # shorter planes leave vector registers half empty, and are better seen as a panel,
 _SHORTEST_PLANE = 128
 # but for those that are not that short where nothing is summed up, or where a panel would have so
