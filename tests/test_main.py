@@ -356,24 +356,13 @@ def test_cases_beyond_the_gpu_s_memory_are_skipped(capsys, monkeypatch):
     assert "skipped, not enough memory on the GPU: 2x3x5x5" in capsys.readouterr().out
 
 
-def test_what_copies_reach_of_the_cache(monkeypatch):
-    """Ten times as fast up to 4 MiB: two tensors of that size fit."""
-    monkeypatch.setattr(machine, "last_level_cache", lambda: 2**28)
-    monkeypatch.setattr(
-        machine, "_copy_speed", lambda source, _: 1e10 if source.numel() <= 2**22 else 1e9
-    )
-    assert machine.reachable_cache() == 2**23
-    monkeypatch.setattr(machine, "last_level_cache", lambda: 2**21)
-    assert machine.reachable_cache() == 2**21
-    monkeypatch.setattr(machine, "_copy_speed", lambda *_: 1e9)
-    monkeypatch.setattr(machine, "last_level_cache", lambda: 2**28)
-    assert machine.reachable_cache() == 2**21
-
-
 def test_the_machine_is_described(monkeypatch, tmp_path):
     assert machine.cores() >= 1
     assert machine.processor()
-    assert 2**18 <= machine.reachable_cache() <= machine.last_level_cache()
+    for reported, counted_on in ((2**28, 2**25), (2**21, 2**21)):
+        monkeypatch.setattr(machine.caches, "sizes", lambda size=reported: {2: 2**18, 3: size})
+        assert machine.last_level_cache() == reported
+        assert machine.dependable_cache() == counted_on
     assert machine.version("there-is-no-such-package") is None
     # In a checkout of something else, and in none.
     monkeypatch.setattr(machine, "_PACKAGE", tmp_path)

@@ -48,8 +48,8 @@ class Machine(TypedDict):
     threads: int
     last_level_cache_bytes: int
     """As the system says."""
-    reachable_cache_bytes: int
-    """As timed copies say, on the CPU; see ``machine.reachable_cache``."""
+    dependable_cache_bytes: int
+    """What of it, or of a GPU's L2 cache, was counted on; see ``machine.dependable_cache``."""
     load: float | None
     """Programs that were running or waiting for a core in the minute before the start."""
     gpu: Gpu | None
@@ -151,7 +151,7 @@ class CaseRecord(TypedDict):
     module: bool
     """``BatchNorm1d`` was called instead of the function."""
     beyond_cache: bool
-    """The tensor is larger than the cache that it reaches: on a GPU, its L2 cache."""
+    """The tensor is larger than the cache that was counted on."""
     copy_us: float
     """Median over the samples of all passes."""
     forward: PassRecord

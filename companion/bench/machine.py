@@ -6,7 +6,6 @@ import ctypes
 import os
 import platform
 import subprocess
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -18,9 +17,7 @@ from companion import caches
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 # What a current machine has, where the system does not say.
 _DEFAULT_CACHE_BYTES = 2**25
-# Sizes of copies, and how much faster than from memory they are from a cache, at least.
-_COPIES = [2**power for power in range(20, 28)]
-_FASTER = 1.3
+_MOST_CACHE_BYTES = 2**25
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -78,28 +75,13 @@ def last_level_cache() -> int:
     return max(caches.sizes().values(), default=_DEFAULT_CACHE_BYTES)
 
 
-def reachable_cache() -> int:
-    """Bytes of it that a program gets, from timed copies; at most :func:`last_level_cache`.
+def dependable_cache() -> int:
+    """Bytes of it that a program can count on.
 
-    A virtual machine reports the whole cache of a processor, and may have a small share in it.
-    Copies too large for it all run at the speed of memory, that of the largest.
+    A virtual machine reports the whole cache of a processor, hundreds of MiB, of which it has a
+    share that changes with what its neighbours do.
     """
-    source, target = (torch.ones(_COPIES[-1], dtype=torch.uint8) for _ in range(2))
-    speeds = {size: _copy_speed(source[:size], target[:size]) for size in _COPIES}
-    slowest = speeds[_COPIES[-1]]
-    fast = [size for size, speed in speeds.items() if speed > _FASTER * slowest]
-    # A copy has two tensors.
-    return min(2 * max(fast, default=_COPIES[0]), last_level_cache())
-
-
-def _copy_speed(source: torch.Tensor, target: torch.Tensor) -> float:
-    """Bytes per second in the fastest of some copies: others may have been interrupted."""
-    seconds = []
-    for _ in range(9):
-        start = time.perf_counter()
-        target.copy_(source)
-        seconds.append(time.perf_counter() - start)
-    return source.numel() / min(seconds)
+    return min(last_level_cache(), _MOST_CACHE_BYTES)
 
 
 def version(package: str) -> str | None:

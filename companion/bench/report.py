@@ -33,7 +33,7 @@ def _machine(machine: Machine) -> str:
     return (
         f"{machine['processor']}, {machine['system']}, {_counted(machine['cores'], 'core')}, "
         f"{_counted(machine['threads'], 'thread')}, "
-        f"cache {machine['reachable_cache_bytes'] / 2**20:.0f} MiB"
+        f"cache {machine['dependable_cache_bytes'] / 2**20:.0f} MiB"
         + ("" if machine["load"] is None else f", load {machine['load']:.1f} before the start")
     )
 

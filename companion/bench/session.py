@@ -59,7 +59,7 @@ def _bench(request: Request, stack: ExitStack) -> tuple[Bench, Gpu | None]:
         return Bench(
             request.seconds_per_case,
             request.compiled,
-            machine.reachable_cache(),
+            machine.dependable_cache(),
             request.backend,
             fewest=fewest,
         ), None
@@ -101,7 +101,7 @@ def _document(
             cores=machine.cores(),
             threads=torch.get_num_threads(),
             last_level_cache_bytes=machine.last_level_cache(),
-            reachable_cache_bytes=cache_bytes,
+            dependable_cache_bytes=cache_bytes,
             load=load,
             gpu=gpu,
         ),

@@ -100,7 +100,7 @@ def document(cases=(), gpu=None, skipped=(), **settings):
             cores=2,
             threads=1,
             last_level_cache_bytes=2**25,
-            reachable_cache_bytes=2**24,
+            dependable_cache_bytes=2**24,
             load=0.25,
             gpu=gpu,
         ),
