@@ -9,20 +9,16 @@ backend       needs                        serves
 ``"torch"``   PyTorch                      what PyTorch's own layer does, with its accuracy
 ============  ===========================  =======================================================
 
-``"auto"`` takes the compiled kernels of the tensor's device wherever they can serve: they are
-faster than ``"eager"`` from the smallest tensors on. PyTorch's own layer is faster than they are
-for tensors of less than a few MiB, the more so the smaller, since its calls are shorter; but its
-statistics there, where channels are last and for (N, C), are float32 sums, and wrong in known
-cases, and it does not centre before it scales. So only devices without float64, where nothing of
-ours runs, are left to it. Times in units of PyTorch's own, one thread, medians of 600 calls in
-turns, 2026-11:
+``"auto"`` takes the compiled kernels of the tensor's device wherever they can serve. It never takes
+PyTorch's own layer for speed. That layer wins a little with small tensors in evaluation, and the
+CPU kernels everywhere else: ``book/results/bench-cpu.json``, from ``python -m companion bench``,
+has the times of 61 cases. And its statistics, where channels are last and for (N, C), are float32
+sums, and wrong in known cases, and it does not centre before it scales. So only devices without
+float64, where nothing of ours runs, are left to it.
 
-========  ========  ====================  =========
-60 × 100  forward   forward and backward  inference
-========  ========  ====================  =========
-eager     9         5.5                   4.7
-cpu       2.0       1.6                   1.3
-========  ========  ====================  =========
+Most of a small batch's time is the call. :func:`direct_call` is the CPU kernels' way without
+Python: in training, forward, a batch of 60 × 100 takes half of PyTorch's time by it, and twice
+PyTorch's time by Python's way.
 
 The sizes at which the CPU kernels change their ways are in ``cpu.plans``, those of the CUDA kernels
 in ``cuda.plans``.
