@@ -87,7 +87,7 @@ def quick(tmp_path_factory):
 def test_a_run_writes_a_file_of_the_documented_schema(quick):
     _, found = quick
     conforms(found, document.Document)
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     assert [case["name"] for case in found["cases"]] == ["32x10", "BatchNorm1d-60x100"]
     assert [case["module"] for case in found["cases"]] == [False, True]
     assert found["settings"]["only"] == TWO

@@ -8,7 +8,7 @@ def test_the_header_says_where_and_how():
     text = report.header(document())
     for part in (
         *("companion 0.1 (0123456789)", "python 3.11", "torch 2.13", "2026-01-02", "Some CPU"),
-        *("2 cores", "1 thread,", "32 MiB", "float32 on cpu", "1 s per case", "load 0.2"),
+        *("2 cores", "1 thread,", "cache 16 MiB", "float32 on cpu", "1 s per case", "load 0.2"),
         *("torch.compile: off (--no-compile)", "glibc was told to reuse"),
     ):
         assert part in text
