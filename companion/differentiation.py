@@ -202,8 +202,9 @@ class _Compiled(torch.autograd.Function):
                 *(ctx.eps, ctx.relu, ctx.training, ctx.needs_input_grad[:4]),
             )
             return *found, *_NOTHING
+        # Hooks of saved tensors may have given back another layout.
         found = ctx.kernels.differentiate(
-            *(grad_y, x, y, statistics, weight, bias),
+            *(grad_y, x, y, statistics.contiguous(), weight, bias),
             *(ctx.eps, ctx.relu, residual is not None, ctx.training),
         )
         return found.x, found.weight, found.bias, found.residual, *_NOTHING

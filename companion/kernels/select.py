@@ -10,11 +10,11 @@ backend       needs                        serves
 ============  ===========================  =======================================================
 
 ``"auto"`` takes the compiled kernels of the tensor's device wherever they can serve. It never takes
-PyTorch's own layer for speed. That layer wins a little with small tensors in evaluation, and the
-CPU kernels everywhere else: ``book/results/bench-cpu.json``, from ``python -m companion bench``,
-has the times of 61 cases. And its statistics, where channels are last and for (N, C), are float32
-sums, and wrong in known cases, and it does not centre before it scales. So only devices without
-float64, where nothing of ours runs, are left to it.
+PyTorch's own layer for speed. That layer is a little faster in a few backward passes and
+evaluations of tensors that fit a cache: ``book/results/bench-cpu.json``, from ``python -m companion
+bench``, has the times of 61 cases. But its statistics, where channels are last and for (N, C), are
+float32 sums, and wrong in known cases, and it does not centre before it scales. So only devices
+without float64, where nothing of ours runs, are left to it.
 
 Most of a small batch's time is the call. :func:`direct_call` is the CPU kernels' way without
 Python: in training, forward, a batch of 60 × 100 takes half of PyTorch's time by it, and twice

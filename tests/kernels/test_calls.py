@@ -387,6 +387,21 @@ def test_saved_tensors_go_through_hooks():
     assert torch.equal(torch.autograd.grad(y, x, grad_y)[0], expected[0])
 
 
+@pytest.mark.usefixtures("way")
+def test_hooks_may_give_back_another_layout():
+    (x, weight, bias, _), grad_y = given((6, 3), torch.float64, False, True)
+
+    def strided(t):
+        return t.repeat_interleave(2, dim=-1)[..., ::2]
+
+    with saved_tensors_hooks(lambda t: t, strided):
+        y = batch_norm(x, None, None, weight, bias, True)
+    found = torch.autograd.grad(y, (x, weight, bias), grad_y)
+    again = batch_norm(x, None, None, weight, bias, True)
+    for a, b in zip(found, torch.autograd.grad(again, (x, weight, bias), grad_y), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_an_error_of_the_python_part_arrives(direct, monkeypatch):
     """The second derivative runs Python code inside the C++ node."""
     (x, weight, bias, _), _ = given((5, 3), torch.float64, False, True)

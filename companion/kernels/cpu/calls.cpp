@@ -300,8 +300,7 @@ std::pair<Tensor, Tensor> normalize(const Pass& pass, const Tensor& x, const Ten
 // The backward pass: the gradients of input, weight, bias and residual.
 variable_list differentiate(const Tensor& grad_y, const Tensor& x, const Tensor& y,
                             const Tensor& statistics, const Tensor& weight, const Tensor& bias,
-                            bool residual, const Options& options) {
-  const Pass& pass = *pass_over(x, 2);
+                            bool residual, const Options& options, const Pass& pass) {
   const Tensor g = like(x, grad_y), output = like(x, y);
   variable_list found(4);
   found[0] = empty(pass, x);
@@ -364,6 +363,13 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
     return y;
   }
 
+  // Whether what was saved can be read as it was: hooks may have put other tensors in its place.
+  static bool as_saved(const variable_list& saved) {
+    const Tensor &x = saved[0], &statistics = saved[4], &y = saved[5];
+    return plain(x) && kind_of(x) != 0 && per_channel(saved[1], x) && per_channel(saved[2], x) &&
+        plain(statistics) && statistics.is_contiguous() && (!y.defined() || plain(y));
+  }
+
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     const auto flags = ctx->saved_data["flags"].toInt();
@@ -372,8 +378,9 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
     options.training = (flags & 1) != 0;
     options.relu = (flags & 2) != 0;
     const Tensor& grad_y = grads[0];
+    const Pass* pass = as_saved(saved) ? pass_over(saved[0], 2) : nullptr;
     variable_list found;
-    if (at::GradMode::is_enabled() || !plain(grad_y) || !undisturbed()) {
+    if (at::GradMode::is_enabled() || pass == nullptr || !plain(grad_y) || !undisturbed()) {
       std::vector<bool> needs;
       // Autograd counts the inputs that are there.
       for (size_t i = 0, present = 0; i < 4; ++i) {
@@ -383,7 +390,7 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
       found = differentiate_in_python(grad_y, saved, options, needs);
     } else {
       found = differentiate(grad_y, saved[0], saved[5], saved[4], saved[1], saved[2],
-                            saved[3].defined(), options);
+                            saved[3].defined(), options, *pass);
     }
     // What is no tensor has no gradient.
     found.resize(7);
