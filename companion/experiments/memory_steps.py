@@ -27,6 +27,7 @@ except ImportError as error:
     ) from error
 
 from companion.kernels.cpu import runtime, vectors
+from companion.kernels.cpu.steps import CHAIN
 
 Array = NDArray[np.float32]
 
@@ -37,6 +38,8 @@ load: Any = vectors.load
 multiply_add: Any = vectors.multiply_add
 splat: Any = vectors.splat
 store: Any = vectors.store
+sum_of_lanes: Any = vectors.total
+wide: Any = vectors.wide
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -83,6 +86,26 @@ def moments_float32(x: Array, shift: float) -> Any:
         total += shifted
         squares += shifted * shifted
     return total, squares
+
+
+@compiled
+def moments_chains(x: Array, shift: float) -> Any:
+    """As :func:`moments`, but chains of eight vectors are added up in float32."""
+    address, step = address_of(x), LANES * x.itemsize
+    away, nothing = splat(np.float32(shift)), splat(np.float32(0))
+    total, squares = splat(0.0), splat(0.0)
+    chains = len(x) // (CHAIN * LANES)
+    for _ in range(chains):
+        few, few_squares = nothing, nothing
+        for _ in range(CHAIN):
+            shifted = load(address, x, LANES) - away
+            few = few + shifted
+            few_squares = multiply_add(shifted, shifted, few_squares)
+            address += step
+        total = total + wide(few)
+        squares = squares + wide(few_squares)
+    last_total, last_squares = moments(x[chains * CHAIN * LANES :], shift)
+    return sum_of_lanes(total) + last_total, sum_of_lanes(squares) + last_squares
 
 
 @compiled

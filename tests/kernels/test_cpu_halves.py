@@ -27,6 +27,7 @@ def _threads(request, monkeypatch):
     torch.set_num_threads(request.param)
     if request.param > 1:
         monkeypatch.setattr(plans, "_VALUES_PER_THREAD", 1)
+        monkeypatch.setattr(plans, "_VALUES_PER_THREAD_ONCE", 1)
     cpu.Pass.over.cache_clear()
     yield
     torch.set_num_threads(before)

@@ -1,8 +1,12 @@
 """What a channel's values are combined with, in the type of computation.
 
 The forward pass writes (x - centre)·slope + constant, the backward pass
-((g - g_mean) + (x - centre)·x_slope + x_constant)·g_slope. Statistics are float64; centre and
-g_mean are what the type of computation holds of them, and the constants carry the rest.
+((g - g_mean) + (x - centre)·x_slope + x_constant)·slope. Statistics are float64. The slope has what
+the type of computation holds of it, `slope_rest` what that leaves; the constants have what the
+centre and g_mean leave of the means.
+
+The centre is the mean, or 0 if the mean is within one standard deviation of 0. To subtract a small
+mean rounds every value; to put it into the constant rounds a number smaller than the results.
 
 All of it is computed for sixteen channels at a time: a small batch has few values per channel, and
 square roots and divisions would be most of its work.
@@ -17,9 +21,11 @@ from .runtime import address_of, array_at, inlined, njit
 from .vectors import (
     LANES,
     all_finite,
+    all_within,
     convert,
     load,
     not_below,
+    only_finite,
     only_first,
     read,
     root,
@@ -28,10 +34,17 @@ from .vectors import (
     wide,
     within,
     write,
+    zero_where_within,
 )
 
-CENTRE, SLOPE, CONSTANT, FLOOR, G_MEAN, G_SLOPE, X_SLOPE, X_CONSTANT = range(8)
-COUNT = 8
+SHIFT, CENTRE, SLOPE, SLOPE_REST, CONSTANT, FLOOR, G_MEAN, X_SLOPE, X_CONSTANT = range(9)
+COUNT = 9
+
+# The shift may be so many standard deviations from the mean: the variance then has lost 6 of the 24
+# bits of the squares, whose errors are much smaller than one of them, being many and random.
+_FARTHEST_SHIFT = 8.0
+# Squares of less than this, on average, may have left the range of float32 downwards.
+_LEAST_SQUARE = 1e-30
 
 
 @inlined
@@ -57,17 +70,48 @@ def root_of(job, k, count):
     return root(read(job.var, job.var_kind, k, count, 0.0) + splat(job.eps))
 
 
-@njit
-def set_shift(job, channel, shift):
-    """Keep what a channel's sums are taken about where its mean will be."""
-    array_at(job.statistics, job.channels, 0.0)[channel] = shift
+@inlined
+def put_shift(of, c, count, value, scale):
+    """Take sums about a multiple of about 1/2048 of the values' scale; about 0 if not a number.
+
+    So x - shift is exact for most x. Else it would be rounded the same way for all x of one size,
+    and such errors add up.
+    """
+    value, coarse = convert(value, of), convert(scale * splat(4096.0), of)
+    put(of[SHIFT], c, count, wide(only_finite((value + coarse) - coarse)))
 
 
 @njit
-def set_centre(job, block, of):
+def set_shift(job, block, of):
+    """Take sums about the means."""
+    for c in range(0, block.channels, LANES):
+        k, count = block.channel + c, lanes_from(block, c)
+        mean = read(job.mean, job.mean_kind, k, count, 0.0)
+        var = read(job.var, job.var_kind, k, count, 0.0)
+        put_shift(of, c, count, mean, root(var))
+
+
+@njit
+def sums_hold(job, block, sums, values, backward):
+    """Whether sums of so many values per channel, taken in float32 by chains, are good enough.
+
+    If a tiny ε asks for tiny squares, products are treated as if they were squares, to be safe.
+    """
+    far = _FARTHEST_SHIFT**2
+    most = splat(values * (1.0 - 1.0 / far))
     for c in range(0, block.channels, LANES):
         count = lanes_from(block, c)
-        put(of[CENTRE], c, count, read(job.mean, job.mean_kind, block.channel + c, count, 0.0))
+        first, second = get(sums[0], c, count), get(sums[1], c, count)
+        if not (all_finite(first) and all_finite(second)):
+            return False
+        # Σd² <= 64·(Σd² - (Σd)²/n), d being x - shift.
+        if not backward and not all_within(first * first, most * second):
+            return False
+    if job.eps < _LEAST_SQUARE:
+        for c in range(block.channels):
+            if sums[1, c] < values * _LEAST_SQUARE:
+                return False
+    return True
 
 
 @njit
@@ -95,13 +139,13 @@ def keep_statistics(job, block):
 
 @njit
 def write_gradients(job, block, sums, of):
-    """Gradients of weight and bias, from Σg and Σg·(x - centre)."""
+    """Gradients of weight and bias, from Σg and Σg·(x - shift)."""
     grad_bias_at, grad_weight_at = job.sums, job.sums + 8 * job.channels
     for c in range(0, block.channels, LANES):
         k, count = block.channel + c, lanes_from(block, c)
         mean = read(job.mean, job.mean_kind, k, count, 0.0)
         grad_bias = get(sums[0], c, count)
-        product = get(sums[1], c, count) - (mean - get(of[CENTRE], c, count)) * grad_bias
+        product = get(sums[1], c, count) - (mean - get(of[SHIFT], c, count)) * grad_bias
         grad_weight = product / root_of(job, k, count)
         write(grad_bias_at, 2, k, count, grad_bias)
         write(grad_weight_at, 2, k, count, grad_weight)
@@ -116,11 +160,13 @@ def set_forward(job, block, of):
     for c in range(0, block.channels, LANES):
         k, count = block.channel + c, lanes_from(block, c)
         mean = read(job.mean, job.mean_kind, k, count, 0.0)
+        var = read(job.var, job.var_kind, k, count, 0.0)
         slope = read(job.weight, job.weight_kind, k, count, 1.0) / root_of(job, k, count)
-        put(of[CENTRE], c, count, mean)
-        rest = mean - get(of[CENTRE], c, count)
+        put(of[CENTRE], c, count, zero_where_within(root(var), mean))
         put(of[SLOPE], c, count, slope)
-        put(of[CONSTANT], c, count, read(job.bias, job.bias_kind, k, count, 0.0) - rest * slope)
+        put(of[SLOPE_REST], c, count, slope - get(of[SLOPE], c, count))
+        rest = (mean - get(of[CENTRE], c, count)) * slope
+        put(of[CONSTANT], c, count, read(job.bias, job.bias_kind, k, count, 0.0) - rest)
         put(of[FLOOR], c, count, floor)
 
 
@@ -128,20 +174,17 @@ def set_forward(job, block, of):
 def set_backward(job, block, of):
     """Eq. (9) backprop/closed-form, from the gradients of weight and bias."""
     grad_bias_at, grad_weight_at = job.sums, job.sums + 8 * job.channels
-    m, one = splat(np.float64(job.m)), splat(1.0)
+    m = splat(np.float64(job.m))
     for c in range(0, block.channels, LANES):
         k, count = block.channel + c, lanes_from(block, c)
         mean = read(job.mean, job.mean_kind, k, count, 0.0)
-        inverse = one / root_of(job, k, count)
         g_mean = read(grad_bias_at, 2, k, count, 0.0) / m
-        x_slope = (splat(0.0) - inverse) * read(grad_weight_at, 2, k, count, 0.0) / m
-        put(of[CENTRE], c, count, mean)
+        x_slope = read(grad_weight_at, 2, k, count, 0.0) / (m * root_of(job, k, count))
         put(of[G_MEAN], c, count, g_mean)
-        put(of[G_SLOPE], c, count, read(job.weight, job.weight_kind, k, count, 1.0) * inverse)
-        put(of[X_SLOPE], c, count, x_slope)
+        put(of[X_SLOPE], c, count, splat(0.0) - x_slope)
         g_rest = g_mean - get(of[G_MEAN], c, count)
         x_rest = mean - get(of[CENTRE], c, count)
-        put(of[X_CONSTANT], c, count, splat(0.0) - g_rest - x_rest * x_slope)
+        put(of[X_CONSTANT], c, count, x_rest * x_slope - g_rest)
 
 
 @njit

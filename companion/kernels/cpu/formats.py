@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
-
-from .runtime import array_at, njit
 
 FLOAT16_BITS, BFLOAT16_BITS = types.int16, types.uint16
 
@@ -74,25 +70,3 @@ def _emit_bfloat16(builder: Any, value: Any) -> Any:
     is_nan = builder.fcmp_unordered("uno", value, value)
     kept = builder.select(is_nan, _constant(wide, 0x7FC00000), rounded)
     return builder.trunc(builder.lshr(kept, _constant(wide, 16)), _like(value, _INT16))
-
-
-@intrinsic
-def widen(_typing: Any, value: Any) -> Any:
-    """An activation in the type of computation: half precision becomes float32."""
-
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return emit_widen(builder, args[0], value)
-
-    return computed(value)(value), emit
-
-
-@njit
-def median_value(address, first, step, like):
-    """A value to take sums about: the middle one of three of the channel's, 0 if not a number.
-
-    Not the first one, which may be far from all others.
-    """
-    values = array_at(address, first + 2 * step + 1, like)
-    a, b, c = widen(values[first]), widen(values[first + step]), widen(values[first + 2 * step])
-    value = max(min(a, b), min(max(a, b), c))
-    return np.float64(value) if np.isfinite(value) else 0.0

@@ -4,23 +4,19 @@ It serves channels-last and (N, C), where S is 1, and maps too small to fill a v
 small, several rows are joined to one, in which the channels repeat: memory does not change by that.
 
 Sums are kept for each column, and the columns of a channel are added up at the end. To load and
-store them takes longer than to add to them, so a few rows are added at once. What a channel's
-values are combined with is spread over its columns first.
+store them takes longer than to add to them, so the rows of a chain are added at once. What a
+channel's values are combined with is spread over its columns first.
 """
 
 from __future__ import annotations
 
 from . import coefficients as of
-from . import steps
-from .formats import median_value
+from . import shifts, steps
 from .jobs import KEPT
 from .plans import COLUMNS
 from .runtime import address_of, inlined, njit
-from .steps import Backward, Forward
+from .steps import CHAIN, Backward, Forward
 from .vectors import LANES, load, prefetch, splat, store, wide
-
-# Rows that are added at once.
-ROWS = 8
 
 # Where each kind of value begins among those kept for the columns. All kinds lie in one array, at
 # fixed distances, so that the compiler sees at once that they do not overlap.
@@ -32,6 +28,12 @@ def row_at(job, block, row):
     """Where a row of the block begins, counted in values, and its length: the last may be short."""
     start = row * job.width + block.channel * job.inner
     return start, min(block.width, job.size - start)
+
+
+@inlined
+def values_before(job, row):
+    """How many values of a channel are in the rows before one."""
+    return min(row * job.width, job.size) // job.channels
 
 
 @njit
@@ -93,8 +95,10 @@ def coefficient(room, name, j):
 @inlined
 def forward_of(room, j):
     return Forward(
+        coefficient(room, of.SHIFT, j),
         coefficient(room, of.CENTRE, j),
         coefficient(room, of.SLOPE, j),
+        coefficient(room, of.SLOPE_REST, j),
         coefficient(room, of.CONSTANT, j),
         splat(room.at.channel[of.FLOOR, 0]),
     )
@@ -103,94 +107,56 @@ def forward_of(room, j):
 @inlined
 def backward_of(room, j):
     return Backward(
-        coefficient(room, of.CENTRE, j),
         coefficient(room, of.G_MEAN, j),
-        coefficient(room, of.G_SLOPE, j),
         coefficient(room, of.X_SLOPE, j),
         coefficient(room, of.X_CONSTANT, j),
     )
 
 
 @inlined
-def add_moments(job, room, start, rows, j, count):
+def add_chain(job, room, start, rows, j, count, add, zero):
     """Add `rows` rows of at most sixteen columns, from column `j` on."""
-    like, kept = room.at.like, room.at.kept
-    at = address_of(kept) + 8 * j
-    total = load(at, kept, LANES)
-    squares = load(at + 8 * KEPT, kept, LANES)
-    shift = wide(coefficient(room, of.CENTRE, j))
-    at_value, stride = (start + j) * like.itemsize, job.width * like.itemsize
+    like, kept, forward = room.at.like, room.at.kept, forward_of(room, j)
+    at, stride = (start + j) * like.itemsize, job.width * like.itemsize
     # The next rows, in the order of memory.
-    ahead = job.x + (start + rows * (job.width + j)) * like.itemsize
-    for _ in range(rows):
-        total, squares = steps.add_moments(job, like, at_value, count, shift, total, squares)
-        prefetch(ahead)
-        at_value += stride
-        ahead += LANES * like.itemsize
-    store(at, kept, total, LANES, False)
-    store(at + 8 * KEPT, kept, squares, LANES, False)
-
-
-@inlined
-def add_products(job, room, start, rows, j, count):
-    """As :func:`add_moments`."""
-    like, kept = room.at.like, room.at.kept
-    at = address_of(kept) + 8 * j
-    total = load(at, kept, LANES)
-    product = load(at + 8 * KEPT, kept, LANES)
-    forward = forward_of(room, j)
-    centre = wide(forward.centre)
-    at_value, stride = (start + j) * like.itemsize, job.width * like.itemsize
     ahead = (start + rows * (job.width + j)) * like.itemsize
+    a, b = zero, zero
     for _ in range(rows):
-        total, product = steps.add_products(
-            job, like, at_value, count, forward, centre, total, product
-        )
+        a, b = add(job, like, at, count, forward, a, b)
         prefetch(job.x + ahead)
-        prefetch(job.grad_y + ahead)
-        at_value += stride
+        if job.grad_y:
+            prefetch(job.grad_y + ahead)
+        at += stride
         ahead += LANES * like.itemsize
-    store(at, kept, total, LANES, False)
-    store(at + 8 * KEPT, kept, product, LANES, False)
+    first = address_of(kept) + 8 * (TOTAL + j)
+    second = address_of(kept) + 8 * (PRODUCT + j)
+    store(first, kept, load(first, kept, LANES) + wide(a), LANES, False)
+    store(second, kept, load(second, kept, LANES) + wide(b), LANES, False)
 
 
 @inlined
 def next_rows(job, block, row):
-    """How many rows of one length begin at `row`, at most `ROWS`."""
-    rows = min(ROWS, block.high - row)
+    """How many rows of one length begin at `row`, at most a chain."""
+    rows = min(CHAIN, block.high - row)
     if (row + rows) * job.width > job.size:
         rows -= 1
     return max(rows, 1)
 
 
 @njit
-def moments(job, block, room):
-    """Fill ``room.sums`` with Σ(x - shift) and Σ(x - shift)² per channel of a block."""
-    # The first, the middle and the last row have a candidate each.
-    step = (job.m // job.inner - 1) // 2 * job.channels * job.inner
-    for c in range(block.channels):
-        first = (block.channel + c) * job.inner
-        of.set_shift(job, block.channel + c, median_value(job.x, first, step, room.at.like))
-    of.set_centre(job, block, room.at.channel)
-    spread_coefficients(job, block, room, of.CENTRE, of.SLOPE)
-    clear_sums(block, room)
-    row = block.low
-    while row < block.high:
-        rows = next_rows(job, block, row)
-        start, count = row_at(job, block, row)
-        whole = count // LANES * LANES
-        for j in range(0, whole, LANES):
-            add_moments(job, room, start, rows, j, LANES)
-        if whole < count:
-            add_moments(job, room, start, rows, whole, count - whole)
-        row += rows
-    gather_sums(job, block, room.at.kept, room.at.sums)
+def choose_shifts(job, block, room):
+    """Choose values that the sums of a block's channels are taken about."""
+    if job.inner == 1:
+        shifts.across(job, block, room.at.channel, room.at.like)
+    else:
+        step = (job.m // job.inner - 1) // 2 * job.channels * job.inner
+        shifts.along(job, block, room.at.channel, step, room.at.like)
 
 
 @njit
-def products(job, block, room):
-    """Fill ``room.sums`` with Σg and Σg·(x - centre) per channel of a block."""
-    spread_coefficients(job, block, room, of.CENTRE, of.FLOOR)
+def sum_up(job, block, room, add, zero):
+    """Fill ``room.sums`` with what `add` adds up, per channel, in chains that begin with `zero`."""
+    spread_coefficients(job, block, room, of.SHIFT, of.FLOOR if job.relu else of.CENTRE)
     clear_sums(block, room)
     row = block.low
     while row < block.high:
@@ -198,9 +164,9 @@ def products(job, block, room):
         start, count = row_at(job, block, row)
         whole = count // LANES * LANES
         for j in range(0, whole, LANES):
-            add_products(job, room, start, rows, j, LANES)
+            add_chain(job, room, start, rows, j, LANES, add, zero)
         if whole < count:
-            add_products(job, room, start, rows, whole, count - whole)
+            add_chain(job, room, start, rows, whole, count - whole, add, zero)
         row += rows
     gather_sums(job, block, room.at.kept, room.at.sums)
 
@@ -209,7 +175,7 @@ def products(job, block, room):
 def normalize(job, block, room):
     """Write a block of y."""
     like = room.at.like
-    spread_coefficients(job, block, room, of.CENTRE, of.G_MEAN)
+    spread_coefficients(job, block, room, of.CENTRE, of.FLOOR)
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
         at, whole = start * like.itemsize, count // LANES * LANES

@@ -6,14 +6,11 @@ small. Channels are neighbours in memory, so a row is one piece of it.
 
 from __future__ import annotations
 
-import numpy as np
-
 from . import coefficients as of
-from . import steps
-from .formats import median_value
+from . import shifts, steps
 from .runtime import inlined, njit
-from .steps import Backward, Forward
-from .vectors import LANES, splat, total, wide
+from .steps import CHAIN, Backward, Forward
+from .vectors import LANES, blend, splat, total, wide
 
 
 @inlined
@@ -26,18 +23,25 @@ def row_at(job, block, row):
 
 
 @inlined
-def until_aligned(address, like, count, past_cache):
+def until_aligned(address, like, count):
     """How many values to write before those at which :func:`.vectors.store` may pass the cache."""
-    if not past_cache:
-        return 0
     return min(-address % min(64, LANES * like.itemsize) // like.itemsize, count)
+
+
+@inlined
+def values_before(job, row):
+    """How many values of a channel are in the rows before one."""
+    plane = row // job.tiles
+    return plane * job.inner + min((row - plane * job.tiles) * job.tile, job.inner)
 
 
 @inlined
 def forward_of(channel, c):
     return Forward(
+        splat(channel[of.SHIFT, c]),
         splat(channel[of.CENTRE, c]),
         splat(channel[of.SLOPE, c]),
+        splat(channel[of.SLOPE_REST, c]),
         splat(channel[of.CONSTANT, c]),
         splat(channel[of.FLOOR, c]),
     )
@@ -46,108 +50,127 @@ def forward_of(channel, c):
 @inlined
 def backward_of(channel, c):
     return Backward(
-        splat(channel[of.CENTRE, c]),
         splat(channel[of.G_MEAN, c]),
-        splat(channel[of.G_SLOPE, c]),
         splat(channel[of.X_SLOPE, c]),
         splat(channel[of.X_CONSTANT, c]),
     )
 
 
-@njit
-def moments(job, block, room):
-    """Fill ``room.sums`` with Σ(x - shift) and Σ(x - shift)² per channel of a block."""
-    like, sums, channel = room.at.like, room.at.sums, room.at.channel
-    for c in range(block.channels):
-        first, step = (block.channel + c) * job.inner, (job.inner - 1) // 2
-        of.set_shift(job, block.channel + c, median_value(job.x, first, step, like))
-    of.set_centre(job, block, channel)
-    sums[:, : block.channels] = 0.0
-    none = splat(0.0)
-    for row in range(block.low, block.high):
-        start, count = row_at(job, block, row)
-        for c in range(block.channels):
-            at, shift = start * like.itemsize, splat(np.float64(channel[of.CENTRE, c]))
-            plain, squares = none, none
-            whole = count // LANES * LANES
-            for _ in range(0, whole, LANES):
-                plain, squares = steps.add_moments(job, like, at, LANES, shift, plain, squares)
-                at += LANES * like.itemsize
-            if whole < count:
-                rest = count - whole
-                plain, squares = steps.add_moments(job, like, at, rest, shift, plain, squares)
-            sums[0, c] += total(plain)
-            sums[1, c] += total(squares)
-            start += job.inner
+@inlined
+def forward_between(channel, c, count):
+    """Of a vector with the last `count` values of one channel and the first ones of the next."""
+    a, b = forward_of(channel, c), forward_of(channel, c + 1)
+    return Forward(
+        blend(count, a.shift, b.shift),
+        blend(count, a.centre, b.centre),
+        blend(count, a.slope, b.slope),
+        blend(count, a.slope_rest, b.slope_rest),
+        blend(count, a.constant, b.constant),
+        a.floor,
+    )
+
+
+@inlined
+def backward_between(channel, c, count):
+    a, b = backward_of(channel, c), backward_of(channel, c + 1)
+    return Backward(
+        blend(count, a.g_mean, b.g_mean),
+        blend(count, a.x_slope, b.x_slope),
+        blend(count, a.x_constant, b.x_constant),
+    )
 
 
 @njit
-def products(job, block, room):
-    """Fill ``room.sums`` with Σg and Σg·(x - centre) per channel of a block."""
+def choose_shifts(job, block, room):
+    """Choose values that the sums of a block's channels are taken about."""
+    step = (job.inner - min(job.inner, LANES)) // 2
+    shifts.along(job, block, room.at.channel, step, room.at.like)
+
+
+@njit
+def sum_up(job, block, room, add, zero):
+    """Fill ``room.sums`` with what `add` adds up, per channel, in chains that begin with `zero`."""
     like, sums, channel = room.at.like, room.at.sums, room.at.channel
     sums[:, : block.channels] = 0.0
-    none = splat(0.0)
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
+        vectors = count // LANES
         for c in range(block.channels):
-            forward = forward_of(channel, c)
-            centre = wide(forward.centre)
-            plain, product = none, none
-            at, whole = start * like.itemsize, count // LANES * LANES
-            for _ in range(0, whole, LANES):
-                plain, product = steps.add_products(
-                    job, like, at, LANES, forward, centre, plain, product
-                )
-                at += LANES * like.itemsize
-            if whole < count:
-                plain, product = steps.add_products(
-                    job, like, at, count - whole, forward, centre, plain, product
-                )
-            sums[0, c] += total(plain)
-            sums[1, c] += total(product)
+            at, forward = start * like.itemsize, forward_of(channel, c)
+            first, second = splat(0.0), splat(0.0)
+            a, b = zero, zero
+            # The last vector, if it is not a whole one, joins the first chain.
+            if count % LANES:
+                last = at + vectors * LANES * like.itemsize
+                a, b = add(job, like, last, count % LANES, forward, a, b)
+            for chain in range(0, max(vectors, 1), CHAIN):
+                for _ in range(min(CHAIN, vectors - chain)):
+                    a, b = add(job, like, at, LANES, forward, a, b)
+                    at += LANES * like.itemsize
+                first, second = first + wide(a), second + wide(b)
+                a, b = zero, zero
+            sums[0, c] += total(first)
+            sums[1, c] += total(second)
             start += job.inner
 
 
 @njit
 def normalize(job, block, room):
-    """Write a block of y."""
-    like = room.at.like
+    """Write a block of y.
+
+    Whole planes are written as one run, so that all vectors but the first and the last are whole
+    cache lines: some of them belong to two channels.
+    """
+    like, channel, stream = room.at.like, room.at.channel, job.stream != 0
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
+        done = 0
         for c in range(block.channels):
-            forward = forward_of(room.at.channel, c)
-            at = start * like.itemsize
-            first = until_aligned(job.y + at, like, count, job.stream)
-            if first:
-                steps.normalize(job, like, at, first, False, forward)
-                at += first * like.itemsize
-            whole = (count - first) // LANES * LANES
-            for _ in range(0, whole, LANES):
-                steps.normalize(job, like, at, LANES, job.stream != 0, forward)
+            at, forward = start * like.itemsize, forward_of(channel, c)
+            if done == 0:
+                done = until_aligned(job.y + at, like, count)
+                if done:
+                    steps.normalize(job, like, at, done, False, forward)
+            at += done * like.itemsize
+            for _ in range((count - done) // LANES):
+                steps.normalize(job, like, at, LANES, stream, forward)
                 at += LANES * like.itemsize
-            if first + whole < count:
-                steps.normalize(job, like, at, count - first - whole, False, forward)
+            rest = (count - done) % LANES
+            done = 0
+            if rest and job.tiles == 1 and c + 1 < block.channels:
+                forward = forward_between(channel, c, rest)
+                steps.normalize(job, like, at, LANES, stream, forward)
+                done = LANES - rest
+            elif rest:
+                steps.normalize(job, like, at, rest, False, forward)
             start += job.inner
 
 
 @njit
 def differentiate(job, block, room):
-    """Write a block of ∂L/∂x and, where asked for, of ∂L/∂residual."""
-    like = room.at.like
+    """Write a block of ∂L/∂x and, where asked for, of ∂L/∂residual; as :func:`normalize`."""
+    like, channel, stream = room.at.like, room.at.channel, job.stream != 0
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
+        done = 0
         for c in range(block.channels):
-            forward, back = forward_of(room.at.channel, c), backward_of(room.at.channel, c)
             at = start * like.itemsize
-            first = until_aligned(job.grad_x + at, like, count, job.stream)
-            if first:
-                steps.differentiate(job, like, at, first, False, forward, back)
-                at += first * like.itemsize
-            whole = (count - first) // LANES * LANES
-            for _ in range(0, whole, LANES):
-                steps.differentiate(job, like, at, LANES, job.stream != 0, forward, back)
+            forward, back = forward_of(channel, c), backward_of(channel, c)
+            if done == 0:
+                done = until_aligned(job.grad_x + at, like, count)
+                if done:
+                    steps.differentiate(job, like, at, done, False, forward, back)
+            at += done * like.itemsize
+            for _ in range((count - done) // LANES):
+                steps.differentiate(job, like, at, LANES, stream, forward, back)
                 at += LANES * like.itemsize
-            if first + whole < count:
-                rest = count - first - whole
+            rest = (count - done) % LANES
+            done = 0
+            if rest and job.tiles == 1 and c + 1 < block.channels:
+                forward = forward_between(channel, c, rest)
+                back = backward_between(channel, c, rest)
+                steps.differentiate(job, like, at, LANES, stream, forward, back)
+                done = LANES - rest
+            elif rest:
                 steps.differentiate(job, like, at, rest, False, forward, back)
             start += job.inner

@@ -17,8 +17,10 @@ LINE = 64
 
 # Measured on two cores of an AMD EPYC 9004 (1 MiB of second, 32 MiB of third cache), float32, by
 # trying values and running the benchmark, 2026-11:
-# below so many values a second thread costs more than it brings (an Intel Xeon, 2026-11);
+# below so many values a second thread costs more than it brings (an Intel Xeon, 2026-11), fewer
+# where threads need not wait for each other's sums;
 _VALUES_PER_THREAD = 3 * 2**14
+_VALUES_PER_THREAD_ONCE = 2**15
 # and chunks so small that what is done once for each channel of each of them counts;
 _VALUES_PER_CHUNK = 2**19
 # shorter planes leave vector registers half empty, and are better seen as a panel,
@@ -33,7 +35,7 @@ _JOINED_COLUMNS = 256
 _LONG_RUN = 2**14
 # with more bytes than this, reading and writing together, stores past the cache are faster,
 _STREAM_BYTES = 2**23
-# unless planes begin and end within a cache line and are not longer than this.
+# unless a block's planes begin and end within a cache line and are not longer than this.
 _RAGGED_BYTES = 2**12
 
 
@@ -84,7 +86,8 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
     channels, size = shape[1], math.prod(shape)
     m = size // channels
     inner = 1 if last else m // shape[0]
-    threads = max(1, min(threads, size // _VALUES_PER_THREAD))
+    each = _VALUES_PER_THREAD if tensors else _VALUES_PER_THREAD_ONCE
+    threads = max(1, min(threads, size // each))
     width = tile = tiles = 0
     few = tensors == 0 or shape[0] < _FEW_ROWS
     if inner >= (_SHORT_PLANE if few else _SHORTEST_PLANE):
@@ -92,8 +95,9 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         tiles = -(-inner // tile)
         rows = shape[0] * tiles
         block = _channels_of_planes(channels, m, inner, item * tensors, threads)
-        # Ragged ends of planes would be written twice, in parts.
-        whole_lines = inner * item % LINE == 0 or inner * item > _RAGGED_BYTES
+        # Ragged ends of what lies in one piece would be written twice, in parts.
+        piece = item * (inner if tiles > 1 else inner * block)
+        whole_lines = piece % LINE == 0 or piece > _RAGGED_BYTES
     else:
         block = _channels_of_panel(channels, inner, item)
         width = channels * inner
@@ -108,7 +112,7 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
     most = max(threads, min(4 * threads, size // _VALUES_PER_CHUNK))
     large = block * m * item * tensors > 4 * _BLOCK_BYTES
     wanted = 1 if blocks >= threads and not large else -(-most // blocks)
-    chunk = -(-rows // wanted)
+    chunk = _rows_of_chunk(rows, wanted, blocks, threads)
     return Plan(
         channels=channels,
         inner=inner,
@@ -127,13 +131,35 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
     )
 
 
+def _rows_of_chunk(rows: int, wanted: int, blocks: int, threads: int) -> int:
+    """Rows of a chunk, of which a block has `wanted` or fewer.
+
+    Threads do whole chunks. The number of chunks is that with which the busiest thread has least to
+    do; of several it is the largest, since threads may not be equally fast.
+    """
+
+    def rows_of_the_busiest(count: int) -> int:
+        chunk = -(-rows // count)
+        return -(-blocks * -(-rows // chunk) // threads) * chunk
+
+    return -(-rows // min(range(wanted, 0, -1), key=rows_of_the_busiest))
+
+
 def _channels_of_planes(channels: int, m: int, inner: int, bytes_each: int, threads: int) -> int:
     """Channels of a block whose planes are swept twice, `bytes_each` per value; 0 for once."""
     if bytes_each == 0:
         # From the first value to the last.
         return min(channels, COLUMNS)
     in_cache = _BLOCK_BYTES // (bytes_each * m)
-    return max(1, min(_LONG_RUN // inner, in_cache, channels // (4 * threads)))
+    most = max(1, min(_LONG_RUN // inner, in_cache, channels // (4 * threads)))
+
+    def channels_of_the_busiest(block: int) -> int:
+        blocks = -(-channels // block)
+        return -(-blocks // threads) * block
+
+    # A little fewer, if the busiest thread then has less to do.
+    fewest = -(-3 * most // 4)
+    return min(range(most, fewest - 1, -1), key=channels_of_the_busiest)
 
 
 def _channels_of_panel(channels: int, inner: int, item: int) -> int:

@@ -1,8 +1,8 @@
 """What the CPU kernels stand on: memory by address, number formats, and PyTorch's threads.
 
-Numba compiles the kernels of ``cpu_loops`` into functions of one argument, the address of a *job*,
-and they run on the thread pool that PyTorch uses itself. A pool of their own would compete with
-PyTorch's, whose threads keep spinning for milliseconds after every operation.
+Numba compiles the kernels, see :mod:`.workers`, into functions of one argument, the address of a
+*job*, and they run on the thread pool that PyTorch uses itself. A pool of their own would compete
+with PyTorch's, whose threads keep spinning for milliseconds after every operation.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class _Notice(event.Listener):
     def on_start(self, event: Any) -> None:
         del event
         if not self.said:
-            message = "compiling %s for this machine, once; it takes about ten seconds"
+            message = "compiling %s for this machine, once; it takes up to half a minute"
             _log.warning(message, self.name)
             self.said = True
 

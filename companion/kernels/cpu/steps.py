@@ -3,6 +3,12 @@
 These are the formulas of batch normalization. The loops around them are in :mod:`.planes`, where a
 vector's coefficients are the same number sixteen times, and in :mod:`.panels`, where they are those
 of sixteen columns.
+
+Sums are taken in two steps. The few vectors of a *chain* are added up in the type of computation,
+and chains in float64: to convert every value takes twice as long. What float32 can lose on so few
+additions is less than the last rounding does to the result, unless a sum leaves its range or the
+shift is far from the mean; then the sums are taken again, in float64 throughout. See
+:func:`.coefficients.sums_hold`.
 """
 
 from __future__ import annotations
@@ -12,40 +18,43 @@ from typing import Any, NamedTuple
 from .runtime import inlined
 from .vectors import (
     LANES,
+    convert,
     load,
-    load_wide,
     multiply_add,
     not_below,
     only_first,
     store,
     where_positive,
-    wide,
 )
+
+CHAIN = 8
+"""Vectors of a chain."""
 
 
 class Forward(NamedTuple):
-    """y = max((x - centre)·slope + constant + residual, floor); vectors, as below."""
+    """y = max((x - centre)·(slope + slope_rest) + constant + residual, floor)."""
 
+    shift: Any
+    """What sums are taken about."""
     centre: Any
     slope: Any
+    slope_rest: Any
     constant: Any
     floor: Any
 
 
 class Backward(NamedTuple):
-    """((g - g_mean) + (x - centre)·x_slope + x_constant)·g_slope."""
+    """(g - g_mean)·(slope + slope_rest) + ((x - centre)·x_slope + x_constant)·slope."""
 
-    centre: Any
     g_mean: Any
-    g_slope: Any
     x_slope: Any
     x_constant: Any
 
 
 @inlined
-def add_moments(job, like, at, count, shift, total, squares):
-    """Add x - shift, and its square, in float64."""
-    shifted = load_wide(job.x + at, like, count) - shift
+def add_moments(job, like, at, count, of, total, squares):
+    """Add x - shift, and its square, to two vectors, in their type."""
+    shifted = convert(load(job.x + at, like, count), total) - convert(of.shift, total)
     if count < LANES:
         # The zeros behind the last value are far from the shift.
         shifted = only_first(shifted, count)
@@ -53,22 +62,30 @@ def add_moments(job, like, at, count, shift, total, squares):
 
 
 @inlined
-def add_products(job, like, at, count, forward, centre, total, product):
-    """Add g, and g·(x - centre), in float64."""
-    if job.relu:
-        x = load(job.x + at, like, count)
-        g, shifted = wide(gradient(job, like, at, count, x, forward)), wide(x) - centre
-    else:
-        g = load_wide(job.grad_y + at, like, count)
-        shifted = load_wide(job.x + at, like, count) - centre
+def add_products(job, like, at, count, of, total, product):
+    """Add g, and g·(x - shift), to two vectors, in their type."""
+    x = load(job.x + at, like, count)
+    g = convert(gradient(job, like, at, count, x, of), total)
+    shifted = convert(x, total) - convert(of.shift, total)
     return total + g, multiply_add(g, shifted, product)
+
+
+@inlined
+def normalized(job, x, of):
+    """What is written for x but for the residual and the ReLU, to within one rounding.
+
+    Of given statistics `slope_rest` is left out: times an infinite x it may be the other infinity.
+    """
+    shifted, constant = x - of.centre, of.constant
+    if job.training:
+        constant = multiply_add(shifted, of.slope_rest, constant)
+    return multiply_add(shifted, of.slope, constant)
 
 
 @inlined
 def normalize(job, like, at, count, past_cache, of):
     """Compute and write y."""
-    x = load(job.x + at, like, count)
-    y = multiply_add(x - of.centre, of.slope, of.constant)
+    y = normalized(job, load(job.x + at, like, count), of)
     if job.residual:
         y = y + load(job.residual + at, like, count)
     store(job.y + at, like, not_below(of.floor, y), count, past_cache)
@@ -82,20 +99,22 @@ def gradient(job, like, at, count, x, of):
         if job.y:
             g = where_positive(load(job.y + at, like, count), g)
         else:
-            g = where_positive(multiply_add(x - of.centre, of.slope, of.constant), g)
+            g = where_positive(normalized(job, x, of), g)
     return g
 
 
 @inlined
-def differentiate(job, like, at, count, past_cache, forward, of):
+def differentiate(job, like, at, count, past_cache, of, back):
     """Compute and write the gradient of x and, where asked for, of the residual."""
     x = load(job.x + at, like, count)
-    g = gradient(job, like, at, count, x, forward)
+    g = gradient(job, like, at, count, x, of)
     if job.training:
-        through = multiply_add(x - of.centre, of.x_slope, of.x_constant)
-        grad_x = (g - of.g_mean + through) * of.g_slope
+        through = multiply_add(x - of.centre, back.x_slope, back.x_constant)
+        centred = g - back.g_mean
+        rest = multiply_add(centred, of.slope_rest, through * of.slope)
+        grad_x = multiply_add(centred, of.slope, rest)
     else:
-        grad_x = g * of.g_slope
+        grad_x = g * of.slope
     store(job.grad_x + at, like, grad_x, count, past_cache)
     if job.grad_residual:
         store(job.grad_residual + at, like, g, count, past_cache)

@@ -129,34 +129,6 @@ def load(_typing: Any, address: Any, like: Any, count: Any) -> Any:
 
 
 @intrinsic
-def _load_halves(_typing: Any, address: Any, like: Any) -> Any:
-    """Sixteen values in float64, by instructions that load and convert eight."""
-    stored, half = like.dtype, LANES // 2
-
-    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        kind = ir.VectorType(context.get_value_type(stored), half)
-        size = stored.bitwidth // 8
-        halves = []
-        for first in (0, half):
-            address = builder.add(args[0], ir.Constant(_INT64, first * size))
-            place = builder.inttoptr(address, kind.as_pointer())
-            loaded = emit_widen(builder, builder.load(place, align=size), stored)
-            halves.append(builder.fpext(loaded, ir.VectorType(ir.DoubleType(), half)))
-        numbers = ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES)))
-        return builder.shuffle_vector(*halves, numbers)
-
-    return Vector(types.float64)(address, like), emit
-
-
-@inlined
-def load_wide(address, like, count):
-    """As ``wide(load(address, like, count))``, in fewer instructions."""
-    if like.itemsize < 8 and count == LANES:
-        return _load_halves(address, like)
-    return wide(load(address, like, count))
-
-
-@intrinsic
 def store(_typing: Any, address: Any, like: Any, value: Any, _count: Any, _past_cache: Any) -> Any:
     """Round a vector to the stored type and write its first values.
 
@@ -203,27 +175,26 @@ def splat(_typing: Any, value: Any) -> Any:
 
 
 @intrinsic
-def wide(_typing: Any, value: Any) -> Any:
-    """The same values in float64, in which sums are taken."""
-    to = ir.VectorType(ir.DoubleType(), LANES)
-
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return args[0] if value.of == types.float64 else builder.fpext(args[0], to)
-
-    return Vector(types.float64)(value), emit
-
-
-@intrinsic
 def convert(_typing: Any, value: Any, like: Any) -> Any:
-    """Round float64 values to the type in which values like those of `like` are computed."""
-    to = computed(like.dtype)
+    """The same values, rounded if need be, in the type of another vector.
 
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+    If `like` is an array, it is the type in which values like those of the array are computed.
+    """
+    to = like.of if isinstance(like, Vector) else computed(like.dtype)
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         if to == value.of:
             return args[0]
-        return builder.fptrunc(args[0], ir.VectorType(ir.FloatType(), LANES))
+        kind = ir.VectorType(context.get_value_type(to), LANES)
+        return (builder.fptrunc if to == types.float32 else builder.fpext)(args[0], kind)
 
     return Vector(to)(value, like), emit
+
+
+@inlined
+def wide(value):
+    """The same values in float64."""
+    return convert(value, splat(0.0))
 
 
 @inlined
@@ -271,6 +242,16 @@ def only_first(_typing: Any, value: Any, _count: Any) -> Any:
 
 
 @intrinsic
+def blend(_typing: Any, _count: Any, first: Any, others: Any) -> Any:
+    """The first `count` lanes of one vector, and the other lanes of another."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.select(_first(builder, args[0]), args[1], args[2])
+
+    return first(types.int64, first, others), emit
+
+
+@intrinsic
 def multiply_add(_typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a·b + c, rounded once where the processor can."""
 
@@ -307,6 +288,27 @@ def not_below(_typing: Any, floor: Any, value: Any) -> Any:
 
 
 @intrinsic
+def not_above(_typing: Any, ceiling: Any, value: Any) -> Any:
+    """The smaller of two values, each lane for itself; a NaN stays one."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", args[1], args[0]), args[0], args[1])
+
+    return value(ceiling, value), emit
+
+
+@intrinsic
+def only_finite(_typing: Any, value: Any) -> Any:
+    """The finite values, and zeros."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        zeros = ir.Constant(args[0].type, None)
+        return builder.select(_finite(builder, args[0]), args[0], zeros)
+
+    return value(value), emit
+
+
+@intrinsic
 def within(_typing: Any, bound: Any, value: Any) -> Any:
     """`value` between -`bound` and `bound`; a NaN or an infinity stays one."""
 
@@ -321,16 +323,43 @@ def within(_typing: Any, bound: Any, value: Any) -> Any:
 
 
 @intrinsic
+def zero_where_within(_typing: Any, bound: Any, value: Any) -> Any:
+    """0 where `value` is between -`bound` and `bound`, and `value` elsewhere."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        largest, given = args
+        small = builder.and_(
+            builder.fcmp_ordered("<=", given, largest),
+            builder.fcmp_ordered(">=", given, builder.fneg(largest)),
+        )
+        return builder.select(small, ir.Constant(given.type, None), given)
+
+    return value(bound, value), emit
+
+
+@intrinsic
 def all_finite(_typing: Any, value: Any) -> Any:
     """Whether no lane is infinite or not a number."""
 
     def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        finite = _finite(builder, args[0])
-        name = f"llvm.vector.reduce.and.v{LANES}i1"
-        function = _intrinsic_function(builder, name, ir.IntType(1), [finite.type])
-        return builder.call(function, [finite])
+        return _all(builder, _finite(builder, args[0]))
 
     return types.boolean(value), emit
+
+
+@intrinsic
+def all_within(_typing: Any, value: Any, bound: Any) -> Any:
+    """Whether no lane is larger than its bound, or not a number."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return _all(builder, builder.fcmp_ordered("<=", *args))
+
+    return types.boolean(value, bound), emit
+
+
+def _all(builder: Any, mask: Any) -> Any:
+    name = f"llvm.vector.reduce.and.v{LANES}i1"
+    return builder.call(_intrinsic_function(builder, name, ir.IntType(1), [mask.type]), [mask])
 
 
 def _finite(builder: Any, value: Any) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from numba import carray, cfunc, types
 
 from . import coefficients as of
-from . import panels, planes
+from . import panels, planes, steps
 from .jobs import (
     FINISHED,
     MERGED,
@@ -40,32 +40,64 @@ from .runtime import (
     compile_function,
     current_number,
     finish_streaming,
+    inlined,
     njit,
     take_number,
 )
+from .vectors import convert, splat
+
+# Errors of sums in float32 are random, and of fewer values they do not cancel well enough.
+_MANY_VALUES = 128
+
+
+@inlined
+def _values_of(job, block):
+    """How many values of a channel a block has."""
+    if job.width:
+        return panels.values_before(job, block.high) - panels.values_before(job, block.low)
+    return planes.values_before(job, block.high) - planes.values_before(job, block.low)
+
+
+@inlined
+def _sum_in(job, block, room, add, zero):
+    """Sum up in chains that begin with `zero`, in its type."""
+    if job.width:
+        panels.sum_up(job, block, room, add, zero)
+    else:
+        planes.sum_up(job, block, room, add, zero)
+
+
+@njit
+def _sum_by(job, block, room, add, backward):
+    """Fill ``room.sums`` with what `add` adds up, by way of float32 if that does."""
+    if job.m > _MANY_VALUES:
+        _sum_in(job, block, room, add, convert(splat(0.0), room.at.channel))
+        if of.sums_hold(job, block, room.at.sums, _values_of(job, block), backward):
+            return
+    _sum_in(job, block, room, add, splat(0.0))
 
 
 @njit
 def _sum_up(job, block, room, backward):
     """Fill ``room.sums`` with the two sums of each channel that a pass needs."""
     if backward:
+        of.set_shift(job, block, room.at.channel)
         # The gradient of a ReLU depends on what the forward pass computed.
         of.set_forward(job, block, room.at.channel)
-        if job.width:
-            panels.products(job, block, room)
-        else:
-            planes.products(job, block, room)
-    elif job.width:
-        panels.moments(job, block, room)
+        _sum_by(job, block, room, steps.add_products, backward)
     else:
-        planes.moments(job, block, room)
+        if job.width:
+            panels.choose_shifts(job, block, room)
+        else:
+            planes.choose_shifts(job, block, room)
+        _sum_by(job, block, room, steps.add_moments, backward)
 
 
 @njit
 def _finish_sums(job, block, room, backward):
     """Write what the sums of all values of a block are for."""
     if backward:
-        of.set_centre(job, block, room.at.channel)
+        of.set_shift(job, block, room.at.channel)
         of.write_gradients(job, block, room.at.sums, room.at.channel)
     else:
         of.write_statistics(job, block, room.at.sums)
