@@ -295,14 +295,22 @@ def test_checkpointing_compiled():
     assert_same_state(model, plain)
 
 
-def test_float32_gradients_survive_an_offset_in_the_upstream_gradient():
-    """∂L/∂y = 1e4 + noise: what is subtracted from it must not be rounded first."""
-    x = torch.randn(512, 3).requires_grad_()
-    grad_y = torch.randn(512, 3) + 1e4
-    weight, bias = uniform_parameters(3, torch.empty(()))
-    (found,) = torch.autograd.grad(batch_norm(x, None, None, weight, bias, True), x, grad_y)
+@pytest.mark.parametrize(("offset", "allowed"), [(10.0, 3e-7), (1e4, 2e-4)])
+def test_float32_gradients_survive_an_offset_in_the_upstream_gradient(offset, allowed):
+    """∂L/∂y = offset + noise: what is subtracted from it must not be rounded first.
+
+    Chains of float32 sums lose a little of it, PyTorch's layer ten times as much.
+    """
+    x = torch.randn(512, 64).requires_grad_()
+    grad_y = torch.randn(512, 64) + offset
+    weight, bias = uniform_parameters(64, torch.empty(()))
     exact = ask_oracle(x, grad_y, weight, bias, 1e-5).grad_x
-    assert abs(numpy64(found) - exact).max() < 2e-6 * abs(exact).max()
+    errors = []
+    for layer in (batch_norm, torch.nn.functional.batch_norm):
+        (found,) = torch.autograd.grad(layer(x, None, None, weight, bias, True), x, grad_y)
+        errors.append(abs(numpy64(found) - exact).max() / abs(exact).max())
+    assert errors[0] < allowed
+    assert errors[0] < errors[1] / 4
 
 
 def test_compiled_code_uses_the_function_it_can_trace():
