@@ -108,8 +108,12 @@ def batch_norm(
     *Function transforms.* Under ``torch.func`` a transformed function cannot change a tensor that
     it captured: running statistics must be among its arguments, else PyTorch's RuntimeError comes.
 
-    *float64.* The sums are taken about the channel's first value. If that is an outlier, up to a
-    factor m of float64's precision is lost; the squares of values beyond 1e154 overflow.
+    *float64.* The sums are taken about one of the channel's values, or an average of a few. If that
+    is an outlier, up to a factor m of float64's precision is lost; the squares of values beyond
+    1e154 overflow.
+
+    *float32.* The CPU and CUDA kernels add up a few values in float32 and such sums in float64: a
+    variance is wrong by less than the rounding of a float32 number.
 
     Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
     (13) of the chapter `mini-batch-algorithm`.

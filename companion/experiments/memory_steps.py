@@ -90,7 +90,7 @@ def moments_float32(x: Array, shift: float) -> Any:
 
 @compiled
 def moments_chains(x: Array, shift: float) -> Any:
-    """As :func:`moments`, but chains of eight vectors are added up in float32."""
+    """As :func:`moments`, but chains of eight vectors are in float32."""
     address, step = address_of(x), LANES * x.itemsize
     away, nothing = splat(np.float32(shift)), splat(np.float32(0))
     total, squares = splat(0.0), splat(0.0)
@@ -104,8 +104,8 @@ def moments_chains(x: Array, shift: float) -> Any:
             address += step
         total = total + wide(few)
         squares = squares + wide(few_squares)
-    last_total, last_squares = moments(x[chains * CHAIN * LANES :], shift)
-    return sum_of_lanes(total) + last_total, sum_of_lanes(squares) + last_squares
+    rest = moments(x[chains * CHAIN * LANES :], shift)
+    return sum_of_lanes(total) + rest[0], sum_of_lanes(squares) + rest[1]
 
 
 @compiled
