@@ -5,8 +5,9 @@ The forward pass writes (x - centre)·slope + constant, the backward pass
 the type of computation holds of it, `slope_rest` what that leaves; the constants have what the
 centre and g_mean leave of the means.
 
-The centre is the mean, or 0 if the mean is within one standard deviation of 0. To subtract a small
-mean rounds every value; to put it into the constant rounds a number smaller than the results.
+The centre is the mean, or 0 if the mean of a batch is within one standard deviation of 0. To
+subtract a small mean rounds every value; to put it into the constant rounds a number smaller than
+the results. With given statistics the mean itself still becomes β exactly.
 
 All of it is computed for sixteen channels at a time: a small batch has few values per channel, and
 square roots and divisions would be most of its work.
@@ -162,7 +163,7 @@ def set_forward(job, block, of):
         mean = read(job.mean, job.mean_kind, k, count, 0.0)
         var = read(job.var, job.var_kind, k, count, 0.0)
         slope = read(job.weight, job.weight_kind, k, count, 1.0) / root_of(job, k, count)
-        put(of[CENTRE], c, count, zero_where_within(root(var), mean))
+        put(of[CENTRE], c, count, zero_where_within(root(var), mean) if job.training else mean)
         put(of[SLOPE], c, count, slope)
         put(of[SLOPE_REST], c, count, slope - get(of[SLOPE], c, count))
         rest = (mean - get(of[CENTRE], c, count)) * slope
