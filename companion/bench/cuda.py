@@ -36,13 +36,14 @@ _BEYOND_L2 = 4
 # A graph of more calls takes long to record. Only tensors that are far too small to be limited by
 # memory would need more.
 _MOST_SETS = 256
-_COPIED_BYTES = 2**30
+# Not a power of two: source and target would begin in the same bank of the memory.
+_COPIED_BYTES = 25 * 2**25
 _LAUNCHES = 256
 
 
 def count_sets(tensor_bytes: int, l2_bytes: int) -> int:
     """How many sets of tensors are rotated: their inputs exceed the L2 cache fourfold."""
-    return max(2, min(_MOST_SETS, _BEYOND_L2 * l2_bytes // tensor_bytes + 1))
+    return min(_MOST_SETS, _BEYOND_L2 * l2_bytes // tensor_bytes + 1)
 
 
 def least_bytes(name: str, tensor_bytes: int, on_chip_bytes: int) -> int:

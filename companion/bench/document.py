@@ -16,7 +16,7 @@ import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from .operations import PASSES
 from .spread import Verdict, geometric_mean
@@ -195,6 +195,8 @@ class Summary(TypedDict):
     """Forward and backward pass of ``BatchNorm1d`` on 60×100: ours over ``torch.nn``'s."""
     seconds: float
     """How long the suite took."""
+    interrupted: NotRequired[bool]
+    """Whether it was ended before its last case. Runs of earlier versions could not be."""
 
 
 class Document(TypedDict):
@@ -219,7 +221,9 @@ def pass_of(case: CaseRecord, name: str) -> PassRecord:
     return record
 
 
-def summarize(cases: list[CaseRecord], skipped: Iterable[str], seconds: float) -> Summary:
+def summarize(
+    cases: list[CaseRecord], skipped: Iterable[str], seconds: float, interrupted: bool
+) -> Summary:
     """Draw the conclusions from all cases."""
     functions = [case for case in cases if not case["module"]]
     modules = [case for case in cases if case["module"]]
@@ -248,6 +252,7 @@ def summarize(cases: list[CaseRecord], skipped: Iterable[str], seconds: float) -
         beyond_cache_forward_copies=max(large, default=None),
         module_ratio=1.0 / modules[0]["both"]["speedup"] if modules else None,
         seconds=seconds,
+        interrupted=interrupted,
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
+import signal
 import sys
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -46,9 +49,9 @@ def run(cases: list[Case], request: Request) -> Document:
         bench, gpu = _bench(request, stack)
         found = _document(cases, request, gpu, memory_reused, load, bench.cache_bytes)
         print(report.header(found), flush=True)
-        skipped = _measure_all(cases, bench, found)
+        skipped, interrupted = _measure_all(cases, bench, found)
     seconds = time.perf_counter() - started
-    found["summary"] = document.summarize(found["cases"], skipped, seconds)
+    found["summary"] = document.summarize(found["cases"], skipped, seconds, interrupted)
     print("", report.tables(found), "", report.conclusions(found), sep="\n", flush=True)
     return found
 
@@ -117,21 +120,27 @@ def _document(
             memory_reused=memory_reused,
         ),
         cases=[],
-        summary=document.summarize([], [], 0.0),
+        summary=document.summarize([], [], 0.0, False),
     )
 
 
-def _measure_all(cases: list[Case], bench: Bench, found: Document) -> list[str]:
-    """Measure and print case by case; returns the names of those the GPU has no memory for."""
+def _measure_all(cases: list[Case], bench: Bench, found: Document) -> tuple[list[str], bool]:
+    """Measure and print case by case, until there is none left, or the user has had enough.
+
+    Returns the names of those the GPU has no memory for, and whether it was the user.
+    """
     from tqdm import tqdm
 
     names = [case.name for case in cases]
     table = report.timings(names, report.TRAINING, found)
     group, skipped = None, []
     # No bar where nobody would see it; rows of the table go past it.
-    with tqdm(cases, file=sys.stderr, disable=None, leave=False, unit="case") as progress:
+    progress = tqdm(cases, file=sys.stderr, disable=None, leave=False, unit="case")
+    with progress, _interrupts() as interrupts:
         tqdm.write("\n" + table.head(), file=sys.stdout)
         for case in progress:
+            if interrupts:
+                break
             progress.set_description(case.name)
             record = _measure(case, bench)
             if record is None:
@@ -143,7 +152,30 @@ def _measure_all(cases: list[Case], bench: Bench, found: Document) -> list[str]:
                 tqdm.write(group, file=sys.stdout)
             tqdm.write(table.row(record), file=sys.stdout)
             sys.stdout.flush()
-    return skipped
+    return skipped, bool(interrupts)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Have the first Ctrl-C noted in a list, so that the case under way is finished.
+
+    The second one interrupts as usual, and so do all outside the main thread.
+    """
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, _frame: object) -> None:
+        noted.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _measure(case: Case, bench: Bench) -> CaseRecord | None:

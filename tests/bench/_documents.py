@@ -106,5 +106,5 @@ def document(cases=(), gpu=None, skipped=(), **settings):
         ),
         settings={**chosen, **settings},
         cases=cases,
-        summary=summarize(cases, skipped, 12.3),
+        summary=summarize(cases, skipped, 12.3, interrupted=False),
     )

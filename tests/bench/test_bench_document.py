@@ -127,7 +127,7 @@ def test_means_are_geometric_and_without_the_module():
         case_record("b", forward=pass_record(1.0)),
         case_record("c", forward=pass_record(100.0), both=pass_record(0.8), module=True),
     ]
-    found = summarize(cases, ["d"], 5.0)
+    found = summarize(cases, ["d"], 5.0, interrupted=False)
     assert found["cases"] == 3
     assert found["speedup"]["forward"] == pytest.approx(2.0)
     assert found["speedup"]["both"] == pytest.approx(2.0)
@@ -147,7 +147,7 @@ def test_the_noise_is_the_mean_over_cases():
         return dict.fromkeys(("forward", "backward", "both", "fixed"), each)
 
     cases = [case_record(noise=noisy(0.9, 1.1, 4.0)), case_record(noise=noisy(0.4, 1.1, 1.0))]
-    found = summarize(cases, [], 0.0)["noise"]["backward"]
+    found = summarize(cases, [], 0.0, interrupted=False)["noise"]["backward"]
     assert found == {
         "ratio": pytest.approx(1.1),
         "low": pytest.approx(0.6),
@@ -159,7 +159,7 @@ def test_what_is_slower_is_listed_by_case_and_pass():
     slow = pass_record(0.5, "slower")
     cases = [case_record("a", fixed=slow), case_record("b", module=True, both=slow)]
     cases += [case_record("c", both=pass_record(0.9, "even"))]
-    found = summarize(cases, [], 0.0)["slower"]
+    found = summarize(cases, [], 0.0, interrupted=False)["slower"]
     assert [(one["name"], one["pass_name"]) for one in found] == [("b", "both"), ("a", "fixed")]
     assert found[0]["speedup"] == 0.5
     assert found[0]["speedup_high"] == pytest.approx(0.55)
@@ -176,12 +176,12 @@ def test_the_copies_beyond_the_cache_are_those_of_contiguous_tensors():
         large(9.0, beyond_cache=True, layout="channels-last"),
         large(9.0, beyond_cache=False),
     ]
-    assert summarize(cases, [], 0.0)["beyond_cache_forward_copies"] == 1.5
-    assert summarize(cases[2:], [], 0.0)["beyond_cache_forward_copies"] is None
+    assert summarize(cases, [], 0.0, interrupted=False)["beyond_cache_forward_copies"] == 1.5
+    assert summarize(cases[2:], [], 0.0, interrupted=False)["beyond_cache_forward_copies"] is None
 
 
 def test_of_no_cases_nothing_is_concluded():
-    found = summarize([], [], 0.0)
+    found = summarize([], [], 0.0, interrupted=False)
     assert set(found["speedup"].values()) == set(found["noise"].values()) == {None}
     assert found["module_ratio"] is None
     assert found["slower"] == []

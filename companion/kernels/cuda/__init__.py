@@ -48,13 +48,10 @@ from .plans import Plan, plan
 
 __all__ = ["differentiate", "normalize"]
 
-# Tiles that a program loads before it adds them up; the backward pass loads two activations.
-_UNROLL_FORWARD, _UNROLL_BACKWARD = 4, 2
 # Values of each kind that a program merges at a time, and channels of one that only merges.
 _MERGED_VALUES, _MERGED_CHANNELS = 1024, 32
-# Registers per thread of the kernels that sum: two programs, 512 threads, share the 65536 of a
-# multiprocessor.
-_SUM_REGISTERS = 128
+# Bytes of the widest load there is.
+_WIDE = 16
 # Channels whose running statistics are moved at a time.
 _MOVED_CHANNELS = 1024
 
@@ -70,77 +67,59 @@ def normalize(
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
     """See :class:`companion.kernels.interface.Kernels`."""
-    if fixed is not None:
-        statistics = torch.stack(fixed).to(torch.float64)
-        return _normalize_with(statistics, x, weight, bias, residual, eps, relu), statistics
-    view = _View.of(x, tensors=1)
+    view = _View.of(x, tensors=1, fuse=fixed is None)
     cut = view.plan
     y = torch.empty_like(view.x)
     statistics = _empty_float64(x, 2, cut.C)
     mean, var = statistics
     at_once = running is not None and running.momentum is not None and not running.skip_nonfinite
     activations = (view.x, view.dense(residual), y)
-    per_channel = (mean, var, _contiguous(weight), _contiguous(bias))
-    state = (*_state(running if at_once else None), _bits(eps))
+    parameters = (_contiguous(weight), _contiguous(bias))
+    state = _state(running if at_once else None, cut.m)
+    numbers = (_bits(1.0 / cut.m), _bits(eps))
+    tile, step = view.tile(), _merge_step(cut.channel_lanes, cut.parts)
     with _on_device_of(x):
-        if cut.resident:
-            forward.resident_forward[(cut.blocks,)](
-                *activations, *per_channel, *state, *cut.sizes, RELU=relu, **view.tile()
-            )
-        else:
-            moments: Tensor | None = _empty_float64(x, 3, cut.parts, cut.C)
-            forward.part_moments[(cut.blocks, cut.parts)](
-                view.x,
-                moments,
-                *cut.sizes,
-                UNROLL=_UNROLL_FORWARD,
-                maxnreg=_SUM_REGISTERS,
-                **view.tile(),
-            )
-            if cut.merge_apart:
-                grid, settings = _merging(cut)
-                forward.merge_moments[grid](
-                    *(moments, cut.parts, mean, var, *state[:-1], cut.C, cut.m), **settings
+        if cut.meeting:
+            shares, arrived = view.meeting()
+            for phase in view.phases():
+                forward.meeting_forward[(cut.blocks * cut.parts,)](
+                    *(*activations, shares, arrived, cut.parts, mean, var, *parameters),
+                    *(*state, *numbers, *cut.sizes),
+                    PHASE=phase,
+                    RELU=relu,
+                    STEP=step,
+                    **tile,
                 )
-                moments, state = None, (*_state(None), _bits(eps))
+        else:
+            given = (None, None)
+            shares, parts = None, 0
+            if fixed is not None:
+                given = tuple(value.contiguous() for value in fixed)
+            else:
+                shares, parts = _empty_float64(x, 2, cut.parts, cut.C), cut.parts
+                forward.part_moments[(cut.blocks, cut.parts)](view.x, shares, *cut.sizes, **tile)
+                if cut.merge_apart:
+                    grid, merging = _merging(cut)
+                    forward.merge_moments[grid](
+                        *(view.x, shares, parts, mean, var, *state, numbers[0], cut.C, cut.run),
+                        **merging,
+                    )
+                    shares, state = None, _state(None, cut.m)
             forward.normalize[(cut.blocks, cut.parts)](
-                *(*activations, moments, cut.parts, *per_channel, *state, *cut.sizes),
+                *(*activations, shares, parts, *given, mean, var, *parameters),
+                *(*state, *numbers, *cut.sizes),
                 RELU=relu,
-                STEP=_merge_step(cut.channel_lanes, cut.parts),
-                **view.tile(_UNROLL_FORWARD),
+                STEP=step,
+                **tile,
             )
         if running is not None and not at_once:
             forward.move_running[(1,)](
-                *(mean, var, *_state(running), cut.C, cut.m),
+                *(mean, var, *_state(running, cut.m), cut.C),
                 CUMULATIVE=running.momentum is None,
                 SKIP_NONFINITE=running.skip_nonfinite,
                 CHANNELS=min(_MOVED_CHANNELS, triton.next_power_of_2(cut.C)),
             )
     return y, statistics
-
-
-def _normalize_with(
-    statistics: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    view = _View.of(x, tensors=1, fuse=False)
-    cut = view.plan
-    y = torch.empty_like(view.x)
-    per_channel = (*statistics, _contiguous(weight), _contiguous(bias))
-    with _on_device_of(x):
-        forward.normalize[(cut.blocks, cut.parts)](
-            *(view.x, view.dense(residual), y, None, 0, *per_channel),
-            *(*_state(None), _bits(eps), *cut.sizes),
-            RELU=relu,
-            STEP=1,
-            **view.tile(_UNROLL_FORWARD),
-        )
-    return y
 
 
 def differentiate(
@@ -156,49 +135,56 @@ def differentiate(
     training: bool,
 ) -> Gradients:
     """See :class:`companion.kernels.interface.Kernels`."""
-    view = _View.of(x, tensors=2)
+    # With fixed statistics no value depends on a sum: nobody has to meet.
+    view = _View.of(x, tensors=2, fuse=training)
     cut = view.plan
     grad_y = _dense(grad_y, view.channels_last)
     grad_x = torch.empty_like(view.x)
     # Without ReLU the residual's gradient is grad_y itself, and nothing has to be written.
     masked = torch.empty_like(view.x) if relu and residual else None
+    gradients = tuple(
+        None if value is None else torch.empty_like(value, memory_format=torch.contiguous_format)
+        for value in (weight, bias)
+    )
     activations = (grad_y, view.x, view.dense(y) if relu and residual else None)
     per_channel = (*statistics.contiguous(), _contiguous(weight), _contiguous(bias))
-    rest = (_bits(eps), *cut.sizes)
+    numbers = (_bits(1.0 / cut.m), _bits(eps))
     settings = {"RELU": relu, **view.tile()}
     with _on_device_of(x):
-        if cut.resident:
-            sums = _empty_float64(x, 2, 1, cut.C)
-            backward.resident_backward[(cut.blocks,)](
-                *activations, *per_channel, grad_x, masked, sums, *rest, BATCH=training, **settings
-            )
+        if cut.meeting:
+            shares, arrived = view.meeting()
+            for phase in view.phases():
+                backward.meeting_backward[(cut.blocks * cut.parts,)](
+                    *(*activations, *per_channel, shares, arrived, cut.parts, grad_x, masked),
+                    *(*gradients, *numbers, *cut.sizes),
+                    PHASE=phase,
+                    STEP=_merge_step(cut.channel_lanes, cut.parts),
+                    **settings,
+                )
         else:
-            shares = sums = _empty_float64(x, 2, cut.parts, cut.C)
+            shares, parts = _empty_float64(x, 2, cut.parts, cut.C), cut.parts
             outputs = (None, None) if training else (grad_x, masked)
             backward.part_sums[(cut.blocks, cut.parts)](
-                *(*activations, *per_channel, *outputs, shares, *rest),
-                UNROLL=_UNROLL_BACKWARD,
-                maxnreg=_SUM_REGISTERS,
-                **settings,
+                *(*activations, *per_channel, *outputs, shares, numbers[1], *cut.sizes), **settings
             )
-            if cut.parts > 1:
-                sums = _empty_float64(x, 2, 1, cut.C)
-                if cut.merge_apart or not training:
-                    grid, merging = _merging(cut)
-                    backward.merge_sums[grid](shares, sums, cut.parts, cut.C, **merging)
-                    shares = sums
+            wanted = gradients
+            if cut.merge_apart or not training:
+                merged = _empty_float64(x, 2, 1, cut.C) if training else None
+                grid, merging = _merging(cut)
+                backward.merge_sums[grid](shares, parts, merged, *gradients, cut.C, **merging)
+                shares, parts, wanted = merged, 1, (None, None)
             if training:
                 backward.project[(cut.blocks, cut.parts)](
-                    *(*activations, shares, shares.shape[1], *per_channel),
-                    *(grad_x, masked, None if shares is sums else sums, *rest),
-                    STEP=_merge_step(cut.channel_lanes, shares.shape[1]),
-                    **settings | view.tile(_UNROLL_BACKWARD),
+                    *(*activations, shares, parts, *per_channel),
+                    *(grad_x, masked, *wanted, *numbers, *cut.sizes),
+                    STEP=_merge_step(cut.channel_lanes, parts),
+                    **settings,
                 )
-    grad_bias, grad_weight = sums[:, 0]
+    grad_weight, grad_bias = gradients
     return Gradients(
         x=grad_x,
-        weight=None if weight is None else grad_weight.to(weight.dtype),
-        bias=None if bias is None else grad_bias.to(bias.dtype),
+        weight=grad_weight,
+        bias=grad_bias,
         residual=(masked if relu else grad_y) if residual else None,
     )
 
@@ -209,6 +195,7 @@ class _View(NamedTuple):
     x: Tensor
     channels_last: bool
     plan: Plan
+    tensors: int
 
     @classmethod
     def of(cls, x: Tensor, tensors: int, fuse: bool = True) -> _View:
@@ -218,24 +205,43 @@ class _View(NamedTuple):
         S = eager.values_per_channel(x) // N
         samples, S = (N * S, 1) if channels_last else (N, S)
         cut = plan(samples, C, S, x.element_size(), _multiprocessors(x.device), tensors, fuse)
-        return cls(_dense(x, channels_last), channels_last, cut)
+        return cls(_dense(x, channels_last), channels_last, cut, tensors)
 
     def dense(self, other: Tensor | None) -> Tensor | None:
         """Bring another activation to the layout of this one."""
         return None if other is None else _dense(other, self.channels_last)
 
-    def tile(self, unroll: int = 1) -> dict[str, Any]:
-        """What a kernel is compiled for; with tiles of up to `unroll` times the rows."""
-        # Where loads are narrow, every value of a tile takes registers for its address.
-        narrow = self.plan.unit * self.x.element_size() < 8
+    def tile(self) -> dict[str, Any]:
+        """What a kernel is compiled for."""
+        cut = self.plan
+        unit = min(cut.unit, _WIDE // self.x.element_size())
+        rows = cut.rows * cut.unroll
+        wraps = max(1, rows * cut.lanes // (32 * cut.warps * unit))
         return {
-            "LANES": self.plan.lanes,
-            "ROWS": self.plan.rows * (1 if narrow else unroll),
-            "CHANNELS": self.plan.channel_lanes,
-            "UNIT": self.plan.unit,
+            "LANES": cut.lanes,
+            "ROWS": rows,
+            "CHANNELS": cut.channel_lanes,
+            "UNIT": unit,
+            "WRAPS": wraps if cut.channel_lanes == 1 else min(rows, wraps),
+            "FOLDED": cut.values > cut.run,
+            # An activation may have more than 2^31 values; offsets of 32 bits take half the time.
+            "INDEX": tl.uint32 if cut.total + 2**20 < 2**32 else tl.int64,
             "COMPUTE": tl.float64 if self.x.dtype == torch.float64 else tl.float32,
-            "num_warps": self.plan.warps,
+            "num_warps": cut.warps,
+            "maxnreg": cut.registers,
         }
+
+    def meeting(self) -> tuple[Tensor | None, Tensor | None]:
+        """Where the programs of a block leave their shares, and count themselves."""
+        if self.plan.parts == 1:
+            return None, None
+        shares = _empty_float64(self.x, 2, self.plan.parts, self.plan.C)
+        return shares, torch.zeros(self.plan.blocks, dtype=torch.int32, device=self.x.device)
+
+    def phases(self) -> tuple[int, ...]:
+        """The launches of a kernel that meets: see :func:`.forward.meeting_forward`."""
+        alone = self.plan.parts == 1 or self.x.device.type != "cpu"
+        return (0,) if alone else (1, 2)
 
 
 def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
@@ -270,15 +276,15 @@ def _bits(number: float) -> int:
     return bits
 
 
-def _state(running: Running | None) -> tuple[Tensor | int | None, ...]:
+def _state(running: Running | None, m: int) -> tuple[Tensor | int | None, ...]:
     """Arguments that describe the state to move; none at all if there is none."""
     if running is None:
-        return None, 0, None, 0, None, 0
+        return None, 0, None, 0, None, 0, 0
     momentum = 0.0 if running.momentum is None else running.momentum
     strides = [0 if value is None else value.stride(0) for value in (running.mean, running.var)]
     return (
         *(running.mean, strides[0], running.var, strides[1]),
-        *(running.num_batches_tracked, _bits(momentum)),
+        *(running.num_batches_tracked, _bits(momentum), _bits(m / (m - 1))),
     )
 
 

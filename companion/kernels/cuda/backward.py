@@ -10,17 +10,27 @@ import triton
 import triton.language as tl
 
 from .tiles import (
+    added_shares,
     block_channels,
     by_channel,
     by_lane,
+    double,
+    in_threads,
+    last_tile,
     line,
+    loaded,
+    meet,
+    no_sums,
     on_line,
     only_of,
-    scales,
+    parameter,
+    rounded,
     split,
+    store_share,
     tile,
-    whole,
 )
+
+_BITS = ["inv_m_bits", "eps_bits"]
 
 
 @triton.jit
@@ -39,11 +49,35 @@ def before_relu(grad, x, y, at, mask, high, slope, constant, RELU):
 
 
 @triton.jit
-def projection(mean, inv_std, sums, products, m, run, C, LANES, CHANNELS, COMPUTE):
+def recalled(mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE):
+    """Per channel the mean and 1/√(var + ε), and the line that the forward pass computed with."""
+    batch_mean = tl.load(mean + channel, mask=exists, other=0.0)
+    batch_var = tl.load(var + channel, mask=exists, other=0.0)
+    scale, shift = parameter(weight, channel, exists), parameter(bias, channel, exists)
+    inv_std = tl.rsqrt(batch_var + double(eps_bits))
+    slope = inv_std
+    if scale is not None:
+        slope *= scale
+    high, slope, constant = line(batch_mean, slope, shift, run, C, LANES, CHANNELS, COMPUTE)
+    return batch_mean, inv_std, high, slope, constant
+
+
+@triton.jit
+def store_gradients(grad_weight, grad_bias, channel, mask, sums, products):
+    """∂L/∂β = Σg and ∂L/∂γ = Σg·x̂, in the types of the parameters, where there are any."""
+    if grad_bias is not None:
+        tl.store(grad_bias + channel, rounded(sums, grad_bias.dtype.element_ty), mask=mask)
+    if grad_weight is not None:
+        tl.store(grad_weight + channel, rounded(products, grad_weight.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def projection(mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNELS, COMPUTE):
     """What :func:`projected` subtracts, from Σg and Σg·x̂: ḡ, and x̂·mean(g·x̂) as a line."""
+    inv_m = double(inv_m_bits)
     _, mean_low = split(mean, COMPUTE)
-    grad_high, grad_low = split(sums / whole(m), COMPUTE)
-    along = -inv_std * products / whole(m)
+    grad_high, grad_low = split(sums * inv_m, COMPUTE)
+    along = -inv_std * products * inv_m
     offset = -tl.fma(mean_low, along, grad_low)
     return (
         by_lane(grad_high, run, C, LANES, CHANNELS),
@@ -58,64 +92,157 @@ def projected(grad, x, high, grad_high, along, offset, slope):
     return ((grad - grad_high) + on_line(x, high, along, offset)) * slope
 
 
-@triton.jit(do_not_specialize=["eps_bits"])
-def resident_backward(
-    grad_y, x, y, mean, var, weight, bias, grad_x, grad_residual, sums_out, eps_bits,
-    C, channels, run, values, pieces, segments, part, m, total,
-    BATCH: tl.constexpr, RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr, UNIT: tl.constexpr, COMPUTE: tl.constexpr,
+@triton.jit
+def both_loaded(
+    grad_y, x, start, end, block, C, channels, values, pieces, total,
+    LANES, ROWS, UNIT, FOLDED, INDEX,
 ):  # fmt: skip
-    """Differentiate blocks that fit one tile: x and grad_y read once, grad_x written once, 3T.
+    """The tiles of grad_y and x."""
+    grad_tile = loaded(
+        grad_y, start, end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, FOLDED, INDEX,
+    )  # fmt: skip
+    x_tile = loaded(
+        x, start, end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, FOLDED, INDEX,
+    )  # fmt: skip
+    return grad_tile, x_tile
 
-    `BATCH` says whether the statistics are those of `x`, or fixed. `sums_out`, float64 ``(2, C)``,
-    receives ∂L/∂β and ∂L/∂γ.
 
-    Source: Eq. (9) backprop/closed-form; Eq. (13) mini-batch-algorithm/inference.
+@triton.jit
+def gradient_sums(
+    grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
+    batch_mean, inv_std, high, slope, constant,
+    begin, end, block, C, channels, run, values, pieces, total,
+    RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+):  # fmt: skip
+    """The first sweep over a part: Σg and Σg·x̂, float64, and the last tiles.
+
+    With fixed statistics, where `grad_x` is given, it is written in the same sweep.
     """
-    block = tl.program_id(0).to(tl.int64)
-    channel, exists = block_channels(block, C, channels, CHANNELS)
-    segment = tl.arange(0, ROWS)
-    at, mask = tile(segment, segments, block, C, channels, values, pieces, total, LANES, UNIT)
-    x_tile = tl.load(x + at, mask=mask, other=0.0)
-    grad = tl.load(grad_y + at, mask=mask, other=0.0).to(COMPUTE)
-
-    batch_mean = tl.load(mean + channel, mask=exists, other=0.0)
-    batch_var = tl.load(var + channel, mask=exists, other=0.0)
-    inv_std, scale = scales(batch_var, weight, eps_bits, channel, exists)
-    high, slope, constant = line(
-        batch_mean, scale, bias, channel, exists, run, C, LANES, CHANNELS, COMPUTE
-    )
-    grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
-    if grad_residual is not None:
-        tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
-
-    product = tl.where(mask, grad * (x_tile.to(COMPUTE) - high), 0.0)
-    sums = by_channel(grad, run, C, LANES, CHANNELS)
-    products = by_channel(product, run, C, LANES, CHANNELS)
+    sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
+    products = sums
+    for start in range(begin, end, ROWS):
+        at, mask = tile(
+            start + tl.arange(0, ROWS),
+            *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
+        )
+        grad = grad_tile.to(COMPUTE)
+        grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
+        # Where there are no values, the gradient is 0.
+        few = in_threads(grad, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        product = grad * (x_tile.to(COMPUTE) - high)
+        few_products = in_threads(product, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        sums += few.to(sums.dtype)
+        products += few_products.to(products.dtype)
+        if grad_x is not None:
+            tl.store(grad_x + at, (grad * slope).to(x_tile.dtype), mask=mask)
+            if grad_residual is not None:
+                tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
+        if start + ROWS < end:
+            grad_tile, x_tile = both_loaded(
+                grad_y, x, start + ROWS, end, block, C, channels, values, pieces, total,
+                LANES, ROWS, UNIT, FOLDED, INDEX,
+            )  # fmt: skip
+    sums = by_channel(sums, run, C, LANES, CHANNELS)
+    products = by_channel(products, run, C, LANES, CHANNELS)
     # That was about the mean as the type holds it; what it leaves out is known exactly.
     _, low = split(batch_mean, COMPUTE)
-    products = (products - low * sums) * inv_std
-    tl.store(sums_out + channel, sums, mask=exists)
-    tl.store(sums_out + C + channel, products, mask=exists)
+    return sums, (products - low * sums) * inv_std, grad_tile, x_tile
 
-    if BATCH:
-        grad_high, along, offset = projection(
-            batch_mean, inv_std, sums, products, m, run, C, LANES, CHANNELS, COMPUTE
+
+@triton.jit
+def project_part(
+    grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
+    batch_mean, inv_std, high, slope, constant,
+    sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
+    RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+):  # fmt: skip
+    """The second sweep over a part: grad_x, from the last tiles, which are given, to the first."""
+    grad_high, along, offset = projection(
+        batch_mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNELS, COMPUTE
+    )
+    last = last_tile(begin, end, ROWS)
+    for back in range(0, end - begin, ROWS):
+        start = last - back
+        at, mask = tile(
+            start + tl.arange(0, ROWS),
+            *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
         )
-        grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
-    else:
-        grad *= slope
-    tl.store(grad_x + at, grad.to(x_tile.dtype), mask=mask)
+        grad = grad_tile.to(COMPUTE)
+        grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
+        if grad_residual is not None:
+            tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
+        grad = projected(grad, x_tile, high, grad_high, along, offset, slope).to(x_tile.dtype)
+        if start > begin:
+            grad_tile, x_tile = both_loaded(
+                grad_y, x, start - ROWS, end, block, C, channels, values, pieces, total,
+                LANES, ROWS, UNIT, FOLDED, INDEX,
+            )  # fmt: skip
+        tl.store(grad_x + at, grad, mask=mask)
 
 
-@triton.jit(do_not_specialize=["eps_bits"])
+@triton.jit(do_not_specialize=_BITS)
+def meeting_backward(
+    grad_y, x, y, mean, var, weight, bias, shares, arrived, parts,
+    grad_x, grad_residual, grad_weight, grad_bias, inv_m_bits, eps_bits,
+    C, channels, run, values, pieces, segments, part, m, total,
+    PHASE: tl.constexpr, RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr,
+    STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """Both sweeps: x and grad_y come from memory once, and the second time from a cache. 3T.
+
+    `PHASE` as in :func:`.forward.meeting_forward`.
+
+    Source: Eq. (9) backprop/closed-form, exact for every ε.
+    """
+    index = tl.program_id(0) % parts
+    block = (tl.program_id(0) // parts).to(tl.int64)
+    begin = index * part
+    end = tl.minimum(begin + part, segments)
+    channel, exists = block_channels(block, C, channels, CHANNELS)
+    start = last_tile(begin, end, ROWS) if PHASE == 2 else begin
+    grad_tile, x_tile = both_loaded(
+        grad_y, x, start, end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, FOLDED, INDEX,
+    )  # fmt: skip
+    batch_mean, inv_std, high, slope, constant = recalled(
+        mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
+    )
+    if PHASE != 2:
+        sums, products, grad_tile, x_tile = gradient_sums(
+            grad_y, x, grad_tile, x_tile, y, None, None,
+            batch_mean, inv_std, high, slope, constant,
+            begin, end, block, C, channels, run, values, pieces, total,
+            RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+        )  # fmt: skip
+        if shares is not None:
+            store_share(shares, index, parts, channel, exists, C, sums, products)
+            if PHASE == 0:
+                meet(arrived + block, parts)
+    if PHASE != 1:
+        if shares is not None:
+            sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
+        project_part(
+            grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
+            batch_mean, inv_std, high, slope, constant,
+            sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
+            RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+        )  # fmt: skip
+        mine = only_of(index == 0, exists)
+        store_gradients(grad_weight, grad_bias, channel, mine, sums, products)
+
+
+@triton.jit(do_not_specialize=_BITS[-1:])
 def part_sums(
-    grad_y, x, y, mean, var, weight, bias, grad_x, grad_residual, sums_out, eps_bits,
+    grad_y, x, y, mean, var, weight, bias, grad_x, grad_residual, shares, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, UNROLL: tl.constexpr, COMPUTE: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr, FOLDED: tl.constexpr,
+    INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Every part's share of ∂L/∂β = Σg and ∂L/∂γ = Σg·x̂: `sums_out`, float64 ``(2, parts, C)``.
+    """Every part's share of ∂L/∂β = Σg and ∂L/∂γ = Σg·x̂, into `shares`.
 
     Reads 2T. With fixed statistics grad_x needs no sum: `grad_x` is given then, and written in the
     same sweep, 1T, which completes the backward pass.
@@ -126,75 +253,45 @@ def part_sums(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    batch_mean = tl.load(mean + channel, mask=exists, other=0.0)
-    batch_var = tl.load(var + channel, mask=exists, other=0.0)
-    inv_std, scale = scales(batch_var, weight, eps_bits, channel, exists)
-    high, slope, constant = line(
-        batch_mean, scale, bias, channel, exists, run, C, LANES, CHANNELS, COMPUTE
+    grad_tile, x_tile = both_loaded(
+        grad_y, x, begin, end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, FOLDED, INDEX,
+    )  # fmt: skip
+    batch_mean, inv_std, high, slope, constant = recalled(
+        mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
-    sums = tl.zeros((ROWS, LANES), tl.float64)
-    products = tl.zeros((ROWS, LANES), tl.float64)
-    for start in range(begin, end, ROWS * UNROLL):
-        few = tl.zeros((ROWS, LANES), COMPUTE)
-        few_products = tl.zeros((ROWS, LANES), COMPUTE)
-        for step in tl.static_range(UNROLL):
-            segment = start + step * ROWS + tl.arange(0, ROWS)
-            at, mask = tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT)
-            x_tile = tl.load(x + at, mask=mask, other=0.0)
-            grad = tl.load(grad_y + at, mask=mask, other=0.0).to(COMPUTE)
-            grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
-            few += grad
-            few_products += tl.where(mask, grad * (x_tile.to(COMPUTE) - high), 0.0)
-            if grad_x is not None:
-                tl.store(grad_x + at, (grad * slope).to(x_tile.dtype), mask=mask)
-                if grad_residual is not None:
-                    tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
-        sums += few.to(tl.float64)
-        products += few_products.to(tl.float64)
-    share = by_channel(sums, run, C, LANES, CHANNELS)
-    product = by_channel(products, run, C, LANES, CHANNELS)
-    # As in the kernel above.
-    _, low = split(batch_mean, COMPUTE)
-    at = sums_out + index * C + channel
-    tl.store(at, share, mask=exists)
-    tl.store(at + tl.num_programs(1) * C, (product - low * share) * inv_std, mask=exists)
+    sums, products, _, _ = gradient_sums(
+        grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
+        batch_mean, inv_std, high, slope, constant,
+        begin, end, block, C, channels, run, values, pieces, total,
+        RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+    )  # fmt: skip
+    store_share(shares, index, tl.num_programs(1), channel, exists, C, sums, products)
 
 
 @triton.jit
-def merged_sums(sums, parts, channel, exists, C, CHANNELS, STEP):
-    """Add up what :func:`part_sums` wrote."""
-    total = tl.zeros((STEP, CHANNELS), tl.float64)
-    product = tl.zeros((STEP, CHANNELS), tl.float64)
-    for first in range(0, parts, STEP):
-        index = first + tl.arange(0, STEP)
-        mask = (index < parts)[:, None] & exists[None, :]
-        at = sums + index[:, None] * C + channel[None, :]
-        total += tl.load(at, mask=mask, other=0.0)
-        product += tl.load(at + parts * C, mask=mask, other=0.0)
-    return tl.sum(total, 0), tl.sum(product, 0)
-
-
-@triton.jit
-def merge_sums(sums, merged, parts, C, CHANNELS: tl.constexpr, STEP: tl.constexpr):
-    """Turn the sums of many parts, ``(2, parts, C)``, into those of one, ``(2, 1, C)``."""
+def merge_sums(
+    shares, parts, merged, grad_weight, grad_bias, C, CHANNELS: tl.constexpr, STEP: tl.constexpr
+):
+    """Add up the shares of many parts: the parameters' gradients, and `merged`, of one part."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     exists = channel < C
-    total, product = merged_sums(sums, parts, channel, exists, C, CHANNELS, STEP)
-    tl.store(merged + channel, total, mask=exists)
-    tl.store(merged + C + channel, product, mask=exists)
+    sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
+    store_gradients(grad_weight, grad_bias, channel, exists, sums, products)
+    if merged is not None:
+        store_share(merged, 0, 1, channel, exists, C, sums, products)
 
 
-@triton.jit(do_not_specialize=["eps_bits"])
+@triton.jit(do_not_specialize=_BITS)
 def project(
-    grad_y, x, y, sums, parts, mean, var, weight, bias,
-    grad_x, grad_residual, sums_out, eps_bits,
+    grad_y, x, y, shares, parts, mean, var, weight, bias,
+    grad_x, grad_residual, grad_weight, grad_bias, inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, STEP: tl.constexpr, COMPUTE: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr,
+    STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """grad_x from the sums of :func:`part_sums`, which are merged here.
-
-    If there are several, what they merge to goes to `sums_out`.
+    """grad_x, and the parameters' gradients, from the shares of :func:`part_sums`.
 
     Reads 2T and writes 1T, in the reverse of that kernel's order.
 
@@ -205,29 +302,20 @@ def project(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    share, product = merged_sums(sums, parts, channel, exists, C, CHANNELS, STEP)
-    if sums_out is not None:
-        mine = only_of(index == 0, exists)
-        tl.store(sums_out + channel, share, mask=mine)
-        tl.store(sums_out + C + channel, product, mask=mine)
+    grad_tile, x_tile = both_loaded(
+        grad_y, x, last_tile(begin, end, ROWS), end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, FOLDED, INDEX,
+    )  # fmt: skip
+    sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
+    mine = only_of(index == 0, exists)
+    store_gradients(grad_weight, grad_bias, channel, mine, sums, products)
 
-    batch_mean = tl.load(mean + channel, mask=exists, other=0.0)
-    batch_var = tl.load(var + channel, mask=exists, other=0.0)
-    inv_std, scale = scales(batch_var, weight, eps_bits, channel, exists)
-    high, slope, constant = line(
-        batch_mean, scale, bias, channel, exists, run, C, LANES, CHANNELS, COMPUTE
+    batch_mean, inv_std, high, slope, constant = recalled(
+        mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
-    grad_high, along, offset = projection(
-        batch_mean, inv_std, share, product, m, run, C, LANES, CHANNELS, COMPUTE
-    )
-    for start in range(begin, end, ROWS):
-        # From the last tile to the first.
-        segment = begin + (end - 1 - start) // ROWS * ROWS + tl.arange(0, ROWS)
-        at, mask = tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT)
-        x_tile = tl.load(x + at, mask=mask, other=0.0)
-        grad = tl.load(grad_y + at, mask=mask, other=0.0).to(COMPUTE)
-        grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
-        if grad_residual is not None:
-            tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
-        grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
-        tl.store(grad_x + at, grad.to(x_tile.dtype), mask=mask)
+    project_part(
+        grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
+        batch_mean, inv_std, high, slope, constant,
+        sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
+        RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+    )  # fmt: skip

@@ -3,6 +3,9 @@
 A resident block is read once, by :func:`resident_forward`. A split one is read by
 :func:`part_moments`, and again, from its end, by :func:`normalize`: what the first sweep read last
 is then still in the L2 cache.
+
+All parts of a channel are summed about the same number, the channel's first value. So their sums
+only have to be added.
 """
 
 # ruff: noqa: ARG001 (all kernels take the sizes of a plan, whether or not they need each)
@@ -12,23 +15,30 @@ import triton.language as tl
 
 from .tiles import (
     about,
+    added_shares,
     block_channels,
     by_channel,
     by_lane,
     double,
-    finite_or_zero,
     first_values,
+    in_threads,
     is_finite,
+    last_tile,
     line,
+    loaded,
+    meet,
+    no_sums,
     on_line,
     only_of,
-    scales,
+    parameter,
+    rounded,
+    store_share,
     tile,
+    trusted,
     values_before,
-    whole,
 )
 
-_BITS = ["momentum_bits", "eps_bits"]
+_BITS = ["momentum_bits", "correction_bits", "inv_m_bits", "eps_bits"]
 
 
 @triton.jit
@@ -43,11 +53,6 @@ def activate(value, residual, at, mask, dtype, RELU):
 
 
 # --- Running statistics --------------------------------------------------------------------------
-
-
-@triton.jit
-def unbiased(var, m):
-    return var * (whole(m) / (whole(m) - 1.0))
 
 
 @triton.jit
@@ -68,17 +73,14 @@ def move(running, stride, channel, mask, batch, factor):
     # A sum that is infinite already comes from an infinite value: that one is passed on.
     inside = tl.minimum(tl.maximum(moved, -largest), largest)
     moved = tl.where(is_finite(moved), inside, moved)
-    if dtype != tl.float64:
-        # As PyTorch rounds to half precision: by way of float32.
-        moved = moved.to(tl.float32)
-    tl.store(at, moved.to(dtype), mask=mask)
+    tl.store(at, rounded(moved, dtype), mask=mask)
 
 
 @triton.jit
 def publish(
     mean, var, mean_out, var_out,
-    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
-    block, channel, mask, m,
+    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, correction_bits,
+    block, channel, mask,
 ):  # fmt: skip
     """Store a block's statistics and move its running ones; the first block counts the batch."""
     tl.store(mean_out + channel, mean, mask=mask)
@@ -86,16 +88,16 @@ def publish(
     if running_mean is not None:
         factor = double(momentum_bits)
         move(running_mean, mean_stride, channel, mask, mean, factor)
-        move(running_var, var_stride, channel, mask, unbiased(var, m), factor)
+        move(running_var, var_stride, channel, mask, var * double(correction_bits), factor)
     if counter is not None:
         is_first = tl.max(only_of(block == 0, mask).to(tl.int32), 0) == 1
         tl.store(counter, tl.load(counter) + 1, mask=is_first)
 
 
-@triton.jit(do_not_specialize=["momentum_bits"])
+@triton.jit(do_not_specialize=["momentum_bits", "correction_bits"])
 def move_running(
     mean, var,
-    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, C, m,
+    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, correction_bits, C,
     CUMULATIVE: tl.constexpr, SKIP_NONFINITE: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Move all running statistics by one batch, in one program.
@@ -104,7 +106,7 @@ def move_running(
     updates, or if the momentum comes from the count, which changes here. Otherwise the program
     that knows a channel's statistics moves its running ones, see :func:`publish`.
     """
-    factor = double(momentum_bits)
+    factor, correction = double(momentum_bits), double(correction_bits)
     if CUMULATIVE:
         factor = 1.0 / (tl.load(counter).to(tl.float64) + 1.0)
     nonfinite = 0
@@ -113,7 +115,7 @@ def move_running(
             channel = first + tl.arange(0, CHANNELS)
             exists = channel < C
             batch_mean = tl.load(mean + channel, mask=exists, other=0.0)
-            batch_var = unbiased(tl.load(var + channel, mask=exists, other=0.0), m)
+            batch_var = tl.load(var + channel, mask=exists, other=0.0) * correction
             both = is_finite(batch_mean) & is_finite(batch_var)
             nonfinite += tl.sum(tl.where(both, 0, 1), 0)
     if running_mean is not None:
@@ -121,189 +123,230 @@ def move_running(
             channel = first + tl.arange(0, CHANNELS)
             mask = channel < tl.where(nonfinite == 0, C, 0)
             batch_mean = tl.load(mean + channel, mask=mask, other=0.0)
-            batch_var = unbiased(tl.load(var + channel, mask=mask, other=0.0), m)
+            batch_var = tl.load(var + channel, mask=mask, other=0.0) * correction
             move(running_mean, mean_stride, channel, mask, batch_mean, factor)
             move(running_var, var_stride, channel, mask, batch_var, factor)
     if counter is not None:
         tl.store(counter, tl.load(counter) + 1, mask=nonfinite == 0)
 
 
-# --- Resident blocks -----------------------------------------------------------------------------
+# --- The two sweeps ------------------------------------------------------------------------------
 
 
-@triton.jit(do_not_specialize=_BITS)
-def resident_forward(
-    x, residual, y, mean_out, var_out, weight, bias,
-    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, eps_bits,
-    C, channels, run, values, pieces, segments, part, m, total,
-    RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, COMPUTE: tl.constexpr,
+@triton.jit
+def swept(
+    x, x_tile, shift, begin, end, block, C, channels, run, values, pieces, total,
+    LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
-    """Normalize blocks that fit one tile: every value is read once and written once, 2T.
-
-    The sums are shifted by the channel's first value, as in ``eager.batch_stats``, in float64: the
-    values are in registers by then, and the arithmetic hides behind the loads of other programs.
-
-    Source: Eqs. (1) to (4) of the chapter `mini-batch-algorithm`.
-    """
-    block = tl.program_id(0).to(tl.int64)
-    channel, exists = block_channels(block, C, channels, CHANNELS)
-    segment = tl.arange(0, ROWS)
-    at, mask = tile(segment, segments, block, C, channels, values, pieces, total, LANES, UNIT)
-    x_tile = tl.load(x + at, mask=mask, other=0.0)
-
-    first = first_values(x, block * 0, block, C, channels, run, values, pieces, LANES, CHANNELS)
-    shifted = x_tile.to(tl.float64) - by_lane(first, run, C, LANES, CHANNELS)
-    shifted = tl.where(mask, shifted, 0.0)
-    sums = by_channel(shifted, run, C, LANES, CHANNELS)
-    squares = by_channel(shifted * shifted, run, C, LANES, CHANNELS)
-    mean, spread = about(first, whole(m), sums, squares)
-    var = spread / whole(m)
-
-    _, scale = scales(var, weight, eps_bits, channel, exists)
-    high, slope, constant = line(
-        mean, scale, bias, channel, exists, run, C, LANES, CHANNELS, COMPUTE
+    """Σ(x - shift) and Σ(x - shift)² over a part, per channel: float64; and the last tile."""
+    shift = by_lane(shift.to(COMPUTE), run, C, LANES, CHANNELS)
+    sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
+    squares = sums
+    for start in range(begin, end, ROWS):
+        _, mask = tile(
+            start + tl.arange(0, ROWS),
+            *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
+        )
+        shifted = tl.where(mask, x_tile.to(COMPUTE) - shift, 0.0)
+        few = in_threads(shifted, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        few_squares = in_threads(shifted * shifted, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        sums += few.to(sums.dtype)
+        squares += few_squares.to(squares.dtype)
+        if start + ROWS < end:
+            x_tile = loaded(
+                x, start + ROWS, end, block, C, channels, values, pieces, total,
+                LANES, ROWS, UNIT, FOLDED, INDEX,
+            )  # fmt: skip
+    return (
+        by_channel(sums, run, C, LANES, CHANNELS),
+        by_channel(squares, run, C, LANES, CHANNELS),
+        x_tile,
     )
-    value = on_line(x_tile, high, slope, constant)
-    tl.store(y + at, activate(value, residual, at, mask, y.dtype.element_ty, RELU), mask=mask)
-    publish(
-        mean, var, mean_out, var_out,
-        running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
-        block, channel, exists, m,
-    )  # fmt: skip
-
-
-# --- Split blocks --------------------------------------------------------------------------------
 
 
 @triton.jit
 def shifted_sums(
-    x, shift, begin, end, block, C, channels, run, values, pieces, total,
-    LANES, ROWS, CHANNELS, UNIT, UNROLL, COMPUTE,
+    x, first, begin, end, block, channel, exists, C, channels, run, values, pieces, m, total,
+    LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
-    """Σ(x - shift) and Σ(x - shift)² over a part, per channel: float64."""
-    shift = by_lane(shift.to(COMPUTE), run, C, LANES, CHANNELS)
-    sums = tl.zeros((ROWS, LANES), tl.float64)
-    squares = tl.zeros((ROWS, LANES), tl.float64)
-    for start in range(begin, end, ROWS * UNROLL):
-        few = tl.zeros((ROWS, LANES), COMPUTE)
-        few_squares = tl.zeros((ROWS, LANES), COMPUTE)
-        # Unrolled, so that several independent loads are under way at a time.
-        for step in tl.static_range(UNROLL):
-            segment = start + step * ROWS + tl.arange(0, ROWS)
-            at, mask = tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT)
-            shifted = tl.load(x + at, mask=mask, other=0.0).to(COMPUTE) - shift
-            shifted = tl.where(mask, shifted, 0.0)
-            few += shifted
-            few_squares += shifted * shifted
-        sums += few.to(tl.float64)
-        squares += few_squares.to(tl.float64)
-    return (
-        by_channel(sums, run, C, LANES, CHANNELS),
-        by_channel(squares, run, C, LANES, CHANNELS),
-    )
+    """The first sweep over a part: Σ(x - first) and Σ(x - first)², float64; and the last tile.
+
+    float32 sums that are not to be trusted are summed again in float64, where any shift will do.
+    """
+    # On its way before the first value, which the sums wait for, is.
+    x_tile = loaded(
+        x, begin, end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, FOLDED, INDEX,
+    )  # fmt: skip
+    sums, squares, last = swept(
+        x, x_tile, first, begin, end, block, C, channels, run, values, pieces, total,
+        LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+    )  # fmt: skip
+    if COMPUTE != tl.float64:  # noqa: SIM300
+        count = values_before(end, values, pieces, m, LANES)
+        count -= values_before(begin, values, pieces, m, LANES)
+        if not trusted(count, sums, squares, exists):
+            x_tile = loaded(
+                x, begin, end, block, C, channels, values, pieces, total,
+                LANES, ROWS, UNIT, FOLDED, INDEX,
+            )  # fmt: skip
+            sums, squares, _ = swept(
+                x, x_tile, first, begin, end, block, C, channels, run, values, pieces, total,
+                LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, tl.float64,
+            )  # fmt: skip
+    return sums, squares, last
+
+
+@triton.jit
+def apply(
+    x, x_tile, residual, y, mean, var, weight, shift, eps_bits, begin, end, block,
+    C, channels, run, values, pieces, total,
+    RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+):  # fmt: skip
+    """The second sweep over a part: normalize it, from the last tile, `x_tile`, to the first.
+
+    `weight` and `shift` are the channels' parameters, float64, or None.
+    """
+    slope = tl.rsqrt(var + double(eps_bits))
+    if weight is not None:
+        slope *= weight
+    high, slope, constant = line(mean, slope, shift, run, C, LANES, CHANNELS, COMPUTE)
+    last = last_tile(begin, end, ROWS)
+    for back in range(0, end - begin, ROWS):
+        start = last - back
+        at, mask = tile(
+            start + tl.arange(0, ROWS),
+            *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
+        )
+        value = on_line(x_tile, high, slope, constant)
+        if start > begin:
+            x_tile = loaded(
+                x, start - ROWS, end, block, C, channels, values, pieces, total,
+                LANES, ROWS, UNIT, FOLDED, INDEX,
+            )  # fmt: skip
+        tl.store(y + at, activate(value, residual, at, mask, y.dtype.element_ty, RELU), mask=mask)
+
+
+# --- One launch ----------------------------------------------------------------------------------
+
+
+@triton.jit(do_not_specialize=_BITS)
+def meeting_forward(
+    x, residual, y, shares, arrived, parts, mean_out, var_out, weight, bias,
+    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, correction_bits,
+    inv_m_bits, eps_bits,
+    C, channels, run, values, pieces, segments, part, m, total,
+    PHASE: tl.constexpr, RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr,
+    STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """Both sweeps: every value comes from memory once, and the second time from a cache. 2T.
+
+    The programs of a block's parts meet in between, to add up their shares of the sums. `PHASE` is
+    0; where programs run one after another, and cannot meet, the kernel runs with 1, which ends
+    before they would, and with 2, which begins after.
+
+    Source: Eqs. (1) to (4) of the chapter `mini-batch-algorithm`.
+    """
+    index = tl.program_id(0) % parts
+    block = (tl.program_id(0) // parts).to(tl.int64)
+    begin = index * part
+    end = tl.minimum(begin + part, segments)
+    channel, exists = block_channels(block, C, channels, CHANNELS)
+    first = first_values(x, channel, run, exists)
+    # Here, to be under way while the values are summed.
+    scale, shift = parameter(weight, channel, exists), parameter(bias, channel, exists)
+    if PHASE == 2:
+        x_tile = loaded(
+            x, last_tile(begin, end, ROWS), end, block, C, channels, values, pieces, total,
+            LANES, ROWS, UNIT, FOLDED, INDEX,
+        )  # fmt: skip
+    else:
+        sums, squares, x_tile = shifted_sums(
+            x, first, begin, end, block, channel, exists, C, channels, run, values, pieces, m,
+            total, LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+        )  # fmt: skip
+        if shares is not None:
+            store_share(shares, index, parts, channel, exists, C, sums, squares)
+            if PHASE == 0:
+                meet(arrived + block, parts)
+    if PHASE != 1:
+        if shares is not None:
+            sums, squares = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
+        mean, var = about(first, double(inv_m_bits), sums, squares)
+        apply(
+            x, x_tile, residual, y, mean, var, scale, shift, eps_bits, begin, end, block,
+            C, channels, run, values, pieces, total,
+            RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+        )  # fmt: skip
+        publish(
+            mean, var, mean_out, var_out,
+            running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
+            correction_bits, block, channel, only_of(index == 0, exists),
+        )  # fmt: skip
+
+
+# --- Two launches --------------------------------------------------------------------------------
 
 
 @triton.jit
 def part_moments(
-    x, moments,
+    x, shares,
     C, channels, run, values, pieces, segments, part, m, total,
     LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, UNIT: tl.constexpr,
-    UNROLL: tl.constexpr, COMPUTE: tl.constexpr,
+    WRAPS: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Count, mean and Σ(x - mean)² of every part: `moments`, float64 ``(3, parts, C)``. Reads 1T.
-
-    The sums are shifted by the part's first value. float32 sums are trusted if the squares neither
-    overflowed nor vanished, and if the shift is within 8 standard deviations of the mean. That is
-    nearly always so. If not, the part is summed again in float64, where any shift will do.
-    """
+    """Every part's share of Σ(x - first) and Σ(x - first)², into `shares`. Reads 1T."""
     block, index = tl.program_id(0).to(tl.int64), tl.program_id(1)
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    count = whole(values_before(end, values, pieces, m, LANES))
-    count -= values_before(begin, values, pieces, m, LANES)
-    first = first_values(x, begin, block, C, channels, run, values, pieces, LANES, CHANNELS)
-    sums, squares = shifted_sums(
-        x, first, begin, end, block, C, channels, run, values, pieces, total,
-        LANES, ROWS, CHANNELS, UNIT, UNROLL, COMPUTE,
+    first = first_values(x, channel, run, exists)
+    sums, squares, _ = shifted_sums(
+        x, first, begin, end, block, channel, exists, C, channels, run, values, pieces, m, total,
+        LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip
-    if COMPUTE != tl.float64:  # noqa: SIM300
-        _, spread = about(first, count, sums, squares)
-        in_range = (squares > 1e-30 * count) & is_finite(squares) & (squares <= 64.0 * spread)
-        is_constant = (squares == 0.0) & (sums == 0.0)
-        if tl.min((in_range | is_constant | (exists == 0)).to(tl.int32), 0) == 0:
-            sums, squares = shifted_sums(
-                x, first, begin, end, block, C, channels, run, values, pieces, total,
-                LANES, ROWS, CHANNELS, UNIT, 1, tl.float64,
-            )  # fmt: skip
-    mean, spread = about(first, count, sums, squares)
-    parts = tl.num_programs(1)
-    at = moments + index * C + channel
-    tl.store(at, count + first * 0.0, mask=exists)
-    tl.store(at + parts * C, mean, mask=exists)
-    tl.store(at + 2 * parts * C, spread, mask=exists)
+    store_share(shares, index, tl.num_programs(1), channel, exists, C, sums, squares)
 
 
-@triton.jit
-def merged_moments(moments, parts, channel, exists, C, CHANNELS, STEP):
-    """Mean and variance from the parts' moments, merged by Chan's formula.
-
-    They are added up about the mean of part 0, in float64.
-
-    Source: Chan, Golub & LeVeque (1983), doi:10.1080/00031305.1983.10483115.
-    """
-    shift = finite_or_zero(tl.load(moments + parts * C + channel, mask=exists, other=0.0))
-    count = tl.zeros((STEP, CHANNELS), tl.float64)
-    sums = tl.zeros((STEP, CHANNELS), tl.float64)
-    squares = tl.zeros((STEP, CHANNELS), tl.float64)
-    for first in range(0, parts, STEP):
-        index = first + tl.arange(0, STEP)
-        mask = (index < parts)[:, None] & exists[None, :]
-        at = moments + index[:, None] * C + channel[None, :]
-        part_count = tl.load(at, mask=mask, other=0.0)
-        offset = tl.load(at + parts * C, mask=mask, other=0.0) - shift[None, :]
-        offset = tl.where(mask, offset, 0.0)
-        count += part_count
-        sums += part_count * offset
-        squares += tl.load(at + 2 * parts * C, mask=mask, other=0.0) + part_count * offset * offset
-    count = tl.sum(count, 0)
-    mean, spread = about(shift, count, tl.sum(sums, 0), tl.sum(squares, 0))
-    return mean, spread / count
-
-
-@triton.jit(do_not_specialize=["momentum_bits"])
+@triton.jit(do_not_specialize=_BITS[:-1])
 def merge_moments(
-    moments, parts, mean, var,
-    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, C, m,
+    x, shares, parts, mean, var,
+    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, correction_bits,
+    inv_m_bits, C, run,
     CHANNELS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """Mean and variance of every channel from the moments of its parts.
+    """Mean and variance of every channel from the shares of its parts.
 
     Where :func:`normalize` can merge as well, it saves this launch.
     """
-    block = tl.program_id(0)
+    block = tl.program_id(0).to(tl.int64)
     channel, exists = block_channels(block, C, CHANNELS, CHANNELS)
-    batch_mean, batch_var = merged_moments(moments, parts, channel, exists, C, CHANNELS, STEP)
+    first = first_values(x, channel, run, exists)
+    sums, squares = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
+    batch_mean, batch_var = about(first, double(inv_m_bits), sums, squares)
     publish(
         batch_mean, batch_var, mean, var,
         running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
-        block, channel, exists, m,
+        correction_bits, block, channel, exists,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=_BITS)
 def normalize(
-    x, residual, y, moments, parts, mean, var, weight, bias,
-    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, eps_bits,
+    x, residual, y, shares, parts, given_mean, given_var, mean, var, weight, bias,
+    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, correction_bits,
+    inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, STEP: tl.constexpr, COMPUTE: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr,
+    STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Apply the statistics in `mean` and `var`, or, given `moments`, those that they merge to.
+    """Apply statistics: those that `shares` add up to; else the given ones; else `mean` and `var`.
 
-    In the second case `mean` and `var` are outputs. Reads and writes 1T, in the reverse of the
-    order of :func:`part_moments`: programs start in the order of their numbers.
+    What they are goes to `mean` and `var`. Reads and writes 1T, in the reverse of the order of
+    :func:`part_moments`: programs start in the order of their numbers.
 
     Source: Eqs. (3), (4) and (13) of the chapter `mini-batch-algorithm`.
     """
@@ -312,23 +355,29 @@ def normalize(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    if moments is not None:
-        batch_mean, batch_var = merged_moments(moments, parts, channel, exists, C, CHANNELS, STEP)
-        publish(
-            batch_mean, batch_var, mean, var,
-            running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
-            block, channel, only_of(index == 0, exists), m,
-        )  # fmt: skip
+    x_tile = loaded(
+        x, last_tile(begin, end, ROWS), end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, FOLDED, INDEX,
+    )  # fmt: skip
+    scale, shift = parameter(weight, channel, exists), parameter(bias, channel, exists)
+    if shares is not None:
+        first = first_values(x, channel, run, exists)
+        sums, squares = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
+        batch_mean, batch_var = about(first, double(inv_m_bits), sums, squares)
+    elif given_mean is not None:
+        batch_mean = parameter(given_mean, channel, exists)
+        batch_var = parameter(given_var, channel, exists)
     else:
         batch_mean = tl.load(mean + channel, mask=exists, other=0.0)
         batch_var = tl.load(var + channel, mask=exists, other=0.0)
-    _, scale = scales(batch_var, weight, eps_bits, channel, exists)
-    high, slope, constant = line(
-        batch_mean, scale, bias, channel, exists, run, C, LANES, CHANNELS, COMPUTE
-    )
-    for start in range(begin, end, ROWS):
-        # From the last tile to the first.
-        segment = begin + (end - 1 - start) // ROWS * ROWS + tl.arange(0, ROWS)
-        at, mask = tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT)
-        value = on_line(tl.load(x + at, mask=mask, other=0.0), high, slope, constant)
-        tl.store(y + at, activate(value, residual, at, mask, y.dtype.element_ty, RELU), mask=mask)
+    if shares is not None or given_mean is not None:
+        publish(
+            batch_mean, batch_var, mean, var,
+            running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
+            correction_bits, block, channel, only_of(index == 0, exists),
+        )  # fmt: skip
+    apply(
+        x, x_tile, residual, y, batch_mean, batch_var, scale, shift, eps_bits,
+        begin, end, block, C, channels, run, values, pieces, total,
+        RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+    )  # fmt: skip

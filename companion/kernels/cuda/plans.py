@@ -8,8 +8,9 @@ A kernel sees a dense activation as a matrix. Its rows are the N samples of C pl
     tile       `rows` segments of `lanes` values, loaded at once; both are powers of two
     part       consecutive segments of a block: the share of one program
 
-If a block fits the registers of one program, it is *resident*: one part, read once. Otherwise it
-is *split* into parts, so that few channels still occupy every multiprocessor.
+Where a block has few enough parts, one launch sweeps it twice: the programs of its parts *meet* in
+between. So few blocks are under way at a time that the second sweep finds them in a cache. Other
+blocks are *split*: summed in one launch, normalized in the next.
 
 Nothing here needs a GPU, nor Triton.
 """
@@ -17,24 +18,47 @@ Nothing here needs a GPU, nor Triton.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 from math import gcd
 from typing import NamedTuple
 
 _WARPS = 8
-# Every thread of a split kernel loads 16 bytes at a time, the widest access there is.
+# Of a multiprocessor.
+_REGISTERS = 65536
+# Every thread loads 16 bytes at a time, the widest access there is.
 _TILE_BYTES = 32 * _WARPS * 16
-# 32 registers for each of 512 threads, a quarter of what a multiprocessor has. With those for the
-# arithmetic, two such programs may fit, and one loads while the other computes or stores.
-_RESIDENT_BYTES = 2**16
-# As many programs of any split kernel run on a multiprocessor at a time; a wave is one for each.
-_PROGRAMS_PER_MULTIPROCESSOR = 2
+# Every program that meets others adds up the shares of all for all its channels, 16 bytes each.
+_MOST_SHARES = 1024
+
+
+class _Way(NamedTuple):
+    """How programs are sized, by the activations that they read: one forward, two backward."""
+
+    programs: tuple[int, int]
+    """That run on a multiprocessor at a time: the kernels are compiled for no more registers than
+    that allows. A wave is one program for each."""
+    unroll: tuple[int, int]
+    """Tiles of each activation that a program loads before it adds them up."""
+    rounds: tuple[tuple[int, ...], tuple[int, ...]]
+    """Times so many tiles that a program which meets others is given: enough to hide the meeting,
+    and more if else there were too many parts. Without any, nobody meets."""
+
+
+# Measured on an H100, for blocks of one channel and of several. A thread holds one sum for the one
+# channel, or eight for as many, and as much else.
+_PLANES = _Way(programs=(4, 4), unroll=(2, 2), rounds=((8,), (4,)))
+_COLUMNS = _Way(programs=(2, 2), unroll=(4, 2), rounds=((4,), (4,)))
+# Parts of a block that meet, of the programs that run at a time. All of them hold a place until the
+# last one has come; a kernel of higher priority may hold as many.
+_MEETING_SHARE = 2
 # A plane with fewer values than this shares its tile with the neighbouring channels.
 _SHORT_PLANE = 32
+_NEIGHBOURS = 8
 # Rows shorter than this are folded: several of them are treated as one.
 _SHORT_ROW = 32
 _FOLDED_LANES = 512
 # An access to device memory moves 32 bytes; two of them are worth a program's while.
-_RESIDENT_ROW_BYTES = 64
+_MEETING_ROW_BYTES = 64
 # Merging is left to the kernels that apply the result for up to so many channels at a time: it
 # needs registers for each, which would leave too few for the loads.
 _MERGED_CHANNELS = 16
@@ -72,10 +96,14 @@ class Plan(NamedTuple):
     blocks: int
     parts: int
     """Programs per block."""
-    resident: bool
+    meeting: bool
+    """One launch, in which the programs of a block meet."""
     merge_apart: bool
     """Merge the parts' results in a launch of its own; else every program that needs them does."""
     warps: int
+    unroll: int
+    registers: int
+    """Of a thread."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -119,6 +147,9 @@ def _planes(samples: int, C: int, S: int, lanes: int) -> _Matrix:
 def _neighbours(samples: int, C: int, S: int, lanes: int) -> _Matrix:
     """Blocks of as many whole channels as the lanes hold."""
     channels = min(C, lanes // S)
+    if channels > _NEIGHBOURS:
+        # So that their rows begin at multiples of 16 bytes.
+        channels -= channels % _NEIGHBOURS
     return _Matrix(channels, S, S, 1, samples, lanes, _ceil_div(C, channels))
 
 
@@ -127,17 +158,35 @@ def _folded(samples: int, C: int, S: int, fold: int) -> _Matrix:
     return _Matrix(C, S, fold * S, 1, _ceil_div(samples, fold), _FOLDED_LANES, 1)
 
 
-def _resident_matrix(samples: int, C: int, S: int, itemsize: int, limit: int) -> _Matrix | None:
-    """The matrix whose blocks fit one tile of `limit` values, if there is one."""
+def _meeting_matrices(samples: int, C: int, S: int, itemsize: int) -> list[_Matrix]:
+    """Matrices whose programs may meet, the better ones first."""
     if S >= _SHORT_PLANE:
-        choices = [
-            _planes(samples, C, S, lanes) for lanes in _powers(min(S, 128), min(S * 2, 1024))
-        ]
-    else:
-        lanes = max(S, min(C * S, _RESIDENT_ROW_BYTES // itemsize))
-        choices = [_neighbours(samples, C, S, _power_of_two(lanes))]
-    best = min(choices, key=lambda matrix: _power_of_two(matrix.segments) * matrix.lanes)
-    return best if _power_of_two(best.segments) * best.lanes <= limit else None
+        planes = [_planes(samples, C, S, lanes) for lanes in _powers(16, min(S * 2, 1024))]
+        return sorted(planes, key=lambda matrix: (matrix.pieces * matrix.lanes, -matrix.lanes))[:1]
+    if S > 1:
+        return [_neighbours(samples, C, S, _power_of_two(min(C, _NEIGHBOURS) * S))]
+    # Shorter rows waste memory's time, but have fewer channels, whose shares are to be added.
+    lanes = _power_of_two(min(C, _MEETING_ROW_BYTES // itemsize))
+    return [_neighbours(samples, C, S, lanes >> shift) for shift in (0, 1) if lanes >> shift]
+
+
+def _meeting(
+    samples: int, C: int, S: int, itemsize: int, tensors: int, programs: int, way: _Way
+) -> tuple[_Matrix, int, int] | None:
+    """A matrix of blocks of few parts, the rows of a tile, and the parts; None if there is none."""
+    matrices = _meeting_matrices(samples, C, S, itemsize)
+    for matrix, rounds in product(matrices, way.rounds[tensors - 1]):
+        rows = _tile_rows(matrix, itemsize)
+        parts = _ceil_div(matrix.segments, rounds * way.unroll[tensors - 1] * rows)
+        shares = parts * _power_of_two(matrix.channels)
+        if parts == 1 or (parts <= programs // _MEETING_SHARE and shares <= _MOST_SHARES):
+            return matrix, rows, parts
+    return None
+
+
+def _tile_rows(matrix: _Matrix, itemsize: int) -> int:
+    most = max(1, _TILE_BYTES // itemsize // matrix.lanes)
+    return min(most, _power_of_two(matrix.segments))
 
 
 def _split_matrix(samples: int, C: int, S: int, tile: int) -> _Matrix:
@@ -149,16 +198,16 @@ def _split_matrix(samples: int, C: int, S: int, tile: int) -> _Matrix:
     fold = _FOLDED_LANES // (C * S) // 8 * 8
     if C < _SHORT_ROW and fold > 1:
         return _folded(samples, C, S, fold)
-    blocks = [_neighbours(samples, C, S, lanes) for lanes in _powers(32, min(128, tile))]
+    lanes = _powers(32, 128) if S == 1 else [_power_of_two(min(C, _NEIGHBOURS) * S)]
+    blocks = [_neighbours(samples, C, S, min(number, tile)) for number in lanes]
     return min(blocks, key=lambda matrix: (matrix.blocks * matrix.lanes, -matrix.lanes))
 
 
-def _count_parts(blocks: int, segments: int, rows: int, multiprocessors: int) -> int:
+def _count_parts(blocks: int, segments: int, rows: int, programs: int) -> int:
     """Programs per block: one full wave of programs, or several, so that the last one is cheap."""
-    wave = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
-    parts = wave // blocks
-    if parts * blocks < 0.85 * wave:
-        parts = _ceil_div(4 * wave, blocks)
+    parts = programs // blocks
+    if parts * blocks < 0.85 * programs:
+        parts = _ceil_div(4 * programs, blocks)
     return min(parts, _ceil_div(segments, 4 * rows))
 
 
@@ -181,30 +230,32 @@ def plan(
     itemsize : bytes per value
     multiprocessors : of the device
     tensors : how many activations a program holds at a time: 1 forward, 2 backward
-    fuse : whether there is a kernel for resident blocks; if not, all are split
+    fuse : whether programs can meet; if not, all blocks are split
     """
     if C == 1:
         samples, S = 1, samples * S
     m = samples * S
-    limit = _RESIDENT_BYTES // max(itemsize, 4) // tensors
-    tile = _TILE_BYTES // itemsize
-    matrix = _resident_matrix(samples, C, S, itemsize, limit) if fuse else None
-    resident = matrix is not None
-    if matrix is None:
-        matrix = _split_matrix(samples, C, S, tile)
-    channels, run, values, pieces, segments, lanes, blocks = matrix
-    if resident:
-        rows, parts, part = _power_of_two(segments), 1, segments
-        warps = max(1, min(16, rows * lanes // 512))
+    way = _PLANES if S >= _SHORT_PLANE else _COLUMNS
+    programs = multiprocessors * way.programs[tensors - 1]
+    found = _meeting(samples, C, S, itemsize, tensors, programs, way) if fuse else None
+    if found is not None:
+        matrix, rows, parts = found
     else:
-        rows, warps = max(1, tile // lanes), _WARPS
-        parts = _count_parts(blocks, segments, rows, multiprocessors)
-        # Whole tiles; the last part takes what is left.
-        part = _ceil_div(_ceil_div(segments, parts), rows) * rows
-        parts = _ceil_div(segments, part)
-    # 24 bytes per part and channel are to be merged: more than a quarter of what a program reads?
-    costly = 4 * 24 * parts > part * values // pieces * itemsize
+        matrix = _split_matrix(samples, C, S, _TILE_BYTES // itemsize)
+        rows = _tile_rows(matrix, itemsize)
+        parts = _count_parts(matrix.blocks, matrix.segments, rows, programs)
+    channels, run, values, pieces, segments, lanes, blocks = matrix
+    # Whole tiles; the last part takes what is left.
+    part = _ceil_div(_ceil_div(segments, parts), rows) * rows
+    parts = _ceil_div(segments, part)
+    # 16 bytes per part and channel are to be merged: more than a quarter of what a program reads?
+    costly = 4 * 16 * parts > part * values // pieces * itemsize
     wide = _power_of_two(channels) > _MERGED_CHANNELS
+    unit = gcd(16, channels * values, C * values, m * C)
+    # A thread loads 16 bytes of a tile; where loads are narrow, one or two values at a time, twice
+    # as many, for most of what it does is the same for all of them. Each takes a register then.
+    is_narrow = unit * itemsize < 8
+    thread_bytes = 32 if is_narrow else 16
     return Plan(
         C=C,
         channels=channels,
@@ -218,10 +269,12 @@ def plan(
         lanes=lanes,
         rows=rows,
         channel_lanes=_power_of_two(channels),
-        unit=gcd(16, channels * values, C * values, m * C),
+        unit=unit,
         blocks=blocks,
         parts=parts,
-        resident=resident,
-        merge_apart=not resident and (wide or (costly and parts > 1)),
-        warps=warps,
+        meeting=found is not None,
+        merge_apart=found is None and (wide or (costly and parts > 1)),
+        warps=max(1, min(_WARPS, rows * lanes * itemsize // (32 * thread_bytes))),
+        unroll=1 if is_narrow else way.unroll[tensors - 1],
+        registers=min(248, _REGISTERS // (32 * _WARPS * way.programs[tensors - 1]) // 8 * 8),
     )

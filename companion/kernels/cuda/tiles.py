@@ -18,19 +18,43 @@ import triton.language as tl
 
 
 @triton.jit
-def tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT):
+def tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX):
     """Offsets of the tile whose rows are the segments `segment`, and which of them are values."""
-    row, piece = segment // pieces, segment % pieces
-    # 64 bits: an activation may have more than 2^31 values.
-    start = (row.to(tl.int64) * C + block * channels) * values
-    width = tl.minimum(channels, C - block * channels) * values
-    # The last of the folded rows may be shorter than the others.
-    width = tl.minimum(width, total - start)
+    # Unsigned, where division by a power of two is a shift, and by another number short.
+    segment, pieces = segment.to(tl.uint32), tl.cast(pieces, tl.uint32)
+    row = segment // pieces
+    piece = (segment - row * pieces).to(tl.int32)
+    start = row.to(INDEX) * tl.cast(C * values, INDEX) + tl.cast(block * channels * values, INDEX)
+    width = tl.cast(tl.minimum(channels, C - block * channels) * values, tl.uint32)
     # Both are multiples of the unit. This proves it to the compiler, which makes loads as wide as
     # it knows them to be aligned. (A hint, tl.multiple_of, is lost where arithmetic is simplified.)
     start, width = start // UNIT * UNIT, width // UNIT * UNIT
     lane = piece[:, None] * LANES + tl.arange(0, LANES)[None, :]
-    return start[:, None] + lane, (segment < end)[:, None] & (lane < width[:, None])
+    mask = (segment < tl.cast(end, tl.uint32))[:, None] & (lane < width.to(tl.int32))
+    if FOLDED:
+        # The last row may be shorter than the others.
+        left = (tl.cast(total, INDEX) - start) // UNIT * UNIT
+        mask &= lane.to(INDEX) < left[:, None]
+    return start[:, None] + lane.to(INDEX), mask
+
+
+@triton.jit
+def loaded(
+    x, start, end, block, C, channels, values, pieces, total,
+    LANES, ROWS, UNIT, FOLDED, INDEX,
+):  # fmt: skip
+    """The tile that begins with segment `start`; 0 where it has no values."""
+    at, mask = tile(
+        start + tl.arange(0, ROWS),
+        *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
+    )
+    return tl.load(x + at, mask=mask, other=0.0)
+
+
+@triton.jit
+def last_tile(begin, end, ROWS):
+    """Where the last tile of a part begins."""
+    return begin + (end - 1 - begin) // ROWS * ROWS
 
 
 @triton.jit
@@ -55,12 +79,9 @@ def only_of(condition, mask):
 
 
 @triton.jit
-def first_values(x, segment, block, C, channels, run, values, pieces, LANES, CHANNELS):
-    """Each channel's value at the beginning of a segment, in float64; NaN and infinity become 0."""
-    _, exists = block_channels(block, C, channels, CHANNELS)
-    start = ((segment // pieces).to(tl.int64) * C + block * channels) * values
-    at = start + segment % pieces * LANES + tl.arange(0, CHANNELS) * run
-    return finite_or_zero(tl.load(x + at, mask=exists, other=0.0).to(tl.float64))
+def first_values(x, channel, run, exists):
+    """The channels' first values, in float64; NaN and infinity become 0."""
+    return finite_or_zero(tl.load(x + channel * run, mask=exists, other=0.0).to(tl.float64))
 
 
 @triton.jit
@@ -70,14 +91,42 @@ def lane_is_of(run, C, LANES, CHANNELS):
 
 
 @triton.jit
-def by_channel(values, run, C, LANES, CHANNELS):
-    """Add up a tile in each channel of the block: (rows, lanes) → (channels,), float64.
+def in_threads(values, LANES, ROWS, CHANNELS, UNIT, WRAPS):
+    """Add up, in the tile's type, what one thread holds of each channel.
 
-    A column of the tile is added up in the tile's type.
+    A thread holds `UNIT` neighbouring values of every one of `WRAPS` equal pieces of the tile. What
+    is added here needs no other thread: a reshape that leaves each value where it is, and sums over
+    axes that lie within a thread. If a compiler lays out the tile in another way, the result is the
+    same, and slower.
     """
-    sums = tl.sum(values, 0).to(tl.float64)
-    if CHANNELS != LANES:
-        sums = tl.sum(tl.where(lane_is_of(run, C, LANES, CHANNELS), sums[None, :], 0.0), 1)
+    if CHANNELS == 1:
+        values = tl.reshape(values, (WRAPS, ROWS * LANES // (WRAPS * UNIT), UNIT))
+        values = tl.sum(tl.sum(values, 2), 0)
+    elif WRAPS > 1:
+        values = tl.sum(tl.reshape(values, (WRAPS, ROWS // WRAPS, LANES)), 0)
+    return values
+
+
+@triton.jit
+def no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE):
+    """What a thread adds up the results of :func:`in_threads` in; zeros.
+
+    For one channel, one float64. For several, as many numbers, which are float32 then: registers
+    are few, and conversions slow.
+    """
+    dtype: tl.constexpr = tl.float64 if CHANNELS == 1 else COMPUTE
+    return in_threads(tl.zeros((ROWS, LANES), dtype), LANES, ROWS, CHANNELS, UNIT, WRAPS)
+
+
+@triton.jit
+def by_channel(values, run, C, LANES, CHANNELS):
+    """Add up what :func:`in_threads` left, in each channel of the block: (channels,), float64."""
+    if CHANNELS == 1:
+        sums = tl.sum(values.to(tl.float64), 0, keep_dims=True)
+    else:
+        sums = tl.sum(values.to(tl.float64), 0)
+        if CHANNELS != LANES:
+            sums = tl.sum(tl.where(lane_is_of(run, C, LANES, CHANNELS), sums[None, :], 0.0), 1)
     return sums
 
 
@@ -102,14 +151,10 @@ def double(bits):
 
 
 @triton.jit
-def whole(number):
-    """A whole number as float64, of shape (1,)."""
-    return tl.full((1,), number, tl.float64)
-
-
-@triton.jit
 def is_finite(value):
-    return value - value == 0.0
+    # Not value - value == 0: where the value is a product, a compiler may fuse the two, and what
+    # is left is the rounding error.
+    return tl.abs(value) < float("inf")
 
 
 @triton.jit
@@ -118,12 +163,25 @@ def finite_or_zero(value):
 
 
 @triton.jit
-def about(shift, count, sums, squares):
-    """Mean and Σ(x - mean)² from Σ(x - shift) and Σ(x - shift)²."""
-    offset = sums / count
-    spread = squares - sums * offset
+def trusted(count, sums, squares, exists):
+    """Whether float32 sums Σ(x - shift) and Σ(x - shift)² will do, in all channels that exist.
+
+    They do if the squares neither overflowed nor vanished, and if the shift is within 4 standard
+    deviations of the mean, or nearly. That is nearly always so.
+    """
+    in_range = (squares > 1e-30 * count) & is_finite(squares)
+    is_near = squares * count <= 16.0 * (squares * count - sums * sums)
+    is_constant = (squares == 0.0) & (sums == 0.0)
+    return tl.min(((in_range & is_near) | is_constant | (exists == 0)).to(tl.int32), 0) == 1
+
+
+@triton.jit
+def about(shift, inv_m, sums, squares):
+    """Mean and variance from Σ(x - shift) and Σ(x - shift)², over the whole batch."""
+    offset = sums * inv_m
+    var = tl.fma(-offset, offset, squares * inv_m)
     # Not tl.maximum, which would turn NaN into 0.
-    return shift + offset, tl.where(spread < 0.0, 0.0, spread)
+    return shift + offset, tl.where(var < 0.0, 0.0, var)
 
 
 @triton.jit
@@ -134,26 +192,32 @@ def split(value, COMPUTE):
 
 
 @triton.jit
-def scales(var, weight, eps_bits, channel, exists):
-    """1/√(var + ε), and the same times the weight."""
-    inv_std = 1.0 / tl.sqrt(var + double(eps_bits))
-    slope = inv_std
-    if weight is not None:
-        slope *= tl.load(weight + channel, mask=exists, other=0.0).to(tl.float64)
-    return inv_std, slope
+def parameter(values, channel, exists):
+    """Weights or biases in float64; None if there are none."""
+    found = None
+    if values is not None:
+        found = tl.load(values + channel, mask=exists, other=0.0).to(tl.float64)
+    return found
 
 
 @triton.jit
-def line(mean, slope, bias, channel, exists, run, C, LANES, CHANNELS, COMPUTE):
-    """The line (x - mean)·slope + bias as (x - high)·slope + constant, for :func:`on_line`.
+def rounded(value, dtype):
+    """A float64 value in another type; half precision by way of float32, as PyTorch rounds."""
+    if dtype != tl.float64:
+        value = value.to(tl.float32)
+    return value.to(dtype)
+
+
+@triton.jit
+def line(mean, slope, shift, run, C, LANES, CHANNELS, COMPUTE):
+    """The line (x - mean)·slope + shift as (x - high)·slope + constant, for :func:`on_line`.
 
     The mean is subtracted in two parts, as the eager kernels do: first what the type holds, then
     the rest, within the constant. That way a large offset costs no precision.
     """
     high, low = split(mean, COMPUTE)
     constant = -low * slope
-    if bias is not None:
-        shift = tl.load(bias + channel, mask=exists, other=0.0).to(tl.float64)
+    if shift is not None:
         constant = tl.fma(-low, slope, shift)
     return (
         by_lane(high, run, C, LANES, CHANNELS),
@@ -166,3 +230,46 @@ def line(mean, slope, bias, channel, exists, run, C, LANES, CHANNELS, COMPUTE):
 def on_line(x, high, slope, constant):
     # An explicit fma: forward and backward pass must round alike for the sign of the ReLU.
     return tl.fma(x.to(slope.dtype) - high, slope, constant)
+
+
+# --- What several programs know together ---------------------------------------------------------
+
+
+@triton.jit
+def store_share(shares, index, parts, channel, exists, C, first, second):
+    """Two numbers per channel of one part: `shares` is float64 ``(2, parts, C)``."""
+    at = shares + index * C + channel
+    tl.store(at, first, mask=exists)
+    tl.store(at + parts * C, second, mask=exists)
+
+
+@triton.jit
+def added_shares(shares, parts, channel, exists, C, CHANNELS, STEP):
+    """Add up both numbers over all parts, in their order."""
+    first = tl.zeros((STEP, CHANNELS), tl.float64)
+    second = tl.zeros((STEP, CHANNELS), tl.float64)
+    for start in range(0, parts, STEP):
+        index = start + tl.arange(0, STEP)
+        mask = (index < parts)[:, None] & exists[None, :]
+        at = shares + index[:, None] * C + channel[None, :]
+        # Past the L1 cache, which does not know what other multiprocessors write.
+        first += tl.load(at, mask=mask, other=0.0, cache_modifier=".cg")
+        second += tl.load(at + parts * C, mask=mask, other=0.0, cache_modifier=".cg")
+    return tl.sum(first, 0), tl.sum(second, 0)
+
+
+@triton.jit
+def meet(arrived, parts):
+    """Wait for the programs of the other parts: what they stored before can be read after.
+
+    `arrived` points to an int32 that was 0. Programs start in the order of their numbers, and a
+    plan has far fewer parts than programs run at a time: those that are waited for are running, or
+    start as soon as others, which wait for nobody, end.
+    """
+    # One thread counts for all: first all of them must have stored.
+    tl.debug_barrier()
+    here = tl.atomic_add(arrived, 1, sem="release") + 1
+    # Relaxed: to acquire would empty the L1 cache, from which nobody reads what others wrote.
+    while here < parts:
+        here = tl.atomic_add(arrived, 0, sem="relaxed")
+    tl.debug_barrier()
