@@ -149,7 +149,7 @@ def test_the_file_names_no_host_and_no_folder(quick):
     assert not platform.node() or platform.node() not in text
 
 
-def test_an_interruption_leaves_the_old_file_and_one_line(tmp_path):
+def test_the_second_interruption_leaves_the_old_file_and_one_line(tmp_path):
     path = tmp_path / "found.json"
     path.write_text("old")
     # Kernels that need no compiling, which is announced where nothing else should be said.
@@ -162,6 +162,9 @@ def test_an_interruption_leaves_the_old_file_and_one_line(tmp_path):
         # The header is printed when the measuring starts.
         assert process.stdout.readline().startswith("companion")
         time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None, "the first one waits for the case under way"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -285,6 +288,7 @@ def test_a_missing_compiler_is_an_error_only_if_compiling_was_asked_for(capsys, 
 
     def run(_cases, request):
         requests.append((request.compiled, request.compile_note))
+        return {"summary": {"interrupted": False}}
 
     monkeypatch.setattr(session, "run", run)
     monkeypatch.setenv("CXX", "python3")
@@ -311,8 +315,13 @@ def test_a_backend_that_cannot_be_used_is_refused(capsys, monkeypatch, error):
 
 def test_defaults_are_filled_in(monkeypatch):
     requests = []
-    monkeypatch.setattr(session, "run", lambda cases, request: requests.append((cases, request)))
-    main(["bench", "--no-compile"])
+
+    def run(cases, request):
+        requests.append((cases, request))
+        return {"summary": {"interrupted": True}}
+
+    monkeypatch.setattr(session, "run", run)
+    assert main(["bench", "--no-compile"]) == 130, "the status of an interruption"
     main(["bench", "--quick", "--only", "rows", "--threads", "3", "--seconds-per-case", "2.5"])
     (cases, full), (quick_cases, quick) = requests
     assert (len(cases), {case.dtype for case in cases}) == (61, {"float32"})
@@ -354,6 +363,40 @@ def test_cases_beyond_the_gpu_s_memory_are_skipped(capsys, monkeypatch):
     assert found["cases"] == []
     assert found["summary"]["skipped"] == ["32x10", "2x3x5x5"]
     assert "skipped, not enough memory on the GPU: 2x3x5x5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("compiler_fails", [False, True])
+def test_an_interrupted_run_reports_what_it_has(capsys, monkeypatch, compiler_fails):
+    """Ctrl-C reaches this process, and a compiler that works for it."""
+    measured = session.Bench.case
+    cases = [session.Case("tiny", shape) for shape in ((32, 10), (2, 3, 5, 5), (4, 16, 8, 8))]
+
+    def interrupted(bench, case):
+        if case is cases[1]:
+            signal.raise_signal(signal.SIGINT)
+            if compiler_fails:
+                raise RuntimeError("the compiler was interrupted")
+        return measured(bench, case)
+
+    monkeypatch.setattr(session.Bench, "case", interrupted)
+    monkeypatch.setattr(machine, "reuse_memory", lambda: False)
+    request = session.Request("cpu", "auto", True, None, 0.01, None, False, "no")
+    found = session.run(cases, request)
+    names = ["32x10"] if compiler_fails else ["32x10", "2x3x5x5"]
+    assert [case["name"] for case in found["cases"]] == names
+    assert found["summary"]["interrupted"]
+    assert "ended by Ctrl-C" in capsys.readouterr().out
+
+
+def test_a_case_that_fails_by_itself_ends_the_run(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("by itself")
+
+    monkeypatch.setattr(session.Bench, "case", fails)
+    monkeypatch.setattr(machine, "reuse_memory", lambda: False)
+    request = session.Request("cpu", "auto", True, None, 0.01, None, False, "no")
+    with pytest.raises(RuntimeError, match="by itself"):
+        session.run([session.Case("tiny", (32, 10))], request)
 
 
 def test_the_machine_is_described(monkeypatch, tmp_path):

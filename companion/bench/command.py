@@ -20,7 +20,8 @@ _BACKENDS = ("auto", "eager", "cpu", "cuda", "torch")
 _DESCRIPTION = """\
 Time batch normalization, ours and PyTorch's, paired and interleaved, and compare both with a
 float64 oracle. Times are printed as multiples of a copy of the tensor, measured in the same
-rounds; × is the speed-up over PyTorch."""
+rounds; × is the speed-up over PyTorch. Ctrl-C ends the run after the case under way, and reports
+and writes what there is; a second Ctrl-C ends it at once."""
 
 
 class _Mistake(Exception):
@@ -117,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
             compile_note=note,
         ),
     )
-    return _write(found, options)
+    return _write(found, options) or (130 if found["summary"]["interrupted"] else 0)
 
 
 def _write(found: Any, options: argparse.Namespace) -> int:

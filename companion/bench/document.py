@@ -196,7 +196,7 @@ class Summary(TypedDict):
     seconds: float
     """How long the suite took."""
     interrupted: NotRequired[bool]
-    """Whether it was ended before its last case. Runs of earlier versions could not be."""
+    """Whether Ctrl-C ended it before its last case; runs of earlier versions could not go on."""
 
 
 class Document(TypedDict):

@@ -219,6 +219,8 @@ def conclusions(document: Document) -> str:
         )
     lines += [f"skipped, not enough memory on the GPU: {name}" for name in summary["skipped"]]
     lines += _slower(summary["slower"])
+    if summary.get("interrupted"):
+        lines.append("ended by Ctrl-C; the cases that were not measured are missing")
     lines.append(f"{_counted(summary['cases'], 'case')} in {summary['seconds']:.0f} s")
     return "\n".join(lines)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import platform
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from ..interruption import Interruption
 from . import cuda, document, machine, operations, report
 from .document import CaseRecord, Document, Gpu, Machine, Settings
 from .measure import Bench, warm_up
@@ -125,9 +123,9 @@ def _document(
 
 
 def _measure_all(cases: list[Case], bench: Bench, found: Document) -> tuple[list[str], bool]:
-    """Measure and print case by case, until there is none left, or the user has had enough.
+    """Measure and print case by case, to the last, or until Ctrl-C.
 
-    Returns the names of those the GPU has no memory for, and whether it was the user.
+    Returns the names of the cases the GPU has no memory for, and whether cases are missing.
     """
     from tqdm import tqdm
 
@@ -136,46 +134,29 @@ def _measure_all(cases: list[Case], bench: Bench, found: Document) -> tuple[list
     group, skipped = None, []
     # No bar where nobody would see it; rows of the table go past it.
     progress = tqdm(cases, file=sys.stderr, disable=None, leave=False, unit="case")
-    with progress, _interrupts() as interrupts:
+    with progress, Interruption() as interruption:
         tqdm.write("\n" + table.head(), file=sys.stdout)
         for case in progress:
-            if interrupts:
-                break
             progress.set_description(case.name)
-            record = _measure(case, bench)
+            try:
+                record = _measure(case, bench)
+            except Exception:
+                # A compiler that runs for this case is interrupted too, and fails.
+                if interruption.asked:
+                    break
+                raise
             if record is None:
                 skipped.append(case.name)
-                continue
-            found["cases"].append(record)
-            if case.group != group:
-                group = case.group
-                tqdm.write(group, file=sys.stdout)
-            tqdm.write(table.row(record), file=sys.stdout)
-            sys.stdout.flush()
-    return skipped, bool(interrupts)
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Have the first Ctrl-C noted in a list, so that the case under way is finished.
-
-    The second one interrupts as usual, and so do all outside the main thread.
-    """
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, _frame: object) -> None:
-        noted.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
+            else:
+                found["cases"].append(record)
+                if case.group != group:
+                    group = case.group
+                    tqdm.write(group, file=sys.stdout)
+                tqdm.write(table.row(record), file=sys.stdout)
+                sys.stdout.flush()
+            if interruption.asked:
+                break
+    return skipped, len(found["cases"]) + len(skipped) < len(cases)
 
 
 def _measure(case: Case, bench: Bench) -> CaseRecord | None:

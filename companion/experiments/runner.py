@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..interruption import Interruption
 from . import results
 from .experiment import Experiment, Trial
-from .interruption import Interruption
 from .tasks import Record, Task
 
 CHECKPOINT = "checkpoint.pt"

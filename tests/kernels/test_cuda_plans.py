@@ -80,36 +80,59 @@ def test_sizes_are_those_that_triton_takes(shape, itemsize, tensors):
     assert cut.m == shape[0] * shape[2]
     assert cut.channels <= cut.channel_lanes
     assert cut.part * cut.parts >= cut.segments > cut.part * (cut.parts - 1)
-    if cut.resident:
-        assert cut.parts == 1
-        assert cut.rows >= cut.segments
-        assert cut.rows * cut.lanes * tensors * max(itemsize, 4) <= plans._RESIDENT_BYTES
-    else:
-        assert cut.part % cut.rows == 0
-        assert cut.rows * cut.lanes * itemsize <= plans._TILE_BYTES
+    assert cut.part % cut.rows == 0
+    assert cut.rows * cut.lanes * itemsize <= max(plans._TILE_BYTES, 1024 * itemsize)
+    assert 32 * cut.warps * cut.registers <= 65536
 
 
 def test_few_channels_occupy_every_multiprocessor():
     for shape in [(128, 3, 224 * 224), (32, 64, 56 * 56), (2**21, 3, 1), (100352, 64, 1)]:
-        cut = plan(*shape, 2, H100, 1)
-        assert not cut.resident
-        assert cut.blocks * cut.parts >= 0.85 * 2 * H100
+        for tensors in (1, 2):
+            cut = plan(*shape, 2, H100, tensors)
+            assert cut.blocks * cut.parts >= 0.85 * 2 * H100
 
 
 def test_a_full_wave_or_several():
     """Just more programs than run at a time would leave most of the device idle at the end."""
     for C in range(1, 3000, 7):
-        cut = plan(64, C, 64 * 64, 2, H100, 1)
-        programs, wave = cut.blocks * cut.parts, 2 * H100
+        cut = plan(64, C, 64 * 64, 2, H100, 1, False)
+        programs, wave = cut.blocks * cut.parts, 4 * H100
         assert programs <= wave or programs > 3 * wave, (C, programs)
 
 
-def test_resident_blocks():
-    assert plan(32, 2048, 49, 2, H100, 1).resident
-    assert plan(32, 512, 14 * 14, 4, H100, 2).resident
-    assert plan(256, 1000, 1, 4, H100, 1).resident
-    assert not plan(32, 64, 56 * 56, 2, H100, 1).resident
-    assert not plan(32, 2048, 49, 2, H100, 1, False).resident
+def test_blocks_of_few_parts_meet():
+    assert plan(32, 2048, 49, 2, H100, 1).meeting
+    assert plan(32, 2048, 49, 2, H100, 1).parts == 1
+    assert plan(32, 64, 56 * 56, 2, H100, 1).meeting
+    assert plan(32, 64, 56 * 56, 2, H100, 1).parts > 1
+    assert plan(256, 256, 56 * 56, 4, H100, 2).meeting
+    assert plan(256, 1000, 1, 4, H100, 1).meeting
+    assert not plan(32, 64, 56 * 56, 2, H100, 1, False).meeting
+    # A channel that would take most of the device.
+    assert not plan(128, 3, 224 * 224, 4, H100, 1).meeting
+    # With channels last a block has many channels, and all their shares would be added everywhere.
+    assert not plan(32 * 56 * 56, 64, 1, 2, H100, 1).meeting
+
+
+@pytest.mark.parametrize("tensors", [1, 2])
+@pytest.mark.parametrize("multiprocessors", [1, 20, H100])
+def test_all_parts_of_a_block_run_at_once(multiprocessors, tensors):
+    """They wait for each other: on a device that runs fewer they would wait forever."""
+    threads, registers = 1024, 65536
+    for shape, itemsize in itertools.product(SHAPES, (2, 4, 8)):
+        cut = plan(*shape, itemsize, multiprocessors, tensors)
+        if cut.meeting and cut.parts > 1:
+            size = 32 * cut.warps
+            run = multiprocessors * min(threads // size, registers // (size * cut.registers))
+            assert 2 * cut.parts <= run, (shape, cut)
+
+
+def test_short_rows_are_folded_instead():
+    for shape in [(8 * 512 * 512, 3, 1), (10**6, 2, 1)]:
+        for itemsize, tensors in itertools.product((2, 4), (1, 2)):
+            cut = plan(*shape, itemsize, H100, tensors)
+            assert not cut.meeting
+            assert cut.values > 1
 
 
 def test_loads_are_wide_where_sizes_allow():

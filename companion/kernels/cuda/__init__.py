@@ -6,20 +6,21 @@ Read in this order: :mod:`.plans`, how the work is cut; :mod:`.tiles`, what the 
 
 Device memory traffic, in units of one activation tensor (T), and launches:
 
-    ====================  ================  ================
-                          resident          split
-    ====================  ================  ================
-    normalize, training   2T, 1 launch      3T, 2 launches
-    differentiate         3T, 1 launch      5T, 2 launches
-    normalize, fixed      (as split)        2T, 1 launch
-    differentiate, fixed  3T, 1 launch      3T, 2 launches
-    ====================  ================  ================
+    ====================  =================  =================
+                          meeting            split
+    ====================  =================  =================
+    normalize, training   2T, 1 launch       3T, 2 launches
+    differentiate         3T, 1 launch       5T, 2 launches
+    normalize, fixed      (as split)         2T, 1 launch
+    differentiate, fixed  (as split)         3T, 2 launches
+    ====================  =================  =================
 
 A residual adds 1T forward. ReLU adds nothing: the backward pass recomputes the activation's sign.
 Both together add 2T backward, or 3T if the statistics are the batch's and the work is split: the
 output is read, and the residual's gradient written. Split kernels do not pay for what the L2 cache
-keeps from the first sweep to the second. There is one launch more where many parts of few values
-are merged, and one if the running statistics are to be cumulative or to skip what is not finite.
+keeps from the first sweep to the second. Where several programs meet, zeros to count them with are
+one more launch; so is merging many parts of few values, and moving running statistics that are to
+be cumulative or to skip what is not finite.
 
 Nothing here waits for the device or reads a value of it, so that a CUDA graph can record it all.
 
@@ -91,10 +92,10 @@ def normalize(
                     **tile,
                 )
         else:
-            given = (None, None)
+            given: tuple[Tensor | None, Tensor | None] = (None, None)
             shares, parts = None, 0
             if fixed is not None:
-                given = tuple(value.contiguous() for value in fixed)
+                given = (fixed[0].contiguous(), fixed[1].contiguous())
             else:
                 shares, parts = _empty_float64(x, 2, cut.parts, cut.C), cut.parts
                 forward.part_moments[(cut.blocks, cut.parts)](view.x, shares, *cut.sizes, **tile)
@@ -215,17 +216,17 @@ class _View(NamedTuple):
         """What a kernel is compiled for."""
         cut = self.plan
         unit = min(cut.unit, _WIDE // self.x.element_size())
-        rows = cut.rows * cut.unroll
-        wraps = max(1, rows * cut.lanes // (32 * cut.warps * unit))
+        wraps = cut.rows * cut.lanes // (32 * cut.warps * unit)
         return {
             "LANES": cut.lanes,
-            "ROWS": rows,
+            "ROWS": cut.rows,
             "CHANNELS": cut.channel_lanes,
             "UNIT": unit,
-            "WRAPS": wraps if cut.channel_lanes == 1 else min(rows, wraps),
+            "WRAPS": max(1, wraps if cut.channel_lanes == 1 else min(cut.rows, wraps)),
+            "UNROLL": cut.unroll,
             "FOLDED": cut.values > cut.run,
             # An activation may have more than 2^31 values; offsets of 32 bits take half the time.
-            "INDEX": tl.uint32 if cut.total + 2**20 < 2**32 else tl.int64,
+            "INDEX": tl.uint32 if cut.total + 2**20 < 2**31 else tl.int64,
             "COMPUTE": tl.float64 if self.x.dtype == torch.float64 else tl.float32,
             "num_warps": cut.warps,
             "maxnreg": cut.registers,

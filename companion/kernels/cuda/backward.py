@@ -16,9 +16,7 @@ from .tiles import (
     by_lane,
     double,
     in_threads,
-    last_tile,
     line,
-    loaded,
     meet,
     no_sums,
     on_line,
@@ -93,93 +91,64 @@ def projected(grad, x, high, grad_high, along, offset, slope):
 
 
 @triton.jit
-def both_loaded(
-    grad_y, x, start, end, block, C, channels, values, pieces, total,
-    LANES, ROWS, UNIT, FOLDED, INDEX,
-):  # fmt: skip
-    """The tiles of grad_y and x."""
-    grad_tile = loaded(
-        grad_y, start, end, block, C, channels, values, pieces, total,
-        LANES, ROWS, UNIT, FOLDED, INDEX,
-    )  # fmt: skip
-    x_tile = loaded(
-        x, start, end, block, C, channels, values, pieces, total,
-        LANES, ROWS, UNIT, FOLDED, INDEX,
-    )  # fmt: skip
-    return grad_tile, x_tile
-
-
-@triton.jit
 def gradient_sums(
-    grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
-    batch_mean, inv_std, high, slope, constant,
+    grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
     begin, end, block, C, channels, run, values, pieces, total,
-    RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+    RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
-    """The first sweep over a part: Σg and Σg·x̂, float64, and the last tiles.
-
-    With fixed statistics, where `grad_x` is given, it is written in the same sweep.
-    """
+    """The first sweep over a part: Σg and Σg·x̂, float64; with fixed statistics also grad_x."""
     sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
     products = sums
-    for start in range(begin, end, ROWS):
-        at, mask = tile(
-            start + tl.arange(0, ROWS),
-            *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
-        )
-        grad = grad_tile.to(COMPUTE)
-        grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
-        # Where there are no values, the gradient is 0.
-        few = in_threads(grad, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        product = grad * (x_tile.to(COMPUTE) - high)
-        few_products = in_threads(product, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+    for start in range(begin, end, ROWS * UNROLL):
+        few = tl.zeros((ROWS, LANES), COMPUTE)
+        few_products = tl.zeros((ROWS, LANES), COMPUTE)
+        for step in tl.static_range(UNROLL):
+            segment = start + step * ROWS + tl.arange(0, ROWS)
+            at, mask = tile(
+                segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX
+            )
+            x_tile = tl.load(x + at, mask=mask, other=0.0)
+            grad = tl.load(grad_y + at, mask=mask, other=0.0).to(COMPUTE)
+            grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
+            few += grad
+            few_products += tl.where(mask, grad * (x_tile.to(COMPUTE) - high), 0.0)
+            if grad_x is not None:
+                tl.store(grad_x + at, (grad * slope).to(x_tile.dtype), mask=mask)
+                if grad_residual is not None:
+                    tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
+        few = in_threads(few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        few_products = in_threads(few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS)
         sums += few.to(sums.dtype)
         products += few_products.to(products.dtype)
-        if grad_x is not None:
-            tl.store(grad_x + at, (grad * slope).to(x_tile.dtype), mask=mask)
-            if grad_residual is not None:
-                tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
-        if start + ROWS < end:
-            grad_tile, x_tile = both_loaded(
-                grad_y, x, start + ROWS, end, block, C, channels, values, pieces, total,
-                LANES, ROWS, UNIT, FOLDED, INDEX,
-            )  # fmt: skip
     sums = by_channel(sums, run, C, LANES, CHANNELS)
     products = by_channel(products, run, C, LANES, CHANNELS)
     # That was about the mean as the type holds it; what it leaves out is known exactly.
     _, low = split(batch_mean, COMPUTE)
-    return sums, (products - low * sums) * inv_std, grad_tile, x_tile
+    return sums, (products - low * sums) * inv_std
 
 
 @triton.jit
 def project_part(
-    grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
-    batch_mean, inv_std, high, slope, constant,
+    grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
     sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
     RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
-    """The second sweep over a part: grad_x, from the last tiles, which are given, to the first."""
+    """The second sweep over a part: grad_x, from the last tile to the first."""
     grad_high, along, offset = projection(
         batch_mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNELS, COMPUTE
     )
-    last = last_tile(begin, end, ROWS)
-    for back in range(0, end - begin, ROWS):
-        start = last - back
+    for start in range(begin, end, ROWS):
+        segment = begin + (end - 1 - start) // ROWS * ROWS + tl.arange(0, ROWS)
         at, mask = tile(
-            start + tl.arange(0, ROWS),
-            *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
+            segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX
         )
-        grad = grad_tile.to(COMPUTE)
+        x_tile = tl.load(x + at, mask=mask, other=0.0)
+        grad = tl.load(grad_y + at, mask=mask, other=0.0).to(COMPUTE)
         grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
         if grad_residual is not None:
             tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
-        grad = projected(grad, x_tile, high, grad_high, along, offset, slope).to(x_tile.dtype)
-        if start > begin:
-            grad_tile, x_tile = both_loaded(
-                grad_y, x, start - ROWS, end, block, C, channels, values, pieces, total,
-                LANES, ROWS, UNIT, FOLDED, INDEX,
-            )  # fmt: skip
-        tl.store(grad_x + at, grad, mask=mask)
+        grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
+        tl.store(grad_x + at, grad.to(x_tile.dtype), mask=mask)
 
 
 @triton.jit(do_not_specialize=_BITS)
@@ -188,7 +157,7 @@ def meeting_backward(
     grad_x, grad_residual, grad_weight, grad_bias, inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     PHASE: tl.constexpr, RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr,
+    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr,
     STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Both sweeps: x and grad_y come from memory once, and the second time from a cache. 3T.
@@ -202,20 +171,14 @@ def meeting_backward(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    start = last_tile(begin, end, ROWS) if PHASE == 2 else begin
-    grad_tile, x_tile = both_loaded(
-        grad_y, x, start, end, block, C, channels, values, pieces, total,
-        LANES, ROWS, UNIT, FOLDED, INDEX,
-    )  # fmt: skip
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
     if PHASE != 2:
-        sums, products, grad_tile, x_tile = gradient_sums(
-            grad_y, x, grad_tile, x_tile, y, None, None,
-            batch_mean, inv_std, high, slope, constant,
+        sums, products = gradient_sums(
+            grad_y, x, y, None, None, batch_mean, inv_std, high, slope, constant,
             begin, end, block, C, channels, run, values, pieces, total,
-            RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+            RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
         )  # fmt: skip
         if shares is not None:
             store_share(shares, index, parts, channel, exists, C, sums, products)
@@ -225,10 +188,9 @@ def meeting_backward(
         if shares is not None:
             sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
         project_part(
-            grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
-            batch_mean, inv_std, high, slope, constant,
+            grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
             sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
-            RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+            RELU, LANES, ROWS * UNROLL, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
         )  # fmt: skip
         mine = only_of(index == 0, exists)
         store_gradients(grad_weight, grad_bias, channel, mine, sums, products)
@@ -239,7 +201,7 @@ def part_sums(
     grad_y, x, y, mean, var, weight, bias, grad_x, grad_residual, shares, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, WRAPS: tl.constexpr, FOLDED: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr, FOLDED: tl.constexpr,
     INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Every part's share of ∂L/∂β = Σg and ∂L/∂γ = Σg·x̂, into `shares`.
@@ -253,18 +215,13 @@ def part_sums(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    grad_tile, x_tile = both_loaded(
-        grad_y, x, begin, end, block, C, channels, values, pieces, total,
-        LANES, ROWS, UNIT, FOLDED, INDEX,
-    )  # fmt: skip
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
-    sums, products, _, _ = gradient_sums(
-        grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
-        batch_mean, inv_std, high, slope, constant,
+    sums, products = gradient_sums(
+        grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
         begin, end, block, C, channels, run, values, pieces, total,
-        RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+        RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip
     store_share(shares, index, tl.num_programs(1), channel, exists, C, sums, products)
 
@@ -288,7 +245,7 @@ def project(
     grad_x, grad_residual, grad_weight, grad_bias, inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, WRAPS: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr,
     STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """grad_x, and the parameters' gradients, from the shares of :func:`part_sums`.
@@ -302,10 +259,6 @@ def project(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    grad_tile, x_tile = both_loaded(
-        grad_y, x, last_tile(begin, end, ROWS), end, block, C, channels, values, pieces, total,
-        LANES, ROWS, UNIT, FOLDED, INDEX,
-    )  # fmt: skip
     sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
     mine = only_of(index == 0, exists)
     store_gradients(grad_weight, grad_bias, channel, mine, sums, products)
@@ -314,8 +267,7 @@ def project(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
     project_part(
-        grad_y, x, grad_tile, x_tile, y, grad_x, grad_residual,
-        batch_mean, inv_std, high, slope, constant,
+        grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
         sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
-        RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+        RELU, LANES, ROWS * UNROLL, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip

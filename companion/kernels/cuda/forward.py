@@ -23,9 +23,7 @@ from .tiles import (
     first_values,
     in_threads,
     is_finite,
-    last_tile,
     line,
-    loaded,
     meet,
     no_sums,
     on_line,
@@ -135,95 +133,80 @@ def move_running(
 
 @triton.jit
 def swept(
-    x, x_tile, shift, begin, end, block, C, channels, run, values, pieces, total,
-    LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+    x, shift, begin, end, block, C, channels, run, values, pieces, total,
+    LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
-    """Σ(x - shift) and Σ(x - shift)² over a part, per channel: float64; and the last tile."""
+    """Σ(x - shift) and Σ(x - shift)² over a part, per channel: float64."""
     shift = by_lane(shift.to(COMPUTE), run, C, LANES, CHANNELS)
     sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
     squares = sums
-    for start in range(begin, end, ROWS):
-        _, mask = tile(
-            start + tl.arange(0, ROWS),
-            *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
-        )
-        shifted = tl.where(mask, x_tile.to(COMPUTE) - shift, 0.0)
-        few = in_threads(shifted, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        few_squares = in_threads(shifted * shifted, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+    for start in range(begin, end, ROWS * UNROLL):
+        few = tl.zeros((ROWS, LANES), COMPUTE)
+        few_squares = tl.zeros((ROWS, LANES), COMPUTE)
+        # Unrolled, so that several independent loads are under way at a time.
+        for step in tl.static_range(UNROLL):
+            segment = start + step * ROWS + tl.arange(0, ROWS)
+            at, mask = tile(
+                segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX
+            )
+            shifted = tl.load(x + at, mask=mask, other=0.0).to(COMPUTE) - shift
+            shifted = tl.where(mask, shifted, 0.0)
+            few += shifted
+            few_squares += shifted * shifted
+        few = in_threads(few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        few_squares = in_threads(few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
         sums += few.to(sums.dtype)
         squares += few_squares.to(squares.dtype)
-        if start + ROWS < end:
-            x_tile = loaded(
-                x, start + ROWS, end, block, C, channels, values, pieces, total,
-                LANES, ROWS, UNIT, FOLDED, INDEX,
-            )  # fmt: skip
     return (
         by_channel(sums, run, C, LANES, CHANNELS),
         by_channel(squares, run, C, LANES, CHANNELS),
-        x_tile,
     )
 
 
 @triton.jit
 def shifted_sums(
-    x, first, begin, end, block, channel, exists, C, channels, run, values, pieces, m, total,
-    LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+    x, first, begin, end, block, exists, C, channels, run, values, pieces, m, total,
+    LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
-    """The first sweep over a part: Σ(x - first) and Σ(x - first)², float64; and the last tile.
+    """The first sweep over a part: Σ(x - first) and Σ(x - first)², float64.
 
     float32 sums that are not to be trusted are summed again in float64, where any shift will do.
     """
-    # On its way before the first value, which the sums wait for, is.
-    x_tile = loaded(
-        x, begin, end, block, C, channels, values, pieces, total,
-        LANES, ROWS, UNIT, FOLDED, INDEX,
-    )  # fmt: skip
-    sums, squares, last = swept(
-        x, x_tile, first, begin, end, block, C, channels, run, values, pieces, total,
-        LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+    sums, squares = swept(
+        x, first, begin, end, block, C, channels, run, values, pieces, total,
+        LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip
     if COMPUTE != tl.float64:  # noqa: SIM300
         count = values_before(end, values, pieces, m, LANES)
         count -= values_before(begin, values, pieces, m, LANES)
         if not trusted(count, sums, squares, exists):
-            x_tile = loaded(
-                x, begin, end, block, C, channels, values, pieces, total,
-                LANES, ROWS, UNIT, FOLDED, INDEX,
+            sums, squares = swept(
+                x, first, begin, end, block, C, channels, run, values, pieces, total,
+                LANES, ROWS, CHANNELS, UNIT, WRAPS, 1, FOLDED, INDEX, tl.float64,
             )  # fmt: skip
-            sums, squares, _ = swept(
-                x, x_tile, first, begin, end, block, C, channels, run, values, pieces, total,
-                LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, tl.float64,
-            )  # fmt: skip
-    return sums, squares, last
+    return sums, squares
 
 
 @triton.jit
 def apply(
-    x, x_tile, residual, y, mean, var, weight, shift, eps_bits, begin, end, block,
+    x, residual, y, mean, var, scale, shift, eps_bits, begin, end, block,
     C, channels, run, values, pieces, total,
     RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
-    """The second sweep over a part: normalize it, from the last tile, `x_tile`, to the first.
+    """The second sweep over a part: normalize it, from the last tile to the first.
 
-    `weight` and `shift` are the channels' parameters, float64, or None.
+    `scale` and `shift` are the channels' weight and bias, float64, or None.
     """
     slope = tl.rsqrt(var + double(eps_bits))
-    if weight is not None:
-        slope *= weight
+    if scale is not None:
+        slope *= scale
     high, slope, constant = line(mean, slope, shift, run, C, LANES, CHANNELS, COMPUTE)
-    last = last_tile(begin, end, ROWS)
-    for back in range(0, end - begin, ROWS):
-        start = last - back
+    for start in range(begin, end, ROWS):
+        segment = begin + (end - 1 - start) // ROWS * ROWS + tl.arange(0, ROWS)
         at, mask = tile(
-            start + tl.arange(0, ROWS),
-            *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
+            segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX
         )
-        value = on_line(x_tile, high, slope, constant)
-        if start > begin:
-            x_tile = loaded(
-                x, start - ROWS, end, block, C, channels, values, pieces, total,
-                LANES, ROWS, UNIT, FOLDED, INDEX,
-            )  # fmt: skip
+        value = on_line(tl.load(x + at, mask=mask, other=0.0), high, slope, constant)
         tl.store(y + at, activate(value, residual, at, mask, y.dtype.element_ty, RELU), mask=mask)
 
 
@@ -237,7 +220,7 @@ def meeting_forward(
     inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     PHASE: tl.constexpr, RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr,
+    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr,
     STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Both sweeps: every value comes from memory once, and the second time from a cache. 2T.
@@ -254,17 +237,12 @@ def meeting_forward(
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
     first = first_values(x, channel, run, exists)
-    # Here, to be under way while the values are summed.
+    # Here, to be on their way while the values are summed.
     scale, shift = parameter(weight, channel, exists), parameter(bias, channel, exists)
-    if PHASE == 2:
-        x_tile = loaded(
-            x, last_tile(begin, end, ROWS), end, block, C, channels, values, pieces, total,
-            LANES, ROWS, UNIT, FOLDED, INDEX,
-        )  # fmt: skip
-    else:
-        sums, squares, x_tile = shifted_sums(
-            x, first, begin, end, block, channel, exists, C, channels, run, values, pieces, m,
-            total, LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+    if PHASE != 2:
+        sums, squares = shifted_sums(
+            x, first, begin, end, block, exists, C, channels, run, values, pieces, m, total,
+            LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
         )  # fmt: skip
         if shares is not None:
             store_share(shares, index, parts, channel, exists, C, sums, squares)
@@ -275,9 +253,9 @@ def meeting_forward(
             sums, squares = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
         mean, var = about(first, double(inv_m_bits), sums, squares)
         apply(
-            x, x_tile, residual, y, mean, var, scale, shift, eps_bits, begin, end, block,
+            x, residual, y, mean, var, scale, shift, eps_bits, begin, end, block,
             C, channels, run, values, pieces, total,
-            RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+            RELU, LANES, ROWS * UNROLL, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
         )  # fmt: skip
         publish(
             mean, var, mean_out, var_out,
@@ -294,7 +272,7 @@ def part_moments(
     x, shares,
     C, channels, run, values, pieces, segments, part, m, total,
     LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, UNIT: tl.constexpr,
-    WRAPS: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr,
+    WRAPS: tl.constexpr, UNROLL: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Every part's share of Σ(x - first) and Σ(x - first)², into `shares`. Reads 1T."""
@@ -303,9 +281,9 @@ def part_moments(
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
     first = first_values(x, channel, run, exists)
-    sums, squares, _ = shifted_sums(
-        x, first, begin, end, block, channel, exists, C, channels, run, values, pieces, m, total,
-        LANES, ROWS, CHANNELS, UNIT, WRAPS, FOLDED, INDEX, COMPUTE,
+    sums, squares = shifted_sums(
+        x, first, begin, end, block, exists, C, channels, run, values, pieces, m, total,
+        LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip
     store_share(shares, index, tl.num_programs(1), channel, exists, C, sums, squares)
 
@@ -340,7 +318,7 @@ def normalize(
     inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, WRAPS: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr,
     STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Apply statistics: those that `shares` add up to; else the given ones; else `mean` and `var`.
@@ -355,10 +333,6 @@ def normalize(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    x_tile = loaded(
-        x, last_tile(begin, end, ROWS), end, block, C, channels, values, pieces, total,
-        LANES, ROWS, UNIT, FOLDED, INDEX,
-    )  # fmt: skip
     scale, shift = parameter(weight, channel, exists), parameter(bias, channel, exists)
     if shares is not None:
         first = first_values(x, channel, run, exists)
@@ -377,7 +351,7 @@ def normalize(
             correction_bits, block, channel, only_of(index == 0, exists),
         )  # fmt: skip
     apply(
-        x, x_tile, residual, y, batch_mean, batch_var, scale, shift, eps_bits,
+        x, residual, y, batch_mean, batch_var, scale, shift, eps_bits,
         begin, end, block, C, channels, run, values, pieces, total,
-        RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
+        RELU, LANES, ROWS * UNROLL, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip

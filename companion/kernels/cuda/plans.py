@@ -18,7 +18,6 @@ Nothing here needs a GPU, nor Triton.
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import product
 from math import gcd
 from typing import NamedTuple
 
@@ -39,15 +38,14 @@ class _Way(NamedTuple):
     that allows. A wave is one program for each."""
     unroll: tuple[int, int]
     """Tiles of each activation that a program loads before it adds them up."""
-    rounds: tuple[tuple[int, ...], tuple[int, ...]]
-    """Times so many tiles that a program which meets others is given: enough to hide the meeting,
-    and more if else there were too many parts. Without any, nobody meets."""
+    rounds: tuple[int, int]
+    """How often a program that meets others does so: enough to hide the meeting."""
 
 
 # Measured on an H100, for blocks of one channel and of several. A thread holds one sum for the one
 # channel, or eight for as many, and as much else.
-_PLANES = _Way(programs=(4, 4), unroll=(2, 2), rounds=((8,), (4,)))
-_COLUMNS = _Way(programs=(2, 2), unroll=(4, 2), rounds=((4,), (4,)))
+_PLANES = _Way(programs=(4, 4), unroll=(4, 2), rounds=(4, 4))
+_COLUMNS = _Way(programs=(2, 2), unroll=(4, 2), rounds=(4, 4))
 # Parts of a block that meet, of the programs that run at a time. All of them hold a place until the
 # last one has come; a kernel of higher priority may hold as many.
 _MEETING_SHARE = 2
@@ -57,7 +55,8 @@ _NEIGHBOURS = 8
 # Rows shorter than this are folded: several of them are treated as one.
 _SHORT_ROW = 32
 _FOLDED_LANES = 512
-# An access to device memory moves 32 bytes; two of them are worth a program's while.
+# An access to device memory moves 32 bytes. Where programs that meet were given as short rows, the
+# backward pass took half as long again as in two launches.
 _MEETING_ROW_BYTES = 64
 # Merging is left to the kernels that apply the result for up to so many channels at a time: it
 # needs registers for each, which would leave too few for the loads.
@@ -158,30 +157,26 @@ def _folded(samples: int, C: int, S: int, fold: int) -> _Matrix:
     return _Matrix(C, S, fold * S, 1, _ceil_div(samples, fold), _FOLDED_LANES, 1)
 
 
-def _meeting_matrices(samples: int, C: int, S: int, itemsize: int) -> list[_Matrix]:
-    """Matrices whose programs may meet, the better ones first."""
+def _meeting_matrix(samples: int, C: int, S: int, itemsize: int) -> _Matrix:
+    """The matrix for programs that meet."""
     if S >= _SHORT_PLANE:
         planes = [_planes(samples, C, S, lanes) for lanes in _powers(16, min(S * 2, 1024))]
-        return sorted(planes, key=lambda matrix: (matrix.pieces * matrix.lanes, -matrix.lanes))[:1]
+        return min(planes, key=lambda matrix: (matrix.pieces * matrix.lanes, -matrix.lanes))
     if S > 1:
-        return [_neighbours(samples, C, S, _power_of_two(min(C, _NEIGHBOURS) * S))]
-    # Shorter rows waste memory's time, but have fewer channels, whose shares are to be added.
-    lanes = _power_of_two(min(C, _MEETING_ROW_BYTES // itemsize))
-    return [_neighbours(samples, C, S, lanes >> shift) for shift in (0, 1) if lanes >> shift]
+        return _neighbours(samples, C, S, _power_of_two(min(C, _NEIGHBOURS) * S))
+    return _neighbours(samples, C, S, _power_of_two(min(C, _MEETING_ROW_BYTES // itemsize)))
 
 
-def _meeting(
-    samples: int, C: int, S: int, itemsize: int, tensors: int, programs: int, way: _Way
-) -> tuple[_Matrix, int, int] | None:
-    """A matrix of blocks of few parts, the rows of a tile, and the parts; None if there is none."""
-    matrices = _meeting_matrices(samples, C, S, itemsize)
-    for matrix, rounds in product(matrices, way.rounds[tensors - 1]):
-        rows = _tile_rows(matrix, itemsize)
-        parts = _ceil_div(matrix.segments, rounds * way.unroll[tensors - 1] * rows)
-        shares = parts * _power_of_two(matrix.channels)
-        if parts == 1 or (parts <= programs // _MEETING_SHARE and shares <= _MOST_SHARES):
-            return matrix, rows, parts
-    return None
+def _meeting_parts(
+    matrix: _Matrix, itemsize: int, way: _Way, tensors: int, programs: int
+) -> int | None:
+    """How many programs of a block meet; None if they would be too many."""
+    rows = _tile_rows(matrix, itemsize)
+    parts = _ceil_div(matrix.segments, way.rounds[tensors - 1] * way.unroll[tensors - 1] * rows)
+    shares = parts * _power_of_two(matrix.channels)
+    may = parts <= programs // _MEETING_SHARE and shares <= _MOST_SHARES
+    may &= matrix.lanes * itemsize >= _MEETING_ROW_BYTES
+    return parts if parts == 1 or may else None
 
 
 def _tile_rows(matrix: _Matrix, itemsize: int) -> int:
@@ -229,7 +224,7 @@ def plan(
         ``(N, C)``, it is ``(N·S, C, 1)``. None is 0
     itemsize : bytes per value
     multiprocessors : of the device
-    tensors : how many activations a program holds at a time: 1 forward, 2 backward
+    tensors : how many activations are read: 1 forward, 2 backward
     fuse : whether programs can meet; if not, all blocks are split
     """
     if C == 1:
@@ -237,14 +232,13 @@ def plan(
     m = samples * S
     way = _PLANES if S >= _SHORT_PLANE else _COLUMNS
     programs = multiprocessors * way.programs[tensors - 1]
-    found = _meeting(samples, C, S, itemsize, tensors, programs, way) if fuse else None
-    if found is not None:
-        matrix, rows, parts = found
-    else:
+    matrix = _meeting_matrix(samples, C, S, itemsize)
+    met = _meeting_parts(matrix, itemsize, way, tensors, programs) if fuse else None
+    if met is None:
         matrix = _split_matrix(samples, C, S, _TILE_BYTES // itemsize)
-        rows = _tile_rows(matrix, itemsize)
-        parts = _count_parts(matrix.blocks, matrix.segments, rows, programs)
     channels, run, values, pieces, segments, lanes, blocks = matrix
+    rows = _tile_rows(matrix, itemsize)
+    parts = met or _count_parts(blocks, segments, rows, programs)
     # Whole tiles; the last part takes what is left.
     part = _ceil_div(_ceil_div(segments, parts), rows) * rows
     parts = _ceil_div(segments, part)
@@ -252,8 +246,8 @@ def plan(
     costly = 4 * 16 * parts > part * values // pieces * itemsize
     wide = _power_of_two(channels) > _MERGED_CHANNELS
     unit = gcd(16, channels * values, C * values, m * C)
-    # A thread loads 16 bytes of a tile; where loads are narrow, one or two values at a time, twice
-    # as many, for most of what it does is the same for all of them. Each takes a register then.
+    # A thread loads 16 bytes of a tile; where a load has less than 8, twice as many, one tile at a
+    # time: every load takes a register for its address.
     is_narrow = unit * itemsize < 8
     thread_bytes = 32 if is_narrow else 16
     return Plan(
@@ -272,8 +266,8 @@ def plan(
         unit=unit,
         blocks=blocks,
         parts=parts,
-        meeting=found is not None,
-        merge_apart=found is None and (wide or (costly and parts > 1)),
+        meeting=met is not None,
+        merge_apart=met is None and (wide or (costly and parts > 1)),
         warps=max(1, min(_WARPS, rows * lanes * itemsize // (32 * thread_bytes))),
         unroll=1 if is_narrow else way.unroll[tensors - 1],
         registers=min(248, _REGISTERS // (32 * _WARPS * way.programs[tensors - 1]) // 8 * 8),

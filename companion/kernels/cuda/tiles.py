@@ -3,10 +3,10 @@
 The names of sizes are those of :class:`companion.kernels.cuda.plans.Plan`; read that first.
 
 *Precision.* Activations are computed in float32 (in float64 if they are float64), and what there
-is one of per channel in float64. In between are sums over a whole batch. A split kernel adds the
-few values that a thread loads together in float32, and these sums in float64. On an H100 adding
-every value in float64 would take twice the time per addition, which the memory would hide, but
-converting every value would come on top, and on most other GPUs float64 is 32 or 64 times slower.
+is one of per channel in float64. In between are sums over a whole batch. A thread adds up what it
+loads together, up to 32 values, in float32, and of one channel these sums in float64. Of several
+channels it adds them in float32 too, some dozen of them: a float64 takes two registers, and to
+convert a number eight times as long as to add it. What the threads have added is float64.
 
 Source: Ioffe & Szegedy (2015), arXiv:1502.03167; chapters `mini-batch-algorithm` and `backprop`.
 """
@@ -24,7 +24,8 @@ def tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT, F
     segment, pieces = segment.to(tl.uint32), tl.cast(pieces, tl.uint32)
     row = segment // pieces
     piece = (segment - row * pieces).to(tl.int32)
-    start = row.to(INDEX) * tl.cast(C * values, INDEX) + tl.cast(block * channels * values, INDEX)
+    start = row.to(INDEX) * tl.cast(C, INDEX) * tl.cast(values, INDEX)
+    start += tl.cast(block * channels * values, INDEX)
     width = tl.cast(tl.minimum(channels, C - block * channels) * values, tl.uint32)
     # Both are multiples of the unit. This proves it to the compiler, which makes loads as wide as
     # it knows them to be aligned. (A hint, tl.multiple_of, is lost where arithmetic is simplified.)
@@ -36,25 +37,6 @@ def tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT, F
         left = (tl.cast(total, INDEX) - start) // UNIT * UNIT
         mask &= lane.to(INDEX) < left[:, None]
     return start[:, None] + lane.to(INDEX), mask
-
-
-@triton.jit
-def loaded(
-    x, start, end, block, C, channels, values, pieces, total,
-    LANES, ROWS, UNIT, FOLDED, INDEX,
-):  # fmt: skip
-    """The tile that begins with segment `start`; 0 where it has no values."""
-    at, mask = tile(
-        start + tl.arange(0, ROWS),
-        *(end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX),
-    )
-    return tl.load(x + at, mask=mask, other=0.0)
-
-
-@triton.jit
-def last_tile(begin, end, ROWS):
-    """Where the last tile of a part begins."""
-    return begin + (end - 1 - begin) // ROWS * ROWS
 
 
 @triton.jit

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from companion.experiments.interruption import Interruption
+from companion.interruption import Interruption
 
 
 def test_the_first_signal_is_only_noted():
