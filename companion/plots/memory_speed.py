@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from companion.bench.document import Document, pass_of
 from companion.bench.spread import Spread
+from companion.experiments.gpu_log import Row
 from companion.experiments.memory_traffic import COPY, Traffic, attainable
 from companion.plots.style import BATCH, NEUTRAL, PLAIN, THEORY, figure
 
@@ -153,4 +154,27 @@ def recorded(document: Document) -> Figure:
         ax.set(yscale="log", title=name, xlabel="cases, sorted", xticks=[])
     axes[0].set_ylabel("PyTorch's time / ours")
     axes[0].yaxis.set_major_formatter("{x:g}")
+    return fig
+
+
+def gpu(rows: Sequence[Row], least: float) -> Figure:
+    """Copies that both passes take on a GPU, case by case, the small tensors first."""
+    fig, axes = figure(2, height=3.2, sharey=True)
+    looks = {
+        "torch": ("PyTorch", PLAIN, "v"),
+        "compile": ("torch.compile", NEUTRAL, "x"),
+        "ours": ("ours", BATCH, "o"),
+    }
+    for ax, layout in zip(axes, ("contiguous", "channels-last"), strict=True):
+        some = [row for row in rows if row.layout == layout]
+        some.sort(key=lambda row: row.copy_us)
+        for contender, (label, color, marker) in looks.items():
+            copies = [row.copies["both"][contender] for row in some]
+            ax.plot(copies, marker, color=color, markersize=4, label=label)
+        ax.axhline(least, color=THEORY, linewidth=1)
+        ax.set(yscale="log", title=layout, xlabel="cases, by size", xticks=[])
+    axes[0].set(ylabel="time / copy", yticks=[2.5, 5, 10, 20])
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_formatter("")
+    axes[0].legend()
     return fig

@@ -11,6 +11,7 @@ import torch
 
 from companion import reference
 from companion.bench.cuda import least_bytes
+from companion.experiments import gpu_log
 from companion.experiments import memory_steps as steps
 from companion.experiments import memory_traffic as traffic
 
@@ -99,6 +100,23 @@ def test_a_recorded_run_is_read(tmp_path):
 def test_a_run_that_is_not_there_says_how_to_record_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="companion bench --device cuda --json book/"):
         traffic.recorded("cuda", tmp_path)
+
+
+def test_the_log_of_a_gpu_is_read(tmp_path):
+    header, rows = gpu_log.read()
+    assert "H100" in header
+    assert len(rows) == len({row.name for row in rows}) == 50
+    assert {row.layout for row in rows} == {"contiguous", "channels-last"}
+    first = rows[0]
+    assert (first.name, first.copy_us) == ("32x64x112x112-bfloat16", 36.2)
+    assert first.copies["forward"] == {
+        "ours": 1.58, "torch": 10.96, "native": 10.94, "compile": 1.78
+    }  # fmt: skip
+    assert first.copies["both"]["compile"] == 4.2
+    assert first.gain("both") == pytest.approx(4.20 / 3.94)
+    assert not any(row.name.endswith("*") for row in rows)
+    with pytest.raises(FileNotFoundError, match=gpu_log.NAME):
+        gpu_log.read(tmp_path)
 
 
 # --- Steps ---------------------------------------------------------------------------------------
