@@ -176,5 +176,5 @@ def gpu(rows: Sequence[Row], least: float) -> Figure:
     axes[0].set(ylabel="time / copy", yticks=[2.5, 5, 10, 20])
     axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].yaxis.set_minor_formatter("")
-    axes[0].legend()
+    axes[1].legend()
     return fig

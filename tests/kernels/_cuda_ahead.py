@@ -36,14 +36,15 @@ MULTIPROCESSORS = 132
 
 # (samples, channels, *rest), channels last?
 SHAPES = {
-    "resident": ((32, 512, 14, 14), False),
-    "resident, odd": ((32, 2048, 7, 7), False),
-    "resident, rows": ((256, 1000), False),
-    "split": ((32, 64, 56, 56), False),
-    "split, long": ((4, 3, 512, 512), False),
+    "one part": ((32, 512, 14, 14), False),
+    "one part, odd": ((32, 2048, 7, 7), False),
+    "one part, rows": ((256, 1000), False),
+    "parts": ((32, 64, 56, 56), False),
+    "long parts": ((4, 3, 512, 512), False),
     "neighbours": ((100000, 64, 3), False),
     "rows": ((32, 96, 56, 56), True),
     "folded": ((64, 3, 128, 128), True),
+    "more than 2^31 values": ((2**15, 65, 1025), False),
 }
 
 
@@ -85,6 +86,7 @@ class Recorder:
                 "ptx": len(ptx),
                 "cubin": len(compiled.asm["cubin"]),
                 "warps": compiled.metadata.num_warps,
+                "registers allowed": options.get("maxnreg", 255),
                 "shared": compiled.metadata.shared,
                 "wide loads": len(re.findall(r"ld\.global\S*\.v[24]\.b", ptx)),
                 "loads": len(re.findall(r"ld\.global", ptx)),

@@ -158,6 +158,14 @@ def test_training(cuda, name):
         assert result.is_contiguous() == x.is_contiguous()
 
 
+@pytest.mark.parametrize("name", ["planes in pieces", "rows in blocks", "folded rows"])
+def test_long_offsets(cuda, name, monkeypatch):
+    """As for activations of more than 2^31 values."""
+    monkeypatch.setattr(cuda, "_MOST_SHORT_OFFSETS", 0)
+    shape, _ = SHAPES[name]
+    check_training(cuda, random(shape), random(shape, seed=3), *parameters(shape[1]))
+
+
 @pytest.mark.parametrize("name", [*SHAPES][1::2])
 def test_fixed_statistics(cuda, name):
     shape, channels_last = SHAPES[name]

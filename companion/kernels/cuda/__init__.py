@@ -51,6 +51,8 @@ __all__ = ["differentiate", "normalize"]
 
 # Values of each kind that a program merges at a time, and channels of one that only merges.
 _MERGED_VALUES, _MERGED_CHANNELS = 1024, 32
+# Offsets of 32 bits take half the instructions. A tile's may exceed the values by its own size.
+_MOST_SHORT_OFFSETS = 2**31 - 2**20
 # Bytes of the widest load there is.
 _WIDE = 16
 # Channels whose running statistics are moved at a time.
@@ -225,8 +227,7 @@ class _View(NamedTuple):
             "WRAPS": max(1, wraps if cut.channel_lanes == 1 else min(cut.rows, wraps)),
             "UNROLL": cut.unroll,
             "FOLDED": cut.values > cut.run,
-            # An activation may have more than 2^31 values; offsets of 32 bits take half the time.
-            "INDEX": tl.uint32 if cut.total + 2**20 < 2**31 else tl.int64,
+            "INDEX": tl.uint32 if cut.total < _MOST_SHORT_OFFSETS else tl.int64,
             "COMPUTE": tl.float64 if self.x.dtype == torch.float64 else tl.float32,
             "num_warps": cut.warps,
             "maxnreg": cut.registers,
