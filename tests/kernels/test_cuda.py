@@ -158,6 +158,14 @@ def test_training(cuda, name):
         assert result.is_contiguous() == x.is_contiguous()
 
 
+@pytest.mark.parametrize("name", ["planes in pieces", "folded rows"])
+def test_shares_are_added_in_several_rounds(cuda, name, monkeypatch):
+    """As for many parts."""
+    monkeypatch.setattr(cuda, "_MERGED_VALUES", 4)
+    shape, _ = SHAPES[name]
+    check_training(cuda, random(shape), random(shape, seed=3), *parameters(shape[1]))
+
+
 @pytest.mark.parametrize("name", ["planes in pieces", "rows in blocks", "folded rows"])
 def test_long_offsets(cuda, name, monkeypatch):
     """As for activations of more than 2^31 values."""
