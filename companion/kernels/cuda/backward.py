@@ -1,7 +1,8 @@
 """The Triton kernels of the backward pass, for statistics of the batch and for fixed ones.
 
-A resident block is read once, by :func:`resident_backward`. A split one is read by
-:func:`part_sums`, and again, from its end, by :func:`project`.
+Where the programs of a block meet, :func:`meeting_backward` sweeps it twice. A split one is swept
+by :func:`part_sums`, and again, from its end, by :func:`project`: what the first sweep read
+last is then still in the L2 cache.
 """
 
 # ruff: noqa: ARG001 (all kernels take the sizes of a plan, whether or not they need each)

@@ -1,8 +1,8 @@
 """The Triton kernels of the forward pass: statistics, normalization, running statistics.
 
-A resident block is read once, by :func:`resident_forward`. A split one is read by
-:func:`part_moments`, and again, from its end, by :func:`normalize`: what the first sweep read last
-is then still in the L2 cache.
+Where the programs of a block meet, :func:`meeting_forward` sweeps it twice. A split one is swept
+by :func:`part_moments`, and again, from its end, by :func:`normalize`: what the first sweep read
+last is then still in the L2 cache.
 
 All parts of a channel are summed about the same number, the channel's first value. So their sums
 only have to be added.

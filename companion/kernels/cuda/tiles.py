@@ -246,7 +246,9 @@ def meet(arrived, parts):
 
     `arrived` points to an int32 that was 0. Programs start in the order of their numbers, and a
     plan has far fewer parts than programs run at a time: those that are waited for are running, or
-    start as soon as others, which wait for nobody, end.
+    start as soon as others, which wait for nobody, end. CUDA does not promise that order. All GPUs
+    keep it so far, and the scans of NVIDIA's CUB wait for each other in the same trust:
+    https://github.com/NVIDIA/cub/issues/245.
     """
     # One thread counts for all: first all of them must have stored.
     tl.debug_barrier()
