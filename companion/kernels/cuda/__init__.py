@@ -198,7 +198,6 @@ class _View(NamedTuple):
     x: Tensor
     channels_last: bool
     plan: Plan
-    tensors: int
 
     @classmethod
     def of(cls, x: Tensor, tensors: int, fuse: bool = True) -> _View:
@@ -208,7 +207,7 @@ class _View(NamedTuple):
         S = eager.values_per_channel(x) // N
         samples, S = (N * S, 1) if channels_last else (N, S)
         cut = plan(samples, C, S, x.element_size(), _multiprocessors(x.device), tensors, fuse)
-        return cls(_dense(x, channels_last), channels_last, cut, tensors)
+        return cls(_dense(x, channels_last), channels_last, cut)
 
     def dense(self, other: Tensor | None) -> Tensor | None:
         """Bring another activation to the layout of this one."""
