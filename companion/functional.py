@@ -112,8 +112,9 @@ def batch_norm(
     is an outlier, up to a factor m of float64's precision is lost; the squares of values beyond
     1e154 overflow.
 
-    *float32.* The CPU and CUDA kernels add up a few values in float32 and such sums in float64: a
-    variance is wrong by less than the rounding of a float32 number.
+    *float32.* The CPU and CUDA kernels add up some values in float32 and such sums in float64. On
+    the CPU a variance is wrong by less than the rounding of a float32 number; on CUDA, where the
+    sums may be about a value up to 4 standard deviations from the mean, by at most 2e-6 of it.
 
     Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
     (13) of the chapter `mini-batch-algorithm`.

@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 
 from .tiles import (
+    add_tile,
     added_shares,
     block_channels,
     by_channel,
     by_lane,
     double,
-    in_threads,
     line,
     meet,
     no_sums,
@@ -117,10 +117,8 @@ def gradient_sums(
                 tl.store(grad_x + at, (grad * slope).to(x_tile.dtype), mask=mask)
                 if grad_residual is not None:
                     tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
-        few = in_threads(few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        few_products = in_threads(few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        sums += few.to(sums.dtype)
-        products += few_products.to(products.dtype)
+        sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        products = add_tile(products, few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS)
     sums = by_channel(sums, run, C, LANES, CHANNELS)
     products = by_channel(products, run, C, LANES, CHANNELS)
     # That was about the mean as the type holds it; what it leaves out is known exactly.

@@ -15,13 +15,13 @@ import triton.language as tl
 
 from .tiles import (
     about,
+    add_tile,
     added_shares,
     block_channels,
     by_channel,
     by_lane,
     double,
     first_values,
-    in_threads,
     is_finite,
     line,
     meet,
@@ -153,10 +153,8 @@ def swept(
             shifted = tl.where(mask, shifted, 0.0)
             few += shifted
             few_squares += shifted * shifted
-        few = in_threads(few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        few_squares = in_threads(few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        sums += few.to(sums.dtype)
-        squares += few_squares.to(squares.dtype)
+        sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
     return (
         by_channel(sums, run, C, LANES, CHANNELS),
         by_channel(squares, run, C, LANES, CHANNELS),

@@ -101,8 +101,14 @@ def no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE):
 
 
 @triton.jit
+def add_tile(sums, values, LANES, ROWS, CHANNELS, UNIT, WRAPS):
+    """What a thread holds of a tile, added to its :func:`no_sums`."""
+    return sums + in_threads(values, LANES, ROWS, CHANNELS, UNIT, WRAPS).to(sums.dtype)
+
+
+@triton.jit
 def by_channel(values, run, C, LANES, CHANNELS):
-    """Add up what :func:`in_threads` left, in each channel of the block: (channels,), float64."""
+    """Add up the threads' sums, in each channel of the block: (channels,), float64."""
     if CHANNELS == 1:
         sums = tl.sum(values.to(tl.float64), 0, keep_dims=True)
     else:
