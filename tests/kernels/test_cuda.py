@@ -57,9 +57,13 @@ def take(path, module, monkeypatch):
     monkeypatch.setattr(plan, "_MEETING_SHARE", 0.01)
     monkeypatch.setattr(module, "_multiprocessors", lambda _device: 4)
     if path == "split":
-        monkeypatch.setattr(plan, "_meeting_parts", lambda *_: None)
-    for name in ("_PLANES", "_COLUMNS"):
-        monkeypatch.setattr(plan, name, getattr(plan, name)._replace(rounds=(1, 1)))
+        monkeypatch.setattr(plan, "_meeting", lambda *_: None)
+    for name in ("_ALONE", "_SHARING", "_NARROW", "_TOGETHER"):
+        small = getattr(plan, name)._replace(warps=1, bytes=(48, 96))
+        monkeypatch.setattr(plan, name, small)
+    for name in ("_MOST_PARTS", "_MOST_PARTS_TOGETHER"):
+        monkeypatch.setattr(plan, name, 10**6)
+    monkeypatch.setattr(plan, "_MOST_WAVES_TOGETHER", (10**6, 10**6))
     plan.plan.cache_clear()
     return module
 
@@ -485,7 +489,7 @@ def test_mean_between_two_numbers_of_the_type(cuda):
 def test_offset_that_breaks_channels_last_kernels(module, channels_last, fuse, monkeypatch):
     """(64, 8, 32, 32) + 1e5, at full size, with the thresholds of production."""
     if not fuse:
-        monkeypatch.setattr(sys.modules[module.plan.__module__], "_meeting_parts", lambda *_: None)
+        monkeypatch.setattr(sys.modules[module.plan.__module__], "_meeting", lambda *_: None)
         module.plan.cache_clear()
     x = random((64, 8, 32, 32), channels_last=channels_last, offset=1e5, scale=1.0)
     y = Passes(module).batch_forward(x, None, None, None, None, EPS, False)[0]

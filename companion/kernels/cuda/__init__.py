@@ -44,17 +44,17 @@ from torch import Tensor
 
 from .. import eager
 from ..interface import Gradients, Running
-from . import backward, forward
+from . import backward, forward, tiles
 from .plans import Plan, plan
 
 __all__ = ["differentiate", "normalize"]
 
 # Values of each kind that a program merges at a time, and channels of one that only merges.
-_MERGED_VALUES, _MERGED_CHANNELS = 1024, 32
+_MERGED_VALUES, _MERGED_CHANNELS = 2048, 8
 # Offsets of 32 bits take half the instructions. A tile's may exceed the values by its own size.
 _MOST_SHORT_OFFSETS = 2**31 - 2**20
-# Bytes of the widest load there is.
-_WIDE = 16
+# Values that a thread adds up in float32, of one channel; then in float64.
+_FEW_VALUES = 32
 # Channels whose running statistics are moved at a time.
 _MOVED_CHANNELS = 1024
 
@@ -91,6 +91,7 @@ def normalize(
                     PHASE=phase,
                     RELU=relu,
                     STEP=step,
+                    **view.held(),
                     **tile,
                 )
         else:
@@ -162,6 +163,7 @@ def differentiate(
                     *(*gradients, *numbers, *cut.sizes),
                     PHASE=phase,
                     STEP=_merge_step(cut.channel_lanes, cut.parts),
+                    **view.held(),
                     **settings,
                 )
         else:
@@ -216,15 +218,16 @@ class _View(NamedTuple):
     def tile(self) -> dict[str, Any]:
         """What a kernel is compiled for."""
         cut = self.plan
-        unit = min(cut.unit, _WIDE // self.x.element_size())
-        wraps = cut.rows * cut.lanes // (32 * cut.warps * unit)
+        wraps = cut.rows * cut.lanes // (32 * cut.warps * cut.unit)
         return {
             "LANES": cut.lanes,
             "ROWS": cut.rows,
             "CHANNELS": cut.channel_lanes,
-            "UNIT": unit,
+            "UNIT": cut.unit,
             "WRAPS": max(1, wraps if cut.channel_lanes == 1 else min(cut.rows, wraps)),
-            "UNROLL": cut.unroll,
+            "PIECED": cut.pieces > 1,
+            "EXACT": cut.exact,
+            "WHOLE": cut.segments % cut.rows == 0,
             "FOLDED": cut.values > cut.run,
             "INDEX": tl.uint32 if cut.total < _MOST_SHORT_OFFSETS else tl.int64,
             "COMPUTE": tl.float64 if self.x.dtype == torch.float64 else tl.float32,
@@ -232,12 +235,20 @@ class _View(NamedTuple):
             "maxnreg": cut.registers,
         }
 
+    def held(self) -> dict[str, int]:
+        """What a kernel that meets is compiled for besides."""
+        cut = self.plan
+        # What a thread loads at once is not much to be added in float32: some of that together.
+        few = max(1, _FEW_VALUES // (cut.unit if cut.channel_lanes == 1 else 1))
+        last = cut.segments - (cut.parts - 1) * cut.part
+        return {"TILES": cut.tiles, "FULL": min(last, cut.part) // cut.rows, "FEW": few}
+
     def meeting(self) -> tuple[Tensor | None, Tensor | None]:
         """Where the programs of a block leave their shares, and count themselves."""
         if self.plan.parts == 1:
             return None, None
         shares = _empty_float64(self.x, 2, self.plan.parts, self.plan.C)
-        return shares, torch.zeros(self.plan.blocks, dtype=torch.int32, device=self.x.device)
+        return shares, torch.zeros(self.plan.blocks * tiles.APART.value, dtype=torch.int32, device=self.x.device)
 
     def phases(self) -> tuple[int, ...]:
         """The launches of a kernel that meets: see :func:`.forward.meeting_forward`."""

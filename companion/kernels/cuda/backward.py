@@ -11,14 +11,18 @@ import triton
 import triton.language as tl
 
 from .tiles import (
+    APART,
     add_tile,
     added_shares,
+    anew,
     block_channels,
     by_channel,
     by_lane,
     double,
+    first_rows,
     line,
     meet,
+    next_rows,
     no_sums,
     on_line,
     only_of,
@@ -43,7 +47,7 @@ def before_relu(grad, x, y, at, mask, high, slope, constant, RELU):
             activation = on_line(x, high, slope, constant).to(x.dtype)
         else:
             activation = tl.load(y + at, mask=mask, other=0.0)
-        grad = tl.where(activation.to(slope.dtype) <= 0.0, 0.0, grad)
+        grad = tl.where(activation.to(slope.dtype) <= 0.0, 0.0, grad).to(grad.dtype)
     return grad
 
 
@@ -52,7 +56,8 @@ def recalled(mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, 
     """Per channel the mean and 1/√(var + ε), and the line that the forward pass computed with."""
     batch_mean = tl.load(mean + channel, mask=exists, other=0.0)
     batch_var = tl.load(var + channel, mask=exists, other=0.0)
-    scale, shift = parameter(weight, channel, exists), parameter(bias, channel, exists)
+    scale = parameter(weight, channel, exists)
+    shift = parameter(bias, channel, exists)
     inv_std = tl.rsqrt(batch_var + double(eps_bits))
     slope = inv_std
     if scale is not None:
@@ -86,68 +91,51 @@ def projection(mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNEL
 
 
 @triton.jit
+def products_of(grad, x, mask, high):
+    """What a tile adds to Σg and to Σg·(x - mean), value by value. A gradient outside is 0."""
+    grad = grad.to(high.dtype)
+    return grad, tl.where(mask, grad * (x.to(high.dtype) - high), 0.0)
+
+
+@triton.jit
 def projected(grad, x, high, grad_high, along, offset, slope):
     """(γ/s)·(g - ḡ - x̂·mean(g·x̂)), with x̂ = (x - mean)/s, both centred first."""
-    return ((grad - grad_high) + on_line(x, high, along, offset)) * slope
+    return ((grad.to(high.dtype) - grad_high) + on_line(x, high, along, offset)) * slope
 
 
 @triton.jit
-def gradient_sums(
-    grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
-    begin, end, block, C, channels, run, values, pieces, total,
-    RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
-):  # fmt: skip
-    """The first sweep over a part: Σg and Σg·x̂, float64; with fixed statistics also grad_x."""
+def about_the_mean(sums, products, batch_mean, inv_std, COMPUTE):
+    """Σg·x̂ from Σg·(x - mean), whose mean was what the type of computation holds of it."""
+    _, low = split(batch_mean, COMPUTE)
+    return (products - low * sums) * inv_std
+
+
+# --- One launch ----------------------------------------------------------------------------------
+
+
+@triton.jit
+def held_sums(
+    held, held_grad, masks, high, run, C, LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE
+):
+    """Σg and Σg·(x - mean) over the tiles that a program holds: float64."""
     sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
     products = sums
-    for start in range(begin, end, ROWS * UNROLL):
-        few = tl.zeros((ROWS, LANES), COMPUTE)
-        few_products = tl.zeros((ROWS, LANES), COMPUTE)
-        for step in tl.static_range(UNROLL):
-            segment = start + step * ROWS + tl.arange(0, ROWS)
-            at, mask = tile(
-                segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX
-            )
-            x_tile = tl.load(x + at, mask=mask, other=0.0)
-            grad = tl.load(grad_y + at, mask=mask, other=0.0).to(COMPUTE)
-            grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
-            few += grad
-            few_products += tl.where(mask, grad * (x_tile.to(COMPUTE) - high), 0.0)
-            if grad_x is not None:
-                tl.store(grad_x + at, (grad * slope).to(x_tile.dtype), mask=mask)
-                if grad_residual is not None:
-                    tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
-        sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        products = add_tile(products, few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-    sums = by_channel(sums, run, C, LANES, CHANNELS)
-    products = by_channel(products, run, C, LANES, CHANNELS)
-    # That was about the mean as the type holds it; what it leaves out is known exactly.
-    _, low = split(batch_mean, COMPUTE)
-    return sums, (products - low * sums) * inv_std
-
-
-@triton.jit
-def project_part(
-    grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
-    sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
-    RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
-):  # fmt: skip
-    """The second sweep over a part: grad_x, from the last tile to the first."""
-    grad_high, along, offset = projection(
-        batch_mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNELS, COMPUTE
+    few, few_products = products_of(held_grad[0], held[0], masks[0], high)
+    for step in tl.static_range(1, TILES + 1):
+        if step % FEW == 0 or step == TILES:
+            sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+            products = add_tile(products, few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        if step < TILES:
+            more, more_products = products_of(held_grad[step], held[step], masks[step], high)
+            if step % FEW == 0:
+                few, few_products = more, more_products
+            else:
+                few += more
+                few_products += more_products
+    return (
+        by_channel(sums, run, C, LANES, CHANNELS),
+        by_channel(products, run, C, LANES, CHANNELS),
     )
-    for start in range(begin, end, ROWS):
-        segment = begin + (end - 1 - start) // ROWS * ROWS + tl.arange(0, ROWS)
-        at, mask = tile(
-            segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX
-        )
-        x_tile = tl.load(x + at, mask=mask, other=0.0)
-        grad = tl.load(grad_y + at, mask=mask, other=0.0).to(COMPUTE)
-        grad = before_relu(grad, x_tile, y, at, mask, high, slope, constant, RELU)
-        if grad_residual is not None:
-            tl.store(grad_residual + at, grad.to(x_tile.dtype), mask=mask)
-        grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
-        tl.store(grad_x + at, grad.to(x_tile.dtype), mask=mask)
 
 
 @triton.jit(do_not_specialize=_BITS)
@@ -156,10 +144,12 @@ def meeting_backward(
     grad_x, grad_residual, grad_weight, grad_bias, inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     PHASE: tl.constexpr, RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr,
-    STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
+    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr, TILES: tl.constexpr,
+    FULL: tl.constexpr, FEW: tl.constexpr, STEP: tl.constexpr, PIECED: tl.constexpr,
+    EXACT: tl.constexpr, WHOLE: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Both sweeps: x and grad_y come from memory once, and the second time from a cache. 3T.
+    """Both sweeps: between them, a program holds its part of x and of grad_y in registers. 3T.
 
     `PHASE` as in :func:`.forward.meeting_forward`.
 
@@ -170,29 +160,101 @@ def meeting_backward(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
+    at, piece = first_rows(
+        begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+    )
+    held, held_grad, masks = (), (), ()
+    for step in tl.static_range(TILES):
+        offsets, mask = tile(
+            at, piece, end - begin - step * ROWS, block, C, channels, values, total,
+            LANES, ROWS, UNIT, step < FULL, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        held += (tl.load(x + offsets, mask=mask, other=0.0),)
+        held_grad += (tl.load(grad_y + offsets, mask=mask, other=0.0),)
+        masks += (mask,)
+        at, piece = next_rows(
+            at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
+        )
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
+    if RELU:
+        at, piece = first_rows(
+            begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+        )
+        passed = ()
+        for step in tl.static_range(TILES):
+            offsets, mask = tile(
+                at, piece, end - begin - step * ROWS, block, C, channels, values, total,
+                LANES, ROWS, UNIT, step < FULL, EXACT, FOLDED, INDEX,
+            )  # fmt: skip
+            grad = before_relu(
+                held_grad[step], held[step], y, offsets, mask, high, slope, constant, RELU
+            )
+            if grad_residual is not None:
+                tl.store(grad_residual + offsets, grad, mask=mask)
+            passed += (grad,)
+            at, piece = next_rows(
+                at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
+            )
+        held_grad = passed
     if PHASE != 2:
-        sums, products = gradient_sums(
-            grad_y, x, y, None, None, batch_mean, inv_std, high, slope, constant,
-            begin, end, block, C, channels, run, values, pieces, total,
-            RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
+        sums, products = held_sums(
+            held, held_grad, masks, high, run, C,
+            LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE,
         )  # fmt: skip
+        products = about_the_mean(sums, products, batch_mean, inv_std, COMPUTE)
         if shares is not None:
             store_share(shares, index, parts, channel, exists, C, sums, products)
             if PHASE == 0:
-                meet(arrived + block, parts)
+                meet(arrived + block * APART, parts)
     if PHASE != 1:
         if shares is not None:
             sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
-        project_part(
-            grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
-            sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
-            RELU, LANES, ROWS * UNROLL, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
-        )  # fmt: skip
+        grad_high, along, offset = projection(
+            batch_mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNELS, COMPUTE
+        )
+        # As if it were another: the compiler would hold all offsets, too.
+        begin = anew(begin)
+        at, piece = first_rows(
+            begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+        )
+        for step in tl.static_range(TILES):
+            offsets, mask = tile(
+                at, piece, end - begin - step * ROWS, block, C, channels, values, total,
+                LANES, ROWS, UNIT, step < FULL, EXACT, FOLDED, INDEX,
+            )  # fmt: skip
+            grad, x_tile = anew(held_grad[step]), anew(held[step])
+            grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
+            tl.store(grad_x + offsets, grad.to(x_tile.dtype), mask=mask)
+            at, piece = next_rows(
+                at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
+            )
         mine = only_of(index == 0, exists)
         store_gradients(grad_weight, grad_bias, channel, mine, sums, products)
+
+
+# --- Two launches --------------------------------------------------------------------------------
+
+
+@triton.jit
+def sum_tile(
+    grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant, sums, products,
+    RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS,
+):  # fmt: skip
+    """Add a tile to Σg and Σg·(x - mean); with fixed statistics, store its grad_x."""
+    x_tile = tl.load(x + offsets, mask=mask, other=0.0)
+    grad = tl.load(grad_y + offsets, mask=mask, other=0.0)
+    grad = before_relu(grad, x_tile, y, offsets, mask, high, slope, constant, RELU)
+    few, few_products = products_of(grad, x_tile, mask, high)
+    if grad_x is not None:
+        tl.store(grad_x + offsets, (few * slope).to(x_tile.dtype), mask=mask)
+        if grad_residual is not None:
+            tl.store(grad_residual + offsets, grad, mask=mask)
+    return (
+        add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS),
+        add_tile(products, few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS),
+    )
 
 
 @triton.jit(do_not_specialize=_BITS[-1:])
@@ -200,8 +262,8 @@ def part_sums(
     grad_y, x, y, mean, var, weight, bias, grad_x, grad_residual, shares, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr, FOLDED: tl.constexpr,
-    INDEX: tl.constexpr, COMPUTE: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr, PIECED: tl.constexpr, EXACT: tl.constexpr,
+    WHOLE: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Every part's share of ∂L/∂β = Σg and ∂L/∂γ = Σg·x̂, into `shares`.
 
@@ -213,15 +275,40 @@ def part_sums(
     block, index = tl.program_id(0).to(tl.int64), tl.program_id(1)
     begin = index * part
     end = tl.minimum(begin + part, segments)
+    full = begin + (end - begin) // ROWS * ROWS
     channel, exists = block_channels(block, C, channels, CHANNELS)
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
-    sums, products = gradient_sums(
-        grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
-        begin, end, block, C, channels, run, values, pieces, total,
-        RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
-    )  # fmt: skip
+    sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
+    products = sums
+    at, piece = first_rows(
+        begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+    )
+    for _start in range(begin, full, ROWS):
+        offsets, mask = tile(
+            at, piece, ROWS, block, C, channels, values, total,
+            LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        sums, products = sum_tile(
+            grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
+            sums, products, RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS,
+        )  # fmt: skip
+        at, piece = next_rows(
+            at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
+        )
+    if not WHOLE:
+        offsets, mask = tile(
+            at, piece, end - full, block, C, channels, values, total,
+            LANES, ROWS, UNIT, False, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        sums, products = sum_tile(
+            grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
+            sums, products, RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS,
+        )  # fmt: skip
+    sums = by_channel(sums, run, C, LANES, CHANNELS)
+    products = by_channel(products, run, C, LANES, CHANNELS)
+    products = about_the_mean(sums, products, batch_mean, inv_std, COMPUTE)
     store_share(shares, index, tl.num_programs(1), channel, exists, C, sums, products)
 
 
@@ -238,14 +325,30 @@ def merge_sums(
         store_share(merged, 0, 1, channel, exists, C, sums, products)
 
 
+@triton.jit
+def project_tile(
+    grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
+    grad_high, along, offset, RELU,
+):  # fmt: skip
+    """Store a tile of grad_x, and of the residual's gradient if that is wanted."""
+    x_tile = tl.load(x + offsets, mask=mask, other=0.0)
+    grad = tl.load(grad_y + offsets, mask=mask, other=0.0)
+    grad = before_relu(grad, x_tile, y, offsets, mask, high, slope, constant, RELU)
+    if grad_residual is not None:
+        tl.store(grad_residual + offsets, grad, mask=mask)
+    grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
+    tl.store(grad_x + offsets, grad.to(x_tile.dtype), mask=mask)
+
+
 @triton.jit(do_not_specialize=_BITS)
 def project(
     grad_y, x, y, shares, parts, mean, var, weight, bias,
     grad_x, grad_residual, grad_weight, grad_bias, inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr,
-    STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr, STEP: tl.constexpr, PIECED: tl.constexpr,
+    EXACT: tl.constexpr, WHOLE: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """grad_x, and the parameters' gradients, from the shares of :func:`part_sums`.
 
@@ -257,6 +360,7 @@ def project(
     index = tl.num_programs(1) - 1 - tl.program_id(1)
     begin = index * part
     end = tl.minimum(begin + part, segments)
+    full = begin + (end - begin) // ROWS * ROWS
     channel, exists = block_channels(block, C, channels, CHANNELS)
     sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
     mine = only_of(index == 0, exists)
@@ -265,8 +369,28 @@ def project(
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
-    project_part(
-        grad_y, x, y, grad_x, grad_residual, batch_mean, inv_std, high, slope, constant,
-        sums, products, inv_m_bits, begin, end, block, C, channels, run, values, pieces, total,
-        RELU, LANES, ROWS * UNROLL, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
-    )  # fmt: skip
+    grad_high, along, offset = projection(
+        batch_mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNELS, COMPUTE
+    )
+    at, piece = first_rows(
+        full, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+    )
+    if not WHOLE:
+        offsets, mask = tile(
+            at, piece, end - full, block, C, channels, values, total,
+            LANES, ROWS, UNIT, False, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        project_tile(
+            grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
+            grad_high, along, offset, RELU,
+        )  # fmt: skip
+    for _start in range(begin, full, ROWS):
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, True)
+        offsets, mask = tile(
+            at, piece, ROWS, block, C, channels, values, total,
+            LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        project_tile(
+            grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
+            grad_high, along, offset, RELU,
+        )  # fmt: skip

@@ -14,17 +14,21 @@ import triton
 import triton.language as tl
 
 from .tiles import (
+    APART,
     about,
     add_tile,
     added_shares,
+    anew,
     block_channels,
     by_channel,
     by_lane,
     double,
+    first_rows,
     first_values,
     is_finite,
     line,
     meet,
+    next_rows,
     no_sums,
     on_line,
     only_of,
@@ -48,6 +52,15 @@ def activate(value, residual, at, mask, dtype, RELU):
     if RELU:
         y = tl.where(y.to(value.dtype) <= 0.0, 0.0, y).to(dtype)
     return y
+
+
+@triton.jit
+def normalizing(mean, var, scale, shift, eps_bits, run, C, LANES, CHANNELS, COMPUTE):
+    """The line (x - mean)/√(var + ε)·scale + shift, for :func:`.tiles.on_line`."""
+    slope = tl.rsqrt(var + double(eps_bits))
+    if scale is not None:
+        slope *= scale
+    return line(mean, slope, shift, run, C, LANES, CHANNELS, COMPUTE)
 
 
 # --- Running statistics --------------------------------------------------------------------------
@@ -128,31 +141,46 @@ def move_running(
         tl.store(counter, tl.load(counter) + 1, mask=nonfinite == 0)
 
 
-# --- The two sweeps ------------------------------------------------------------------------------
+# --- Sums ----------------------------------------------------------------------------------------
+
+
+@triton.jit
+def moments_of(values, mask, shift):
+    """What a tile adds to Σ(x - shift) and to Σ(x - shift)², value by value."""
+    shifted = tl.where(mask, values.to(shift.dtype) - shift, 0.0)
+    return shifted, shifted * shifted
 
 
 @triton.jit
 def swept(
     x, shift, begin, end, block, C, channels, run, values, pieces, total,
-    LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
+    LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
     """Σ(x - shift) and Σ(x - shift)² over a part, per channel: float64."""
     shift = by_lane(shift.to(COMPUTE), run, C, LANES, CHANNELS)
     sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
     squares = sums
-    for start in range(begin, end, ROWS * UNROLL):
-        few = tl.zeros((ROWS, LANES), COMPUTE)
-        few_squares = tl.zeros((ROWS, LANES), COMPUTE)
-        # Unrolled, so that several independent loads are under way at a time.
-        for step in tl.static_range(UNROLL):
-            segment = start + step * ROWS + tl.arange(0, ROWS)
-            at, mask = tile(
-                segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX
-            )
-            shifted = tl.load(x + at, mask=mask, other=0.0).to(COMPUTE) - shift
-            shifted = tl.where(mask, shifted, 0.0)
-            few += shifted
-            few_squares += shifted * shifted
+    at, piece = first_rows(
+        begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+    )
+    full = begin + (end - begin) // ROWS * ROWS
+    for _start in range(begin, full, ROWS):
+        offsets, mask = tile(
+            at, piece, ROWS, block, C, channels, values, total,
+            LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        few, few_squares = moments_of(tl.load(x + offsets, mask=mask, other=0.0), mask, shift)
+        sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        at, piece = next_rows(
+            at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
+        )
+    if not WHOLE:
+        offsets, mask = tile(
+            at, piece, end - full, block, C, channels, values, total,
+            LANES, ROWS, UNIT, False, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        few, few_squares = moments_of(tl.load(x + offsets, mask=mask, other=0.0), mask, shift)
         sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
         squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
     return (
@@ -162,53 +190,50 @@ def swept(
 
 
 @triton.jit
-def shifted_sums(
-    x, first, begin, end, block, exists, C, channels, run, values, pieces, m, total,
-    LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
+def repeated_if_needed(
+    sums, squares, x, first, begin, end, block, exists, C, channels, run, values, pieces, m, total,
+    LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
-    """The first sweep over a part: Σ(x - first) and Σ(x - first)², float64.
+    """The sums of a part; float32 sums that are not to be trusted are summed again in float64.
 
-    float32 sums that are not to be trusted are summed again in float64, where any shift will do.
+    There any shift will do.
     """
-    sums, squares = swept(
-        x, first, begin, end, block, C, channels, run, values, pieces, total,
-        LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
-    )  # fmt: skip
     if COMPUTE != tl.float64:  # noqa: SIM300
         count = values_before(end, values, pieces, m, LANES)
         count -= values_before(begin, values, pieces, m, LANES)
         if not trusted(count, sums, squares, exists):
             sums, squares = swept(
                 x, first, begin, end, block, C, channels, run, values, pieces, total,
-                LANES, ROWS, CHANNELS, UNIT, WRAPS, 1, FOLDED, INDEX, tl.float64,
+                LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, tl.float64,
             )  # fmt: skip
     return sums, squares
 
 
-@triton.jit
-def apply(
-    x, residual, y, mean, var, scale, shift, eps_bits, begin, end, block,
-    C, channels, run, values, pieces, total,
-    RELU, LANES, ROWS, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
-):  # fmt: skip
-    """The second sweep over a part: normalize it, from the last tile to the first.
-
-    `scale` and `shift` are the channels' weight and bias, float64, or None.
-    """
-    slope = tl.rsqrt(var + double(eps_bits))
-    if scale is not None:
-        slope *= scale
-    high, slope, constant = line(mean, slope, shift, run, C, LANES, CHANNELS, COMPUTE)
-    for start in range(begin, end, ROWS):
-        segment = begin + (end - 1 - start) // ROWS * ROWS + tl.arange(0, ROWS)
-        at, mask = tile(
-            segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX
-        )
-        value = on_line(tl.load(x + at, mask=mask, other=0.0), high, slope, constant)
-        tl.store(y + at, activate(value, residual, at, mask, y.dtype.element_ty, RELU), mask=mask)
-
-
 # --- One launch ----------------------------------------------------------------------------------
+
+
+@triton.jit
+def held_sums(held, masks, shift, run, C, LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE):
+    """Σ(x - shift) and Σ(x - shift)² over the tiles that a program holds: float64."""
+    shift = by_lane(shift.to(COMPUTE), run, C, LANES, CHANNELS)
+    sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
+    squares = sums
+    few, few_squares = moments_of(held[0], masks[0], shift)
+    for step in tl.static_range(1, TILES + 1):
+        if step % FEW == 0 or step == TILES:
+            sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+            squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        if step < TILES:
+            more, more_squares = moments_of(held[step], masks[step], shift)
+            if step % FEW == 0:
+                few, few_squares = more, more_squares
+            else:
+                few += more
+                few_squares += more_squares
+    return (
+        by_channel(sums, run, C, LANES, CHANNELS),
+        by_channel(squares, run, C, LANES, CHANNELS),
+    )
 
 
 @triton.jit(do_not_specialize=_BITS)
@@ -218,10 +243,12 @@ def meeting_forward(
     inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     PHASE: tl.constexpr, RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr,
-    STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
+    CHANNELS: tl.constexpr, UNIT: tl.constexpr, WRAPS: tl.constexpr, TILES: tl.constexpr,
+    FULL: tl.constexpr, FEW: tl.constexpr, STEP: tl.constexpr, PIECED: tl.constexpr,
+    EXACT: tl.constexpr, WHOLE: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Both sweeps: every value comes from memory once, and the second time from a cache. 2T.
+    """Both sweeps: between them, a program holds its part in registers. 2T.
 
     The programs of a block's parts meet in between, to add up their shares of the sums. `PHASE` is
     0; where programs run one after another, and cannot meet, the kernel runs with 1, which ends
@@ -235,26 +262,58 @@ def meeting_forward(
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
     first = first_values(x, channel, run, exists)
+    at, piece = first_rows(
+        begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+    )
+    held, masks = (), ()
+    for step in tl.static_range(TILES):
+        offsets, mask = tile(
+            at, piece, end - begin - step * ROWS, block, C, channels, values, total,
+            LANES, ROWS, UNIT, step < FULL, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        held += (tl.load(x + offsets, mask=mask, other=0.0),)
+        masks += (mask,)
+        at, piece = next_rows(
+            at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
+        )
     # Here, to be on their way while the values are summed.
-    scale, shift = parameter(weight, channel, exists), parameter(bias, channel, exists)
+    scale = parameter(weight, channel, exists)
+    shift = parameter(bias, channel, exists)
     if PHASE != 2:
-        sums, squares = shifted_sums(
-            x, first, begin, end, block, exists, C, channels, run, values, pieces, m, total,
-            LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
+        sums, squares = held_sums(
+            held, masks, first, run, C, LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE
+        )
+        sums, squares = repeated_if_needed(
+            sums, squares, x, first, begin, end, block, exists, C, channels, run, values, pieces, m,
+            total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, False, FOLDED, INDEX, COMPUTE,
         )  # fmt: skip
         if shares is not None:
             store_share(shares, index, parts, channel, exists, C, sums, squares)
             if PHASE == 0:
-                meet(arrived + block, parts)
+                meet(arrived + block * APART, parts)
     if PHASE != 1:
         if shares is not None:
             sums, squares = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
         mean, var = about(first, double(inv_m_bits), sums, squares)
-        apply(
-            x, residual, y, mean, var, scale, shift, eps_bits, begin, end, block,
-            C, channels, run, values, pieces, total,
-            RELU, LANES, ROWS * UNROLL, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
-        )  # fmt: skip
+        high, slope, constant = normalizing(
+            mean, var, scale, shift, eps_bits, run, C, LANES, CHANNELS, COMPUTE
+        )
+        # As if it were another: the compiler would hold all offsets, too.
+        begin = anew(begin)
+        at, piece = first_rows(
+            begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+        )
+        for step in tl.static_range(TILES):
+            offsets, mask = tile(
+                at, piece, end - begin - step * ROWS, block, C, channels, values, total,
+                LANES, ROWS, UNIT, step < FULL, EXACT, FOLDED, INDEX,
+            )  # fmt: skip
+            value = on_line(anew(held[step]), high, slope, constant)
+            value = activate(value, residual, offsets, mask, y.dtype.element_ty, RELU)
+            tl.store(y + offsets, value, mask=mask)
+            at, piece = next_rows(
+                at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
+            )
         publish(
             mean, var, mean_out, var_out,
             running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
@@ -266,12 +325,20 @@ def meeting_forward(
 
 
 @triton.jit
+def apply(x, residual, y, offsets, mask, high, slope, constant, RELU):
+    """Normalize a tile, by a line of :func:`normalizing`."""
+    value = on_line(tl.load(x + offsets, mask=mask, other=0.0), high, slope, constant)
+    value = activate(value, residual, offsets, mask, y.dtype.element_ty, RELU)
+    tl.store(y + offsets, value, mask=mask)
+
+
+@triton.jit
 def part_moments(
     x, shares,
     C, channels, run, values, pieces, segments, part, m, total,
     LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, UNIT: tl.constexpr,
-    WRAPS: tl.constexpr, UNROLL: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr,
-    COMPUTE: tl.constexpr,
+    WRAPS: tl.constexpr, PIECED: tl.constexpr, EXACT: tl.constexpr, WHOLE: tl.constexpr,
+    FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Every part's share of Σ(x - first) and Σ(x - first)², into `shares`. Reads 1T."""
     block, index = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -279,9 +346,13 @@ def part_moments(
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
     first = first_values(x, channel, run, exists)
-    sums, squares = shifted_sums(
-        x, first, begin, end, block, exists, C, channels, run, values, pieces, m, total,
-        LANES, ROWS, CHANNELS, UNIT, WRAPS, UNROLL, FOLDED, INDEX, COMPUTE,
+    sums, squares = swept(
+        x, first, begin, end, block, C, channels, run, values, pieces, total,
+        LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, COMPUTE,
+    )  # fmt: skip
+    sums, squares = repeated_if_needed(
+        sums, squares, x, first, begin, end, block, exists, C, channels, run, values, pieces, m,
+        total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip
     store_share(shares, index, tl.num_programs(1), channel, exists, C, sums, squares)
 
@@ -316,8 +387,9 @@ def normalize(
     inv_m_bits, eps_bits,
     C, channels, run, values, pieces, segments, part, m, total,
     RELU: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-    UNIT: tl.constexpr, WRAPS: tl.constexpr, UNROLL: tl.constexpr,
-    STEP: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr, COMPUTE: tl.constexpr,
+    UNIT: tl.constexpr, WRAPS: tl.constexpr, STEP: tl.constexpr, PIECED: tl.constexpr,
+    EXACT: tl.constexpr, WHOLE: tl.constexpr, FOLDED: tl.constexpr, INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Apply statistics: those that `shares` add up to; else the given ones; else `mean` and `var`.
 
@@ -330,8 +402,10 @@ def normalize(
     index = tl.num_programs(1) - 1 - tl.program_id(1)
     begin = index * part
     end = tl.minimum(begin + part, segments)
+    full = begin + (end - begin) // ROWS * ROWS
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    scale, shift = parameter(weight, channel, exists), parameter(bias, channel, exists)
+    scale = parameter(weight, channel, exists)
+    shift = parameter(bias, channel, exists)
     if shares is not None:
         first = first_values(x, channel, run, exists)
         sums, squares = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
@@ -348,8 +422,22 @@ def normalize(
             running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
             correction_bits, block, channel, only_of(index == 0, exists),
         )  # fmt: skip
-    apply(
-        x, residual, y, batch_mean, batch_var, scale, shift, eps_bits,
-        begin, end, block, C, channels, run, values, pieces, total,
-        RELU, LANES, ROWS * UNROLL, CHANNELS, UNIT, FOLDED, INDEX, COMPUTE,
-    )  # fmt: skip
+    high, slope, constant = normalizing(
+        batch_mean, batch_var, scale, shift, eps_bits, run, C, LANES, CHANNELS, COMPUTE
+    )
+    at, piece = first_rows(
+        full, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+    )
+    if not WHOLE:
+        offsets, mask = tile(
+            at, piece, end - full, block, C, channels, values, total,
+            LANES, ROWS, UNIT, False, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        apply(x, residual, y, offsets, mask, high, slope, constant, RELU)
+    for _start in range(begin, full, ROWS):
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, True)
+        offsets, mask = tile(
+            at, piece, ROWS, block, C, channels, values, total,
+            LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,
+        )  # fmt: skip
+        apply(x, residual, y, offsets, mask, high, slope, constant, RELU)

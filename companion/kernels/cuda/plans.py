@@ -24,34 +24,62 @@ from typing import NamedTuple
 _WARPS = 8
 # Of a multiprocessor.
 _REGISTERS = 65536
-# Every thread loads 16 bytes at a time, the widest access there is.
-_TILE_BYTES = 32 * _WARPS * 16
-# Every program that meets others adds up the shares of all for all its channels, 16 bytes each.
-_MOST_SHARES = 1024
+# Bytes of the widest load there is.
+_WIDE = 16
+_TILE_BYTES = 32 * _WARPS * _WIDE
 
 
-class _Way(NamedTuple):
-    """How programs are sized, by the activations that they read: one forward, two backward."""
+class _Held(NamedTuple):
+    """How programs are sized that hold a block between its sweeps."""
+
+    warps: int
+    """At most."""
+    bytes: tuple[int, int]
+    """Of the activations that are read, by how many there are: one forward, two backward. Held by
+    each thread."""
+    registers: int
+    """Of a thread."""
+
+    def programs(self, multiprocessors: int) -> int:
+        """How many run at a time."""
+        return multiprocessors * (_REGISTERS // (32 * self.warps * self.registers))
+
+
+# All sizes here were measured on an H200. Of one channel: if one program can hold it, or few of this
+# size, and many smaller ones could not; else; and where loads have less than 8 bytes, for each of
+# them takes a register.
+_ALONE = _Held(warps=8, bytes=(256, 256), registers=128)
+_SHARING = _Held(warps=4, bytes=(256, 224), registers=96)
+_NARROW = _Held(warps=4, bytes=(128, 128), registers=64)
+# Of several: a thread has eight sums of each kind, and as many of everything else.
+_TOGETHER = _Held(warps=8, bytes=(224, 128), registers=128)
+_MOST_LOADS = 32
+# Parts of a block that meet, of the programs that run at a time. All of them hold a place until the
+# last one has come; a kernel of higher priority may hold as many.
+_MEETING_SHARE = 2
+# Beyond these, two launches are faster: by far with one channel; with several, all shares of all of
+# them are added up by everybody, backward soon in several waves.
+_MOST_PARTS, _MOST_PARTS_TOGETHER, _MOST_WAVES_TOGETHER = 64, 32, (8, 2)
+
+
+class _Split(NamedTuple):
+    """How programs are sized where each sweep is a launch; forward and backward."""
 
     programs: tuple[int, int]
     """That run on a multiprocessor at a time: the kernels are compiled for no more registers than
     that allows. A wave is one program for each."""
-    unroll: tuple[int, int]
-    """Tiles of each activation that a program loads before it adds them up."""
-    rounds: tuple[int, int]
-    """How often a program that meets others does so: enough to hide the meeting."""
+    loads: tuple[int, int]
+    """That a thread makes at a time, of each activation; if they are narrow, as much as one."""
 
 
-# Measured on an H100, for blocks of one channel and of several. A thread holds one sum for the one
-# channel, or eight for as many, and as much else.
-_PLANES = _Way(programs=(4, 4), unroll=(4, 2), rounds=(4, 4))
-_COLUMNS = _Way(programs=(2, 2), unroll=(4, 2), rounds=(4, 4))
-# Parts of a block that meet, of the programs that run at a time. All of them hold a place until the
-# last one has come; a kernel of higher priority may hold as many.
-_MEETING_SHARE = 2
+# For blocks of one channel and of several.
+_SPLIT_ALONE = _Split(programs=(4, 4), loads=(4, 2))
+_SPLIT_TOGETHER = _Split(programs=(2, 2), loads=(4, 2))
 # A plane with fewer values than this shares its tile with the neighbouring channels.
 _SHORT_PLANE = 32
 _NEIGHBOURS = 8
+# Bytes of a piece below which it is better to leave lanes idle.
+_SHORT_PIECE = 8
 # Rows shorter than this are folded: several of them are treated as one.
 _SHORT_ROW = 32
 _FOLDED_LANES = 512
@@ -88,6 +116,8 @@ class Plan(NamedTuple):
     """Values in a row of a tile."""
     rows: int
     """Rows of a tile."""
+    exact: bool
+    """No lane is beyond its row, in any block."""
     channel_lanes: int
     """`channels`, rounded up to a power of two."""
     unit: int
@@ -100,7 +130,8 @@ class Plan(NamedTuple):
     merge_apart: bool
     """Merge the parts' results in a launch of its own; else every program that needs them does."""
     warps: int
-    unroll: int
+    tiles: int
+    """That a program holds of each activation where programs meet; else 0."""
     registers: int
     """Of a thread."""
 
@@ -159,28 +190,69 @@ def _folded(samples: int, C: int, S: int, fold: int) -> _Matrix:
 
 def _meeting_matrix(samples: int, C: int, S: int, itemsize: int) -> _Matrix:
     """The matrix for programs that meet."""
-    if S >= _SHORT_PLANE:
-        planes = [_planes(samples, C, S, lanes) for lanes in _powers(16, min(S * 2, 1024))]
-        return min(planes, key=lambda matrix: (matrix.pieces * matrix.lanes, -matrix.lanes))
-    if S > 1:
+    if S == 1:
+        return _neighbours(samples, C, S, _power_of_two(min(C, _MEETING_ROW_BYTES // itemsize)))
+    if S < _SHORT_PLANE:
         return _neighbours(samples, C, S, _power_of_two(min(C, _NEIGHBOURS) * S))
-    return _neighbours(samples, C, S, _power_of_two(min(C, _MEETING_ROW_BYTES // itemsize)))
+    # Not more than one warp loads at once. As many as divide a plane: none is beyond it then.
+    most = 32 * _WIDE // itemsize
+    lanes = gcd(S, most)
+    if lanes * itemsize >= _SHORT_PIECE:
+        return _planes(samples, C, S, lanes)
+    planes = [_planes(samples, C, S, lanes) for lanes in _powers(16, min(S * 2, most))]
+    return min(planes, key=lambda matrix: (matrix.pieces * matrix.lanes, -matrix.lanes))
 
 
-def _meeting_parts(
-    matrix: _Matrix, itemsize: int, way: _Way, tensors: int, programs: int
-) -> int | None:
-    """How many programs of a block meet; None if they would be too many."""
-    rows = _tile_rows(matrix, itemsize)
-    parts = _ceil_div(matrix.segments, way.rounds[tensors - 1] * way.unroll[tensors - 1] * rows)
-    shares = parts * _power_of_two(matrix.channels)
-    may = parts <= programs // _MEETING_SHARE and shares <= _MOST_SHARES
-    may &= matrix.lanes * itemsize >= _MEETING_ROW_BYTES
-    return parts if parts == 1 or may else None
+class _Meeting(NamedTuple):
+    """How programs meet over a block."""
+
+    warps: int
+    rows: int
+    tiles: int
+    parts: int
+    registers: int
 
 
-def _tile_rows(matrix: _Matrix, itemsize: int) -> int:
-    most = max(1, _TILE_BYTES // itemsize // matrix.lanes)
+def _meeting(
+    matrix: _Matrix, itemsize: int, tensors: int, unit: int, multiprocessors: int
+) -> _Meeting | None:
+    """How programs hold a block; None if they would be too many."""
+    load = min(_WIDE, unit * itemsize)
+    if matrix.channels > 1:
+        ways, most = [_TOGETHER], _MOST_PARTS_TOGETHER
+    else:
+        ways, most = [_NARROW] if load < _WIDE // 2 else [_SHARING, _ALONE], _MOST_PARTS
+    met = [_fewest_warps(way, matrix, itemsize, tensors, load) for way in ways]
+    if met[-1].parts == 1:
+        return met[-1]
+    if matrix.channels * matrix.values * itemsize < _MEETING_ROW_BYTES:
+        return None
+    for way, meeting in zip(ways, met, strict=True):
+        programs = way.programs(multiprocessors)
+        may = meeting.parts <= min(most, programs // _MEETING_SHARE)
+        if matrix.channels > 1:
+            may &= meeting.parts * matrix.blocks <= _MOST_WAVES_TOGETHER[tensors - 1] * programs
+        if may:
+            return meeting
+    return None
+
+
+def _fewest_warps(
+    way: _Held, matrix: _Matrix, itemsize: int, tensors: int, load: int
+) -> _Meeting:
+    """Not more parts than needed, nor more threads: each of them is to hold many values."""
+    most = max(1, min(way.bytes[tensors - 1], _MOST_LOADS * load) // _WIDE // tensors)
+    warps = way.warps
+    while warps > 1 and 2 * _ceil_div(matrix.segments, _tile_rows(matrix, itemsize, warps)) <= most:
+        warps //= 2
+    rows = _tile_rows(matrix, itemsize, warps)
+    tiles = _ceil_div(matrix.segments, rows)
+    parts = _ceil_div(tiles, most)
+    return _Meeting(warps, rows, _ceil_div(tiles, parts), parts, way.registers)
+
+
+def _tile_rows(matrix: _Matrix, itemsize: int, warps: int) -> int:
+    most = max(1, 32 * warps * _WIDE // itemsize // matrix.lanes)
     return min(most, _power_of_two(matrix.segments))
 
 
@@ -203,7 +275,7 @@ def _count_parts(blocks: int, segments: int, rows: int, programs: int) -> int:
     parts = programs // blocks
     if parts * blocks < 0.85 * programs:
         parts = _ceil_div(4 * programs, blocks)
-    return min(parts, _ceil_div(segments, 4 * rows))
+    return min(parts, _ceil_div(segments, rows))
 
 
 @lru_cache(maxsize=1024)
@@ -230,26 +302,33 @@ def plan(
     if C == 1:
         samples, S = 1, samples * S
     m = samples * S
-    way = _PLANES if S >= _SHORT_PLANE else _COLUMNS
-    programs = multiprocessors * way.programs[tensors - 1]
     matrix = _meeting_matrix(samples, C, S, itemsize)
-    met = _meeting_parts(matrix, itemsize, way, tensors, programs) if fuse else None
+    unit = _unit(matrix, C, m)
+    met = _meeting(matrix, itemsize, tensors, unit, multiprocessors) if fuse else None
     if met is None:
         matrix = _split_matrix(samples, C, S, _TILE_BYTES // itemsize)
+        unit = _unit(matrix, C, m)
     channels, run, values, pieces, segments, lanes, blocks = matrix
-    rows = _tile_rows(matrix, itemsize)
-    parts = met or _count_parts(blocks, segments, rows, programs)
-    # Whole tiles; the last part takes what is left.
-    part = _ceil_div(_ceil_div(segments, parts), rows) * rows
+    costly = False
+    if met is not None:
+        warps, rows, tiles, parts, registers = met
+        part = _ceil_div(segments, parts)
+    else:
+        way = _SPLIT_ALONE if channels == 1 else _SPLIT_TOGETHER
+        programs = multiprocessors * way.programs[tensors - 1]
+        registers = min(248, _REGISTERS // (32 * _WARPS * way.programs[tensors - 1]) // 8 * 8)
+        is_narrow = unit * itemsize < _WIDE // 2
+        tiles, loads = 0, 1 if is_narrow else way.loads[tensors - 1]
+        rows = _tile_rows(matrix, itemsize, loads * _WARPS)
+        warps = max(1, min(_WARPS, rows * lanes * itemsize // (32 * _WIDE)))
+        parts = _count_parts(blocks, segments, rows, programs)
+        # Whole tiles; the last part takes what is left.
+        part = _ceil_div(_ceil_div(segments, parts), rows) * rows
+        # 16 bytes per part and channel are to be merged: more than a quarter of what a program
+        # reads?
+        costly = 4 * 16 * parts > part * values // pieces * itemsize
     parts = _ceil_div(segments, part)
-    # 16 bytes per part and channel are to be merged: more than a quarter of what a program reads?
-    costly = 4 * 16 * parts > part * values // pieces * itemsize
     wide = _power_of_two(channels) > _MERGED_CHANNELS
-    unit = gcd(16, channels * values, C * values, m * C)
-    # A thread loads 16 bytes of a tile; where a load has less than 8, twice as many, one tile at a
-    # time: every load takes a register for its address.
-    is_narrow = unit * itemsize < 8
-    thread_bytes = 32 if is_narrow else 16
     return Plan(
         C=C,
         channels=channels,
@@ -262,13 +341,19 @@ def plan(
         total=m * C,
         lanes=lanes,
         rows=rows,
+        exact=pieces * lanes == channels * values and C % channels == 0,
         channel_lanes=_power_of_two(channels),
-        unit=unit,
+        unit=min(unit, _WIDE // itemsize),
         blocks=blocks,
         parts=parts,
         meeting=met is not None,
         merge_apart=met is None and (wide or (costly and parts > 1)),
-        warps=max(1, min(_WARPS, rows * lanes * itemsize // (32 * thread_bytes))),
-        unroll=1 if is_narrow else way.unroll[tensors - 1],
-        registers=min(248, _REGISTERS // (32 * _WARPS * way.programs[tensors - 1]) // 8 * 8),
+        warps=warps,
+        tiles=tiles,
+        registers=registers,
     )
+
+
+def _unit(matrix: _Matrix, C: int, m: int) -> int:
+    """Every row of every block begins at a multiple of this, up to 16."""
+    return gcd(16, matrix.channels * matrix.values, C * matrix.values, m * C)

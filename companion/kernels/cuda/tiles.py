@@ -18,25 +18,72 @@ import triton.language as tl
 
 
 @triton.jit
-def tile(segment, end, block, C, channels, values, pieces, total, LANES, UNIT, FOLDED, INDEX):
-    """Offsets of the tile whose rows are the segments `segment`, and which of them are values."""
-    # Unsigned, where division by a power of two is a shift, and by another number short.
-    segment, pieces = segment.to(tl.uint32), tl.cast(pieces, tl.uint32)
-    row = segment // pieces
-    piece = (segment - row * pieces).to(tl.int32)
-    start = row.to(INDEX) * tl.cast(C, INDEX) * tl.cast(values, INDEX)
-    start += tl.cast(block * channels * values, INDEX)
-    width = tl.cast(tl.minimum(channels, C - block * channels) * values, tl.uint32)
-    # Both are multiples of the unit. This proves it to the compiler, which makes loads as wide as
-    # it knows them to be aligned. (A hint, tl.multiple_of, is lost where arithmetic is simplified.)
-    start, width = start // UNIT * UNIT, width // UNIT * UNIT
-    lane = piece[:, None] * LANES + tl.arange(0, LANES)[None, :]
-    mask = (segment < tl.cast(end, tl.uint32))[:, None] & (lane < width.to(tl.int32))
+def row_stride(C, values, UNIT, INDEX):
+    # A multiple of the unit. This proves it to the compiler, which makes loads as wide as it knows
+    # them to be aligned. (A hint, tl.multiple_of, is lost where arithmetic is simplified.)
+    return tl.cast(C, INDEX) * tl.cast(values, INDEX) // UNIT * UNIT
+
+
+@triton.jit
+def first_rows(segment, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX):
+    """The rows of the tile that begins with a segment: where each begins, and which piece it is."""
+    row = segment + tl.arange(0, ROWS)
+    piece = tl.zeros((ROWS,), tl.int32)
+    at = tl.cast(block * channels * values, INDEX) // UNIT * UNIT
+    if PIECED:
+        # Unsigned: by a number that is not constant, that division is short.
+        whole = row.to(tl.uint32) // tl.cast(pieces, tl.uint32)
+        piece = row - whole.to(tl.int32) * pieces
+        row = whole
+        at += (piece * LANES).to(INDEX)
+    return at + row.to(INDEX) * row_stride(C, values, UNIT, INDEX), piece
+
+
+@triton.jit
+def next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, BACK):
+    """The rows of the next tile, or of the one before, from those of a tile: without dividing."""
+    stride = row_stride(C, values, UNIT, INDEX)
+    if PIECED:
+        rest = tl.cast(ROWS, tl.int32) % pieces
+        step = tl.cast(ROWS // pieces, INDEX) * stride + tl.cast(rest * LANES, INDEX)
+        turn = stride - tl.cast(pieces * LANES, INDEX)
+        if BACK:
+            piece -= rest
+            wraps = piece < 0
+            piece = tl.where(wraps, piece + pieces, piece)
+            at = tl.where(wraps, at - turn, at) - step
+        else:
+            piece += rest
+            wraps = piece >= pieces
+            piece = tl.where(wraps, piece - pieces, piece)
+            at = tl.where(wraps, at + turn, at) + step
+    elif BACK:
+        at -= ROWS * stride
+    else:
+        at += ROWS * stride
+    return at, piece
+
+
+@triton.jit
+def tile(
+    at, piece, left, block, C, channels, values, total,
+    LANES, ROWS, UNIT, FULL, EXACT, FOLDED, INDEX,
+):  # fmt: skip
+    """Offsets of a tile, and which of them are values: all, where it is known to be full.
+
+    `left` segments are left to the program. Where rows are not exact, some lanes are beyond them.
+    """
+    offsets = at[:, None] + tl.arange(0, LANES)[None, :].to(INDEX)
+    mask = tl.full((ROWS, LANES), True, tl.int1)
+    if not FULL:
+        mask &= (tl.arange(0, ROWS) < left)[:, None]
+    if not EXACT:
+        width = (tl.minimum(channels, C - block * channels) * values).to(tl.int32) // UNIT * UNIT
+        mask &= piece[:, None] * LANES + tl.arange(0, LANES)[None, :] < width
     if FOLDED:
         # The last row may be shorter than the others.
-        left = (tl.cast(total, INDEX) - start) // UNIT * UNIT
-        mask &= lane.to(INDEX) < left[:, None]
-    return start[:, None] + lane.to(INDEX), mask
+        mask &= offsets < tl.cast(total, INDEX) // UNIT * UNIT
+    return offsets, mask
 
 
 @triton.jit
@@ -60,10 +107,37 @@ def only_of(condition, mask):
     return tl.where(condition, mask.to(tl.int32), 0) == 1
 
 
+_COMPILES = tl.constexpr(isinstance(only_of, triton.JITFunction))
+
+
+@triton.jit
+def anew(values):
+    """The same values, of which the compiler knows nothing any more.
+
+    For those that a program holds until it needs them a second time: else the compiler would hold
+    what it made of them the first time, in twice as many registers.
+    """
+    if _COMPILES:
+        bits: tl.constexpr = values.dtype.primitive_bitwidth
+        if bits == 16:
+            values = tl.inline_asm_elementwise(
+                "mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=2
+            )
+        elif bits == 32:
+            values = tl.inline_asm_elementwise(
+                "mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=1
+            )
+        else:
+            values = tl.inline_asm_elementwise(
+                "mov.b64 $0, $1;", "=l,l", [values], values.dtype, is_pure=False, pack=1
+            )
+    return values
+
+
 @triton.jit
 def first_values(x, channel, run, exists):
     """The channels' first values, in float64; NaN and infinity become 0."""
-    return finite_or_zero(tl.load(x + channel * run, mask=exists, other=0.0).to(tl.float64))
+    return anew(finite_or_zero(tl.load(x + channel * run, mask=exists, other=0.0).to(tl.float64)))
 
 
 @triton.jit
@@ -107,12 +181,22 @@ def add_tile(sums, values, LANES, ROWS, CHANNELS, UNIT, WRAPS):
 
 
 @triton.jit
+def spread(values):
+    """The same values, over the threads.
+
+    To the compiler, a sum. Between it and the tiles, layouts do not pass: else every thread would
+    compute what belongs to all channels of its lanes, or all tiles change their layout for one row.
+    """
+    return tl.sum(values[:, None], 1)
+
+
+@triton.jit
 def by_channel(values, run, C, LANES, CHANNELS):
     """Add up the threads' sums, in each channel of the block: (channels,), float64."""
     if CHANNELS == 1:
         sums = tl.sum(values.to(tl.float64), 0, keep_dims=True)
     else:
-        sums = tl.sum(values.to(tl.float64), 0)
+        sums = spread(tl.sum(values.to(tl.float64), 0))
         if CHANNELS != LANES:
             sums = tl.sum(tl.where(lane_is_of(run, C, LANES, CHANNELS), sums[None, :], 0.0), 1)
     return sums
@@ -121,8 +205,10 @@ def by_channel(values, run, C, LANES, CHANNELS):
 @triton.jit
 def by_lane(value, run, C, LANES, CHANNELS):
     """Give every lane its channel's value: (channels,) → (1, lanes), or (1, 1) if all agree."""
-    if CHANNELS == 1 or CHANNELS == LANES:
+    if CHANNELS == 1:
         lanes = value[None, :]
+    elif CHANNELS == LANES:
+        lanes = spread(value)[None, :]
     else:
         is_of = lane_is_of(run, C, LANES, CHANNELS)
         lanes = tl.sum(tl.where(is_of, value[:, None], 0.0), 0)[None, :]
@@ -246,6 +332,10 @@ def added_shares(shares, parts, channel, exists, C, CHANNELS, STEP):
     return tl.sum(first, 0), tl.sum(second, 0)
 
 
+# Counters are as many int32 apart: those who wait for different ones look into different sectors.
+APART = tl.constexpr(32)
+
+
 @triton.jit
 def meet(arrived, parts):
     """Wait for the programs of the other parts: what they stored before can be read after.
@@ -259,7 +349,8 @@ def meet(arrived, parts):
     # One thread counts for all: first all of them must have stored.
     tl.debug_barrier()
     here = tl.atomic_add(arrived, 1, sem="release") + 1
-    # Relaxed: to acquire would empty the L1 cache, from which nobody reads what others wrote.
+    # By loads: so many programs wait that their atomics would hold up those that arrive. Past the
+    # L1 cache, which is not emptied either: nobody has read from it what others write.
     while here < parts:
-        here = tl.atomic_add(arrived, 0, sem="relaxed")
+        here = tl.load(arrived, volatile=True)
     tl.debug_barrier()
