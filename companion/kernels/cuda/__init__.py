@@ -248,7 +248,8 @@ class _View(NamedTuple):
         if self.plan.parts == 1:
             return None, None
         shares = _empty_float64(self.x, 2, self.plan.parts, self.plan.C)
-        return shares, torch.zeros(self.plan.blocks * tiles.APART.value, dtype=torch.int32, device=self.x.device)
+        counters = self.plan.blocks * tiles.APART.value
+        return shares, torch.zeros(counters, dtype=torch.int32, device=self.x.device)
 
     def phases(self) -> tuple[int, ...]:
         """The launches of a kernel that meets: see :func:`.forward.meeting_forward`."""

@@ -172,9 +172,7 @@ def meeting_backward(
         held += (tl.load(x + offsets, mask=mask, other=0.0),)
         held_grad += (tl.load(grad_y + offsets, mask=mask, other=0.0),)
         masks += (mask,)
-        at, piece = next_rows(
-            at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
-        )
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False)
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
@@ -294,9 +292,7 @@ def part_sums(
             grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
             sums, products, RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS,
         )  # fmt: skip
-        at, piece = next_rows(
-            at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
-        )
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False)
     if not WHOLE:
         offsets, mask = tile(
             at, piece, end - full, block, C, channels, values, total,

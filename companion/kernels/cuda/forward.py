@@ -172,9 +172,7 @@ def swept(
         few, few_squares = moments_of(tl.load(x + offsets, mask=mask, other=0.0), mask, shift)
         sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
         squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        at, piece = next_rows(
-            at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
-        )
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False)
     if not WHOLE:
         offsets, mask = tile(
             at, piece, end - full, block, C, channels, values, total,
@@ -273,9 +271,7 @@ def meeting_forward(
         )  # fmt: skip
         held += (tl.load(x + offsets, mask=mask, other=0.0),)
         masks += (mask,)
-        at, piece = next_rows(
-            at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
-        )
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False)
     # Here, to be on their way while the values are summed.
     scale = parameter(weight, channel, exists)
     shift = parameter(bias, channel, exists)

@@ -45,8 +45,8 @@ class _Held(NamedTuple):
         return multiprocessors * (_REGISTERS // (32 * self.warps * self.registers))
 
 
-# All sizes here were measured on an H200. Of one channel: if one program can hold it, or few of this
-# size, and many smaller ones could not; else; and where loads have less than 8 bytes, for each of
+# All sizes here were measured on an H200. For a block of one channel: where one program can hold it,
+# or where smaller ones would be too many; else; and where loads have less than 8 bytes, for each of
 # them takes a register.
 _ALONE = _Held(warps=8, bytes=(256, 256), registers=128)
 _SHARING = _Held(warps=4, bytes=(256, 224), registers=96)
@@ -237,9 +237,7 @@ def _meeting(
     return None
 
 
-def _fewest_warps(
-    way: _Held, matrix: _Matrix, itemsize: int, tensors: int, load: int
-) -> _Meeting:
+def _fewest_warps(way: _Held, matrix: _Matrix, itemsize: int, tensors: int, load: int) -> _Meeting:
     """Not more parts than needed, nor more threads: each of them is to hold many values."""
     most = max(1, min(way.bytes[tensors - 1], _MOST_LOADS * load) // _WIDE // tensors)
     warps = way.warps
