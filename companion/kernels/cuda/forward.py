@@ -189,8 +189,8 @@ def swept(
 
 @triton.jit
 def repeated_if_needed(
-    sums, squares, x, first, begin, end, block, exists, C, channels, run, values, pieces, m, total,
-    LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, COMPUTE,
+    sums, squares, x, begin, end, block, channel, exists, C, channels, run, values, pieces, m,
+    total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, COMPUTE,
 ):  # fmt: skip
     """The sums of a part; float32 sums that are not to be trusted are summed again in float64.
 
@@ -200,6 +200,7 @@ def repeated_if_needed(
         count = values_before(end, values, pieces, m, LANES)
         count -= values_before(begin, values, pieces, m, LANES)
         if not trusted(count, sums, squares, exists):
+            first = first_values(x, channel, run, exists)
             sums, squares = swept(
                 x, first, begin, end, block, C, channels, run, values, pieces, total,
                 LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, tl.float64,
@@ -280,8 +281,8 @@ def meeting_forward(
             held, masks, first, run, C, LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE
         )
         sums, squares = repeated_if_needed(
-            sums, squares, x, first, begin, end, block, exists, C, channels, run, values, pieces, m,
-            total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, False, FOLDED, INDEX, COMPUTE,
+            sums, squares, x, begin, end, block, channel, exists, C, channels, run, values, pieces,
+            m, total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, False, FOLDED, INDEX, COMPUTE,
         )  # fmt: skip
         if shares is not None:
             store_share(shares, index, parts, channel, exists, C, sums, squares)
@@ -347,7 +348,7 @@ def part_moments(
         LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip
     sums, squares = repeated_if_needed(
-        sums, squares, x, first, begin, end, block, exists, C, channels, run, values, pieces, m,
+        sums, squares, x, begin, end, block, channel, exists, C, channels, run, values, pieces, m,
         total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, WHOLE, FOLDED, INDEX, COMPUTE,
     )  # fmt: skip
     store_share(shares, index, tl.num_programs(1), channel, exists, C, sums, squares)

@@ -45,8 +45,8 @@ class _Held(NamedTuple):
         return multiprocessors * (_REGISTERS // (32 * self.warps * self.registers))
 
 
-# All sizes here were measured on an H200. For a block of one channel: where one program can hold it,
-# or where smaller ones would be too many; else; and where loads have less than 8 bytes, for each of
+# All sizes here were measured on an H200. For a block of one channel: where one program can hold
+# it, or smaller ones would be too many; else; and where loads have less than 8 bytes, for each of
 # them takes a register.
 _ALONE = _Held(warps=8, bytes=(256, 256), registers=128)
 _SHARING = _Held(warps=4, bytes=(256, 224), registers=96)

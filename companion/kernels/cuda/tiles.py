@@ -137,7 +137,7 @@ def anew(values):
 @triton.jit
 def first_values(x, channel, run, exists):
     """The channels' first values, in float64; NaN and infinity become 0."""
-    return anew(finite_or_zero(tl.load(x + channel * run, mask=exists, other=0.0).to(tl.float64)))
+    return finite_or_zero(tl.load(x + channel * run, mask=exists, other=0.0).to(tl.float64))
 
 
 @triton.jit
@@ -187,7 +187,7 @@ def spread(values):
     To the compiler, a sum. Between it and the tiles, layouts do not pass: else every thread would
     compute what belongs to all channels of its lanes, or all tiles change their layout for one row.
     """
-    return tl.sum(values[:, None], 1)
+    return tl.sum(anew(values)[:, None], 1)
 
 
 @triton.jit
