@@ -388,15 +388,27 @@ def test_an_interrupted_run_reports_what_it_has(capsys, monkeypatch, compiler_fa
     assert "ended by Ctrl-C" in capsys.readouterr().out
 
 
-def test_a_case_that_fails_by_itself_ends_the_run(monkeypatch):
-    def fails(*_):
-        raise RuntimeError("by itself")
+def test_a_case_that_fails_costs_no_other(capsys, monkeypatch, tmp_path):
+    measured = session.Bench.case
+
+    def fails(bench, case):
+        if case.name == "32x10":
+            raise RuntimeError("by itself")
+        return measured(bench, case)
 
     monkeypatch.setattr(session.Bench, "case", fails)
     monkeypatch.setattr(machine, "reuse_memory", lambda: False)
-    request = session.Request("cpu", "auto", True, None, 0.01, None, False, "no")
-    with pytest.raises(RuntimeError, match="by itself"):
-        session.run([session.Case("tiny", (32, 10))], request)
+    path = tmp_path / "found.json"
+    options = ["--quick", "--only", TWO, "--seconds-per-case", "0.01", "--json", str(path)]
+    assert main(["bench", *options]) == 1
+    printed = capsys.readouterr()
+    assert "failed, see the error above: 32x10" in printed.out
+    assert "32x10: Traceback" in printed.err
+    assert "RuntimeError: by itself" in printed.err
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert [case["name"] for case in found["cases"]] == ["BatchNorm1d-60x100"]
+    assert found["summary"]["failed"] == ["32x10"]
+    assert not found["summary"]["interrupted"]
 
 
 def test_the_machine_is_described(monkeypatch, tmp_path):

@@ -118,7 +118,12 @@ def run(options: argparse.Namespace) -> int:
             compile_note=note,
         ),
     )
-    return _write(found, options) or (130 if found["summary"]["interrupted"] else 0)
+    status = _write(found, options)
+    if status == 0 and found["summary"]["interrupted"]:
+        status = 130
+    elif status == 0 and found["summary"]["failed"]:
+        status = 1
+    return status
 
 
 def _write(found: Any, options: argparse.Namespace) -> int:

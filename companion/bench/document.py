@@ -197,6 +197,8 @@ class Summary(TypedDict):
     """How long the suite took."""
     interrupted: NotRequired[bool]
     """Whether Ctrl-C ended it before its last case; runs of earlier versions could not go on."""
+    failed: NotRequired[list[str]]
+    """Cases that raised an error; in earlier versions that ended the run."""
 
 
 class Document(TypedDict):
@@ -222,7 +224,11 @@ def pass_of(case: CaseRecord, name: str) -> PassRecord:
 
 
 def summarize(
-    cases: list[CaseRecord], skipped: Iterable[str], seconds: float, interrupted: bool
+    cases: list[CaseRecord],
+    skipped: Iterable[str],
+    seconds: float,
+    interrupted: bool,
+    failed: Iterable[str] = (),
 ) -> Summary:
     """Draw the conclusions from all cases."""
     functions = [case for case in cases if not case["module"]]
@@ -253,6 +259,7 @@ def summarize(
         module_ratio=1.0 / modules[0]["both"]["speedup"] if modules else None,
         seconds=seconds,
         interrupted=interrupted,
+        failed=list(failed),
     )
 
 

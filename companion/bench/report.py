@@ -218,6 +218,7 @@ def conclusions(document: Document) -> str:
             f"BatchNorm1d on 60×100, forward and backward: {ratio:.2f} times torch.nn's time"
         )
     lines += [f"skipped, not enough memory on the GPU: {name}" for name in summary["skipped"]]
+    lines += [f"failed, see the error above: {name}" for name in summary.get("failed", [])]
     lines += _slower(summary["slower"])
     if summary.get("interrupted"):
         lines.append("ended by Ctrl-C; the cases that were not measured are missing")

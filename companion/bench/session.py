@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+import traceback
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -47,9 +48,11 @@ def run(cases: list[Case], request: Request) -> Document:
         bench, gpu = _bench(request, stack)
         found = _document(cases, request, gpu, memory_reused, load, bench.cache_bytes)
         print(report.header(found), flush=True)
-        skipped, interrupted = _measure_all(cases, bench, found)
+        missing = _measure_all(cases, bench, found)
     seconds = time.perf_counter() - started
-    found["summary"] = document.summarize(found["cases"], skipped, seconds, interrupted)
+    found["summary"] = document.summarize(
+        found["cases"], missing.skipped, seconds, missing.interrupted, missing.failed
+    )
     print("", report.tables(found), "", report.conclusions(found), sep="\n", flush=True)
     return found
 
@@ -122,16 +125,27 @@ def _document(
     )
 
 
-def _measure_all(cases: list[Case], bench: Bench, found: Document) -> tuple[list[str], bool]:
+class _Missing(NamedTuple):
+    """What was not measured."""
+
+    skipped: list[str]
+    """The cases that the GPU has no memory for."""
+    failed: list[str]
+    """The cases that raised an error."""
+    interrupted: bool
+    """Whether Ctrl-C kept others from being measured."""
+
+
+def _measure_all(cases: list[Case], bench: Bench, found: Document) -> _Missing:
     """Measure and print case by case, to the last, or until Ctrl-C.
 
-    Returns the names of the cases the GPU has no memory for, and whether cases are missing.
+    The error of one case is printed, and costs no other case.
     """
     from tqdm import tqdm
 
     names = [case.name for case in cases]
     table = report.timings(names, report.TRAINING, found)
-    group, skipped = None, []
+    group, skipped, failed = None, [], []
     # No bar where nobody would see it; rows of the table go past it.
     progress = tqdm(cases, file=sys.stderr, disable=None, leave=False, unit="case")
     with progress, Interruption() as interruption:
@@ -144,7 +158,9 @@ def _measure_all(cases: list[Case], bench: Bench, found: Document) -> tuple[list
                 # A compiler that runs for this case is interrupted too, and fails.
                 if interruption.asked:
                     break
-                raise
+                failed.append(case.name)
+                tqdm.write(f"{case.name}: {traceback.format_exc()}", file=sys.stderr)
+                continue
             if record is None:
                 skipped.append(case.name)
             else:
@@ -156,7 +172,8 @@ def _measure_all(cases: list[Case], bench: Bench, found: Document) -> tuple[list
                 sys.stdout.flush()
             if interruption.asked:
                 break
-    return skipped, len(found["cases"]) + len(skipped) < len(cases)
+    seen = len(found["cases"]) + len(skipped) + len(failed)
+    return _Missing(skipped, failed, interrupted=seen < len(cases))
 
 
 def _measure(case: Case, bench: Bench) -> CaseRecord | None:

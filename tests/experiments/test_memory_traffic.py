@@ -104,7 +104,7 @@ def test_a_run_that_is_not_there_says_how_to_record_it(tmp_path):
 
 def test_the_log_of_a_gpu_is_read(tmp_path):
     header, rows = gpu_log.read()
-    assert "H100" in header
+    assert "H200" in header
     assert len(rows) == len({row.name for row in rows}) == 50
     assert {row.layout for row in rows} == {"contiguous", "channels-last"}
     first = rows[0]

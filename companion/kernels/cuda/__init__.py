@@ -44,7 +44,7 @@ from torch import Tensor
 
 from .. import eager
 from ..interface import Gradients, Running
-from . import backward, forward, tiles
+from . import backward, forward
 from .plans import Plan, plan
 
 __all__ = ["differentiate", "normalize"]
@@ -248,8 +248,7 @@ class _View(NamedTuple):
         if self.plan.parts == 1:
             return None, None
         shares = _empty_float64(self.x, 2, self.plan.parts, self.plan.C)
-        counters = self.plan.blocks * tiles.APART.value
-        return shares, torch.zeros(counters, dtype=torch.int32, device=self.x.device)
+        return shares, torch.zeros(self.plan.blocks, dtype=torch.int32, device=self.x.device)
 
     def phases(self) -> tuple[int, ...]:
         """The launches of a kernel that meets: see :func:`.forward.meeting_forward`."""

@@ -1,8 +1,8 @@
 """The Triton kernels of the backward pass, for statistics of the batch and for fixed ones.
 
-Where the programs of a block meet, :func:`meeting_backward` sweeps it twice. A split one is swept
-by :func:`part_sums`, and again, from its end, by :func:`project`: what the first sweep read
-last is then still in the L2 cache.
+Where the programs of a block meet, :func:`meeting_backward` reads it once, and holds it. A split
+one is swept by :func:`part_sums`, and again, from its end, by :func:`project`: what the first sweep
+read last is then still in the L2 cache.
 """
 
 # ruff: noqa: ARG001 (all kernels take the sizes of a plan, whether or not they need each)
@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 
 from .tiles import (
-    APART,
     add_tile,
     added_shares,
     anew,
@@ -205,7 +204,7 @@ def meeting_backward(
         if shares is not None:
             store_share(shares, index, parts, channel, exists, C, sums, products)
             if PHASE == 0:
-                meet(arrived + block * APART, parts)
+                meet(arrived + block, parts)
     if PHASE != 1:
         if shares is not None:
             sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)

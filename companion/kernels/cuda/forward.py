@@ -1,8 +1,8 @@
 """The Triton kernels of the forward pass: statistics, normalization, running statistics.
 
-Where the programs of a block meet, :func:`meeting_forward` sweeps it twice. A split one is swept
-by :func:`part_moments`, and again, from its end, by :func:`normalize`: what the first sweep read
-last is then still in the L2 cache.
+Where the programs of a block meet, :func:`meeting_forward` reads it once, and holds it. A split
+one is swept by :func:`part_moments`, and again, from its end, by :func:`normalize`: what the first
+sweep read last is then still in the L2 cache.
 
 All parts of a channel are summed about the same number, the channel's first value. So their sums
 only have to be added.
@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 
 from .tiles import (
-    APART,
     about,
     add_tile,
     added_shares,
@@ -281,13 +280,14 @@ def meeting_forward(
             held, masks, first, run, C, LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE
         )
         sums, squares = repeated_if_needed(
-            sums, squares, x, begin, end, block, channel, exists, C, channels, run, values, pieces,
-            m, total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, False, FOLDED, INDEX, COMPUTE,
+            sums, squares, x, begin, end, block, channel, exists, C, channels, run, values,
+            pieces, m, total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, False, FOLDED,
+            INDEX, COMPUTE,
         )  # fmt: skip
         if shares is not None:
             store_share(shares, index, parts, channel, exists, C, sums, squares)
             if PHASE == 0:
-                meet(arrived + block * APART, parts)
+                meet(arrived + block, parts)
     if PHASE != 1:
         if shares is not None:
             sums, squares = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)

@@ -1,6 +1,9 @@
 """What the Triton kernels of the forward and the backward pass have in common.
 
 The names of sizes are those of :class:`companion.kernels.cuda.plans.Plan`; read that first.
+Besides, a tile takes every thread `WRAPS` loads of `UNIT` values. `PIECED`: a block's row has
+several segments. `WHOLE`: every part consists of whole tiles. Where programs hold their part,
+`FULL` of its `TILES` are whole in every part, and `FEW` at a time are added up in float32.
 
 *Precision.* Activations are computed in float32 (in float64 if they are float64), and what there
 is one of per channel in float64. In between are sums over a whole batch. A thread adds up what it
@@ -332,10 +335,6 @@ def added_shares(shares, parts, channel, exists, C, CHANNELS, STEP):
     return tl.sum(first, 0), tl.sum(second, 0)
 
 
-# Counters are as many int32 apart: those who wait for different ones look into different sectors.
-APART = tl.constexpr(32)
-
-
 @triton.jit
 def meet(arrived, parts):
     """Wait for the programs of the other parts: what they stored before can be read after.
@@ -349,8 +348,7 @@ def meet(arrived, parts):
     # One thread counts for all: first all of them must have stored.
     tl.debug_barrier()
     here = tl.atomic_add(arrived, 1, sem="release") + 1
-    # By loads: so many programs wait that their atomics would hold up those that arrive. Past the
-    # L1 cache, which is not emptied either: nobody has read from it what others write.
+    # Past the L1 cache. That is not emptied: nobody has read from it what others write.
     while here < parts:
         here = tl.load(arrived, volatile=True)
     tl.debug_barrier()
