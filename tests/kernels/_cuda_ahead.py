@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from companion.kernels import cuda
-from companion.kernels.cuda import backward, forward
+from companion.kernels.cuda import backward, forward, running
 from companion.kernels.interface import Running
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -113,7 +113,7 @@ def _resources(cubin):
 
 
 def kernels():
-    for module in (forward, backward):
+    for module in (forward, running, backward):
         for value in vars(module).values():
             if isinstance(value, triton.JITFunction) and value.__module__ == module.__name__:
                 yield value

@@ -2,7 +2,7 @@
 
 This module decides nothing about the data: it allocates what the kernels write, and launches them.
 Read in this order: :mod:`.plans`, how the work is cut; :mod:`.tiles`, what the kernels share;
-:mod:`.forward` and :mod:`.backward`, the kernels.
+:mod:`.forward`, :mod:`.running` and :mod:`.backward`, the kernels.
 
 Device memory traffic, in units of one activation tensor (T), and launches:
 
@@ -45,6 +45,7 @@ from torch import Tensor
 from .. import eager
 from ..interface import Gradients, Running
 from . import backward, forward
+from . import running as running_statistics
 from .plans import Plan, plan
 
 __all__ = ["differentiate", "normalize"]
@@ -117,7 +118,7 @@ def normalize(
                 **tile,
             )
         if running is not None and not at_once:
-            forward.move_running[(1,)](
+            running_statistics.move_running[(1,)](
                 *(mean, var, *_state(running, cut.m), cut.C),
                 CUMULATIVE=running.momentum is None,
                 SKIP_NONFINITE=running.skip_nonfinite,
