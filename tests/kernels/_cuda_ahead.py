@@ -39,6 +39,7 @@ SHAPES = {
     "one part": ((32, 512, 14, 14), False),
     "one part, odd": ((32, 2048, 7, 7), False),
     "one part, rows": ((256, 1000), False),
+    "one part, few rows": ((60, 100), False),
     "parts": ((32, 64, 56, 56), False),
     "long parts": ((4, 3, 512, 512), False),
     "neighbours": ((100000, 64, 3), False),

@@ -21,7 +21,7 @@ KERNELS = {
 }
 # What differs most, rather than everything: a kernel takes a third of a second.
 CASES = {
-    "bfloat16": "one part;parts;rows;folded",
+    "bfloat16": "one part;one part, few rows;parts;rows;folded",
     "float16": "neighbours;more than 2^31 values",
     "float32": "one part, rows;long parts",
     "float64": "parts",
@@ -46,10 +46,11 @@ def test_kernels_compile_for_an_h100(dtype, tmp_path):
         assert line["ptx"] > 0
         assert line["cubin"] > 0
         # As many programs run at a time as a plan counts on; and where a block is one channel, the
-        # few registers that are left suffice.
+        # registers that are left suffice, but for some around what hardly ever runs.
         assert line.get("registers", 0) <= line["registers allowed"], line
         if "part" in line["shape"] and "rows" not in line["shape"]:
-            assert line.get("stack", 0) <= 16, line
-        # 1000 channels are a multiple of 8, and of no number that Triton looks for by itself.
-        if line["shape"] in ("parts", "one part, rows") and line["kernel"] == "meeting_forward":
-            assert line["wide loads"] > 0, line
+            assert line.get("stack", 0) <= (160 if line["relu"] else 64), line
+        # Rows that begin at multiples of 8 bytes are loaded so, and no value by itself. 1000
+        # channels are a multiple of 8, and of no number that Triton looks for by itself.
+        if line["shape"] in ("one part", "parts", "one part, rows") and "meeting" in line["kernel"]:
+            assert line["wide loads"] >= line["loads"] / 2, line

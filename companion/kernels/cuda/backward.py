@@ -159,9 +159,7 @@ def meeting_backward(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    at, piece = first_rows(
-        begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
-    )
+    at, piece = first_rows(begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
     held, held_grad, masks = (), (), ()
     for step in tl.static_range(TILES):
         offsets, mask = tile(
@@ -171,13 +169,13 @@ def meeting_backward(
         held += (tl.load(x + offsets, mask=mask, other=0.0),)
         held_grad += (tl.load(grad_y + offsets, mask=mask, other=0.0),)
         masks += (mask,)
-        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False)
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
     if RELU:
         at, piece = first_rows(
-            begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+            begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX
         )
         passed = ()
         for step in tl.static_range(TILES):
@@ -191,9 +189,7 @@ def meeting_backward(
             if grad_residual is not None:
                 tl.store(grad_residual + offsets, grad, mask=mask)
             passed += (grad,)
-            at, piece = next_rows(
-                at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
-            )
+            at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
         held_grad = passed
     if PHASE != 2:
         sums, products = held_sums(
@@ -214,7 +210,7 @@ def meeting_backward(
         # As if it were another: the compiler would hold all offsets, too.
         begin = anew(begin)
         at, piece = first_rows(
-            begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+            begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX
         )
         for step in tl.static_range(TILES):
             offsets, mask = tile(
@@ -224,9 +220,7 @@ def meeting_backward(
             grad, x_tile = anew(held_grad[step]), anew(held[step])
             grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
             tl.store(grad_x + offsets, grad.to(x_tile.dtype), mask=mask)
-            at, piece = next_rows(
-                at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
-            )
+            at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
         mine = only_of(index == 0, exists)
         store_gradients(grad_weight, grad_bias, channel, mine, sums, products)
 
@@ -279,9 +273,7 @@ def part_sums(
     )
     sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
     products = sums
-    at, piece = first_rows(
-        begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
-    )
+    at, piece = first_rows(begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
     for _start in range(begin, full, ROWS):
         offsets, mask = tile(
             at, piece, ROWS, block, C, channels, values, total,
@@ -291,7 +283,7 @@ def part_sums(
             grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
             sums, products, RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS,
         )  # fmt: skip
-        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False)
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
     if not WHOLE:
         offsets, mask = tile(
             at, piece, end - full, block, C, channels, values, total,
@@ -367,9 +359,7 @@ def project(
     grad_high, along, offset = projection(
         batch_mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNELS, COMPUTE
     )
-    at, piece = first_rows(
-        full, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
-    )
+    at, piece = first_rows(full, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
     if not WHOLE:
         offsets, mask = tile(
             at, piece, end - full, block, C, channels, values, total,
@@ -380,7 +370,7 @@ def project(
             grad_high, along, offset, RELU,
         )  # fmt: skip
     for _start in range(begin, full, ROWS):
-        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, True)
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, True)
         offsets, mask = tile(
             at, piece, ROWS, block, C, channels, values, total,
             LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,

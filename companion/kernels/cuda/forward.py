@@ -80,9 +80,7 @@ def swept(
     shift = by_lane(shift.to(COMPUTE), run, C, LANES, CHANNELS)
     sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
     squares = sums
-    at, piece = first_rows(
-        begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
-    )
+    at, piece = first_rows(begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
     full = begin + (end - begin) // ROWS * ROWS
     for _start in range(begin, full, ROWS):
         offsets, mask = tile(
@@ -92,7 +90,7 @@ def swept(
         few, few_squares = moments_of(tl.load(x + offsets, mask=mask, other=0.0), mask, shift)
         sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
         squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False)
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
     if not WHOLE:
         offsets, mask = tile(
             at, piece, end - full, block, C, channels, values, total,
@@ -181,9 +179,7 @@ def meeting_forward(
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
     first = first_values(x, channel, run, exists)
-    at, piece = first_rows(
-        begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
-    )
+    at, piece = first_rows(begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
     held, masks = (), ()
     for step in tl.static_range(TILES):
         offsets, mask = tile(
@@ -192,7 +188,7 @@ def meeting_forward(
         )  # fmt: skip
         held += (tl.load(x + offsets, mask=mask, other=0.0),)
         masks += (mask,)
-        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False)
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
     # Here, to be on their way while the values are summed.
     scale = parameter(weight, channel, exists)
     shift = parameter(bias, channel, exists)
@@ -219,7 +215,7 @@ def meeting_forward(
         # As if it were another: the compiler would hold all offsets, too.
         begin = anew(begin)
         at, piece = first_rows(
-            begin, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
+            begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX
         )
         for step in tl.static_range(TILES):
             offsets, mask = tile(
@@ -229,9 +225,7 @@ def meeting_forward(
             value = on_line(anew(held[step]), high, slope, constant)
             value = activate(value, residual, offsets, mask, y.dtype.element_ty, RELU)
             tl.store(y + offsets, value, mask=mask)
-            at, piece = next_rows(
-                at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, False
-            )
+            at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
         publish(
             mean, var, mean_out, var_out,
             running_mean, mean_stride, running_var, var_stride, counter, momentum_bits,
@@ -343,9 +337,7 @@ def normalize(
     high, slope, constant = normalizing(
         batch_mean, batch_var, scale, shift, eps_bits, run, C, LANES, CHANNELS, COMPUTE
     )
-    at, piece = first_rows(
-        full, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX
-    )
+    at, piece = first_rows(full, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
     if not WHOLE:
         offsets, mask = tile(
             at, piece, end - full, block, C, channels, values, total,
@@ -353,7 +345,7 @@ def normalize(
         )  # fmt: skip
         apply(x, residual, y, offsets, mask, high, slope, constant, RELU)
     for _start in range(begin, full, ROWS):
-        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, True)
+        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, True)
         offsets, mask = tile(
             at, piece, ROWS, block, C, channels, values, total,
             LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,

@@ -21,31 +21,24 @@ import triton.language as tl
 
 
 @triton.jit
-def row_stride(C, values, UNIT, INDEX):
-    # A multiple of the unit. This proves it to the compiler, which makes loads as wide as it knows
-    # them to be aligned. (A hint, tl.multiple_of, is lost where arithmetic is simplified.)
-    return tl.cast(C, INDEX) * tl.cast(values, INDEX) // UNIT * UNIT
-
-
-@triton.jit
-def first_rows(segment, block, C, channels, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX):
+def first_rows(segment, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX):
     """The rows of the tile that begins with a segment: where each begins, and which piece it is."""
     row = segment + tl.arange(0, ROWS)
     piece = tl.zeros((ROWS,), tl.int32)
-    at = tl.cast(block * channels * values, INDEX) // UNIT * UNIT
+    at = tl.cast(block * channels * values, INDEX)
     if PIECED:
         # Unsigned: by a number that is not constant, that division is short.
         whole = row.to(tl.uint32) // tl.cast(pieces, tl.uint32)
         piece = row - whole.to(tl.int32) * pieces
         row = whole
         at += (piece * LANES).to(INDEX)
-    return at + row.to(INDEX) * row_stride(C, values, UNIT, INDEX), piece
+    return at + row.to(INDEX) * tl.cast(C, INDEX) * tl.cast(values, INDEX), piece
 
 
 @triton.jit
-def next_rows(at, piece, C, values, pieces, LANES, ROWS, UNIT, PIECED, INDEX, BACK):
+def next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, BACK):
     """The rows of the next tile, or of the one before, from those of a tile: without dividing."""
-    stride = row_stride(C, values, UNIT, INDEX)
+    stride = tl.cast(C, INDEX) * tl.cast(values, INDEX)
     if PIECED:
         rest = tl.cast(ROWS, tl.int32) % pieces
         step = tl.cast(ROWS // pieces, INDEX) * stride + tl.cast(rest * LANES, INDEX)
@@ -76,7 +69,10 @@ def tile(
 
     `left` segments are left to the program. Where rows are not exact, some lanes are beyond them.
     """
-    offsets = at[:, None] + tl.arange(0, LANES)[None, :].to(INDEX)
+    # Rows begin at multiples of the unit. This proves it to the compiler, which makes loads as wide
+    # as it knows them to be aligned. (A hint, tl.multiple_of, is lost where arithmetic is
+    # simplified.)
+    offsets = (at // UNIT * UNIT)[:, None] + tl.arange(0, LANES)[None, :].to(INDEX)
     mask = tl.full((ROWS, LANES), True, tl.int1)
     if not FULL:
         mask &= (tl.arange(0, ROWS) < left)[:, None]
