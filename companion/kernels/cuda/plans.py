@@ -241,8 +241,11 @@ def _meeting(
 def _fewest_warps(way: _Held, matrix: _Matrix, itemsize: int, tensors: int, load: int) -> _Meeting:
     """Not more parts than needed, nor more threads: each of them is to hold many values."""
     most = max(1, min(way.bytes[tensors - 1], _MOST_LOADS * load) // _WIDE // tensors)
-    warps = way.warps
-    while warps > 1 and 2 * _ceil_div(matrix.segments, _tile_rows(matrix, itemsize, warps)) <= most:
+    warps, row_bytes = way.warps, matrix.lanes * itemsize
+    while warps > 1 and row_bytes <= warps // 2 * 32 * _WIDE:
+        # Half as many threads hold twice as many tiles.
+        if 2 * _ceil_div(matrix.segments, _tile_rows(matrix, itemsize, warps)) > most:
+            break
         warps //= 2
     rows = _tile_rows(matrix, itemsize, warps)
     tiles = _ceil_div(matrix.segments, rows)
