@@ -288,7 +288,7 @@ def test_a_missing_compiler_is_an_error_only_if_compiling_was_asked_for(capsys, 
 
     def run(_cases, request):
         requests.append((request.compiled, request.compile_note))
-        return {"summary": {"interrupted": False}}
+        return {"summary": {"interrupted": False, "failed": []}}
 
     monkeypatch.setattr(session, "run", run)
     monkeypatch.setenv("CXX", "python3")
