@@ -170,6 +170,17 @@ def test_shares_are_added_in_several_rounds(cuda, name, monkeypatch):
     check_training(cuda, random(shape), random(shape, seed=3), *parameters(shape[1]))
 
 
+def test_last_part_is_shorter_by_a_tile(cuda):
+    x = random((2, 2, 512))
+    check_training(cuda, x, random(x.shape, seed=3), *parameters(2))
+
+
+def test_held_tiles_are_added_in_several_groups(cuda, monkeypatch):
+    monkeypatch.setattr(cuda, "_FEW_VALUES", 1)
+    x = random((3, 2, 11, 31))
+    check_training(cuda, x, random(x.shape, seed=3), *parameters(2))
+
+
 @pytest.mark.parametrize("name", ["planes in pieces", "rows in blocks", "folded rows"])
 def test_long_offsets(cuda, name, monkeypatch):
     """As for activations of more than 2^31 values."""
