@@ -5,7 +5,7 @@ backend       needs                        serves
 ============  ===========================  =======================================================
 ``"eager"``   PyTorch                      every device, transform, and higher derivative
 ``"cpu"``     Numba                        CPU tensors
-``"cuda"``    Triton and an NVIDIA GPU     CUDA tensors
+``"cuda"``    Triton 3.4, NVIDIA GPU       CUDA tensors
 ``"torch"``   PyTorch                      what PyTorch's own layer does, with its accuracy
 ============  ===========================  =======================================================
 
@@ -29,8 +29,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -39,14 +40,37 @@ from .interface import Kernels
 
 BACKENDS = ("auto", "eager", "cpu", "cuda", "torch")
 
-# Package that a backend needs, and what brings it.
-_NEEDS = {"cpu": ("numba", "cpu"), "cuda": ("triton", "cuda")}
+
+class _Need(NamedTuple):
+    """What a backend needs."""
+
+    package: str
+    extra: str
+    """Of this package, which brings it."""
+    at_least: tuple[int, int] = (0, 0)
+
+    def is_met(self) -> bool:
+        """Whether the package is there, and is not known to be too old; it is not imported."""
+        if find_spec(self.package) is None:
+            return False
+        try:
+            found = version(self.package).split(".")
+        except PackageNotFoundError:
+            # Nightly builds of PyTorch bring theirs under other names.
+            return True
+        return (int(found[0]), int(found[1])) >= self.at_least
+
+    def __str__(self) -> str:
+        major, minor = self.at_least
+        return f"{self.package}>={major}.{minor}" if major else self.package
+
+
+# Triton 3.2 has no tuples of tensors, and 3.3 crashes on some of the kernels.
+_NEEDS = {"cpu": _Need("numba", "cpu"), "cuda": _Need("triton", "cuda", at_least=(3, 4))}
 
 
 # Looked up once, and in a plain dictionary, which torch.compile takes for constant.
-_INSTALLED = {
-    backend: find_spec(package) is not None for backend, (package, _extra) in _NEEDS.items()
-}
+_INSTALLED = {backend: need.is_met() for backend, need in _NEEDS.items()}
 
 
 def installed(backend: str) -> bool:
@@ -114,13 +138,13 @@ def choose(x: Tensor, backend: str) -> str:
 
 
 def _check_available(x: Tensor, backend: str) -> None:
-    package, extra = _NEEDS[backend]
+    need = _NEEDS[backend]
     if x.device.type != backend:
         raise RuntimeError(f"backend: {backend!r} expected a {backend} tensor, got {x.device}")
     if not installed(backend):
         raise RuntimeError(
-            f"backend: {backend!r} needs {package}, which is not installed: "
-            f"pip install 'batchnorm-companion[{extra}]'"
+            f"backend: {backend!r} needs {need}, which is not installed: "
+            f"pip install 'batchnorm-companion[{need.extra}]'"
         )
 
 

@@ -69,6 +69,26 @@ def test_a_missing_package_is_named_or_passed_over(monkeypatch):
     assert layer.num_batches_tracked.item() == 1
 
 
+@pytest.mark.parametrize(
+    ("found", "is_met"),
+    [("3.3.1", False), ("2.9.0", False), ("3.4.0", True), ("3.10.0+git", True), (None, True)],
+)
+def test_a_package_that_is_too_old_is_as_good_as_none(monkeypatch, found, is_met):
+    def version(name):
+        assert name == "triton"
+        if found is None:
+            raise select.PackageNotFoundError
+        return found
+
+    monkeypatch.setattr(select, "find_spec", lambda _: object())
+    monkeypatch.setattr(select, "version", version)
+    need = select._NEEDS["cuda"]
+    assert need.is_met() == is_met
+    assert str(need) == "triton>=3.4"
+    monkeypatch.setattr(select, "find_spec", lambda _: None)
+    assert not need.is_met()
+
+
 def test_what_is_installed_is_found_without_importing_it():
     program = (
         "import importlib.util, sys; find = importlib.util.find_spec; "
