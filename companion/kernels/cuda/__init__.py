@@ -2,7 +2,7 @@
 
 This module decides nothing about the data: it allocates what the kernels write, and launches them.
 Read in this order: :mod:`.plans`, how the work is cut; :mod:`.tiles`, what the kernels share;
-:mod:`.forward`, :mod:`.running` and :mod:`.backward`, the kernels.
+:mod:`.forward` and :mod:`.backward`, the kernels, with :mod:`.held` and :mod:`.running`.
 
 Device memory traffic, in units of one activation tensor (T), and launches:
 

@@ -10,6 +10,7 @@ read last is then still in the L2 cache.
 import triton
 import triton.language as tl
 
+from .held import held_sums, hold
 from .tiles import (
     add_tile,
     added_shares,
@@ -112,31 +113,6 @@ def about_the_mean(sums, products, batch_mean, inv_std, COMPUTE):
 # --- One launch ----------------------------------------------------------------------------------
 
 
-@triton.jit
-def held_sums(
-    held, held_grad, masks, high, run, C, LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE
-):
-    """Σg and Σg·(x - mean) over the tiles that a program holds: float64."""
-    sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
-    products = sums
-    few, few_products = products_of(held_grad[0], held[0], masks[0], high)
-    for step in tl.static_range(1, TILES + 1):
-        if step % FEW == 0 or step == TILES:
-            sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-            products = add_tile(products, few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        if step < TILES:
-            more, more_products = products_of(held_grad[step], held[step], masks[step], high)
-            if step % FEW == 0:
-                few, few_products = more, more_products
-            else:
-                few += more
-                few_products += more_products
-    return (
-        by_channel(sums, run, C, LANES, CHANNELS),
-        by_channel(products, run, C, LANES, CHANNELS),
-    )
-
-
 @triton.jit(do_not_specialize=_BITS)
 def meeting_backward(
     grad_y, x, y, mean, var, weight, bias, shares, arrived, parts,
@@ -159,17 +135,14 @@ def meeting_backward(
     begin = index * part
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
-    at, piece = first_rows(begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
-    held, held_grad, masks = (), (), ()
-    for step in tl.static_range(TILES):
-        offsets, mask = tile(
-            at, piece, end - begin - step * ROWS, block, C, channels, values, total,
-            LANES, ROWS, UNIT, step < FULL, EXACT, FOLDED, INDEX,
-        )  # fmt: skip
-        held += (tl.load(x + offsets, mask=mask, other=0.0),)
-        held_grad += (tl.load(grad_y + offsets, mask=mask, other=0.0),)
-        masks += (mask,)
-        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
+    held, masks = hold(
+        x, begin, end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, TILES, FULL, PIECED, EXACT, FOLDED, INDEX,
+    )  # fmt: skip
+    held_grad, masks = hold(
+        grad_y, begin, end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, TILES, FULL, PIECED, EXACT, FOLDED, INDEX,
+    )  # fmt: skip
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
     )
@@ -193,7 +166,7 @@ def meeting_backward(
         held_grad = passed
     if PHASE != 2:
         sums, products = held_sums(
-            held, held_grad, masks, high, run, C,
+            products_of, held_grad, held, masks, high, run, C,
             LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE,
         )  # fmt: skip
         products = about_the_mean(sums, products, batch_mean, inv_std, COMPUTE)
@@ -228,26 +201,6 @@ def meeting_backward(
 # --- Two launches --------------------------------------------------------------------------------
 
 
-@triton.jit
-def sum_tile(
-    grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant, sums, products,
-    RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS,
-):  # fmt: skip
-    """Add a tile to Σg and Σg·(x - mean); with fixed statistics, store its grad_x."""
-    x_tile = tl.load(x + offsets, mask=mask, other=0.0)
-    grad = tl.load(grad_y + offsets, mask=mask, other=0.0)
-    grad = before_relu(grad, x_tile, y, offsets, mask, high, slope, constant, RELU)
-    few, few_products = products_of(grad, x_tile, mask, high)
-    if grad_x is not None:
-        tl.store(grad_x + offsets, (few * slope).to(x_tile.dtype), mask=mask)
-        if grad_residual is not None:
-            tl.store(grad_residual + offsets, grad, mask=mask)
-    return (
-        add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS),
-        add_tile(products, few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS),
-    )
-
-
 @triton.jit(do_not_specialize=_BITS[-1:])
 def part_sums(
     grad_y, x, y, mean, var, weight, bias, grad_x, grad_residual, shares, eps_bits,
@@ -266,7 +219,6 @@ def part_sums(
     block, index = tl.program_id(0).to(tl.int64), tl.program_id(1)
     begin = index * part
     end = tl.minimum(begin + part, segments)
-    full = begin + (end - begin) // ROWS * ROWS
     channel, exists = block_channels(block, C, channels, CHANNELS)
     batch_mean, inv_std, high, slope, constant = recalled(
         mean, var, weight, bias, eps_bits, channel, exists, run, C, LANES, CHANNELS, COMPUTE
@@ -274,25 +226,22 @@ def part_sums(
     sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
     products = sums
     at, piece = first_rows(begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
-    for _start in range(begin, full, ROWS):
+    for start in range(begin, end, ROWS):
         offsets, mask = tile(
-            at, piece, ROWS, block, C, channels, values, total,
-            LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,
+            at, piece, end - start, block, C, channels, values, total,
+            LANES, ROWS, UNIT, WHOLE, EXACT, FOLDED, INDEX,
         )  # fmt: skip
-        sums, products = sum_tile(
-            grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
-            sums, products, RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS,
-        )  # fmt: skip
+        x_tile = tl.load(x + offsets, mask=mask, other=0.0)
+        grad = tl.load(grad_y + offsets, mask=mask, other=0.0)
+        grad = before_relu(grad, x_tile, y, offsets, mask, high, slope, constant, RELU)
+        few, few_products = products_of(grad, x_tile, mask, high)
+        if grad_x is not None:
+            tl.store(grad_x + offsets, (few * slope).to(x_tile.dtype), mask=mask)
+            if grad_residual is not None:
+                tl.store(grad_residual + offsets, grad, mask=mask)
+        sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
+        products = add_tile(products, few_products, LANES, ROWS, CHANNELS, UNIT, WRAPS)
         at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
-    if not WHOLE:
-        offsets, mask = tile(
-            at, piece, end - full, block, C, channels, values, total,
-            LANES, ROWS, UNIT, False, EXACT, FOLDED, INDEX,
-        )  # fmt: skip
-        sums, products = sum_tile(
-            grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
-            sums, products, RELU, LANES, ROWS, CHANNELS, UNIT, WRAPS,
-        )  # fmt: skip
     sums = by_channel(sums, run, C, LANES, CHANNELS)
     products = by_channel(products, run, C, LANES, CHANNELS)
     products = about_the_mean(sums, products, batch_mean, inv_std, COMPUTE)
@@ -310,21 +259,6 @@ def merge_sums(
     store_gradients(grad_weight, grad_bias, channel, exists, sums, products)
     if merged is not None:
         store_share(merged, 0, 1, channel, exists, C, sums, products)
-
-
-@triton.jit
-def project_tile(
-    grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
-    grad_high, along, offset, RELU,
-):  # fmt: skip
-    """Store a tile of grad_x, and of the residual's gradient if that is wanted."""
-    x_tile = tl.load(x + offsets, mask=mask, other=0.0)
-    grad = tl.load(grad_y + offsets, mask=mask, other=0.0)
-    grad = before_relu(grad, x_tile, y, offsets, mask, high, slope, constant, RELU)
-    if grad_residual is not None:
-        tl.store(grad_residual + offsets, grad, mask=mask)
-    grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
-    tl.store(grad_x + offsets, grad.to(x_tile.dtype), mask=mask)
 
 
 @triton.jit(do_not_specialize=_BITS)
@@ -347,7 +281,6 @@ def project(
     index = tl.num_programs(1) - 1 - tl.program_id(1)
     begin = index * part
     end = tl.minimum(begin + part, segments)
-    full = begin + (end - begin) // ROWS * ROWS
     channel, exists = block_channels(block, C, channels, CHANNELS)
     sums, products = added_shares(shares, parts, channel, exists, C, CHANNELS, STEP)
     mine = only_of(index == 0, exists)
@@ -359,23 +292,18 @@ def project(
     grad_high, along, offset = projection(
         batch_mean, inv_std, sums, products, inv_m_bits, run, C, LANES, CHANNELS, COMPUTE
     )
-    at, piece = first_rows(full, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
-    if not WHOLE:
+    last = begin + (end - 1 - begin) // ROWS * ROWS
+    at, piece = first_rows(last, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
+    for start in range(begin, end, ROWS):
         offsets, mask = tile(
-            at, piece, end - full, block, C, channels, values, total,
-            LANES, ROWS, UNIT, False, EXACT, FOLDED, INDEX,
+            at, piece, end - begin + start - last, block, C, channels, values, total,
+            LANES, ROWS, UNIT, WHOLE, EXACT, FOLDED, INDEX,
         )  # fmt: skip
-        project_tile(
-            grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
-            grad_high, along, offset, RELU,
-        )  # fmt: skip
-    for _start in range(begin, full, ROWS):
+        x_tile = tl.load(x + offsets, mask=mask, other=0.0)
+        grad = tl.load(grad_y + offsets, mask=mask, other=0.0)
+        grad = before_relu(grad, x_tile, y, offsets, mask, high, slope, constant, RELU)
+        if grad_residual is not None:
+            tl.store(grad_residual + offsets, grad, mask=mask)
+        grad = projected(grad, x_tile, high, grad_high, along, offset, slope)
+        tl.store(grad_x + offsets, grad.to(x_tile.dtype), mask=mask)
         at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, True)
-        offsets, mask = tile(
-            at, piece, ROWS, block, C, channels, values, total,
-            LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,
-        )  # fmt: skip
-        project_tile(
-            grad_y, x, y, grad_x, grad_residual, offsets, mask, high, slope, constant,
-            grad_high, along, offset, RELU,
-        )  # fmt: skip

@@ -13,6 +13,7 @@ only have to be added.
 import triton
 import triton.language as tl
 
+from .held import held_sums, hold
 from .running import publish
 from .tiles import (
     about,
@@ -65,7 +66,7 @@ def normalizing(mean, var, scale, shift, eps_bits, run, C, LANES, CHANNELS, COMP
 
 
 @triton.jit
-def moments_of(values, mask, shift):
+def moments_of(values, _values, mask, shift):
     """What a tile adds to Σ(x - shift) and to Σ(x - shift)², value by value."""
     shifted = tl.where(mask, values.to(shift.dtype) - shift, 0.0)
     return shifted, shifted * shifted
@@ -81,24 +82,16 @@ def swept(
     sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
     squares = sums
     at, piece = first_rows(begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
-    full = begin + (end - begin) // ROWS * ROWS
-    for _start in range(begin, full, ROWS):
+    for start in range(begin, end, ROWS):
         offsets, mask = tile(
-            at, piece, ROWS, block, C, channels, values, total,
-            LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,
+            at, piece, end - start, block, C, channels, values, total,
+            LANES, ROWS, UNIT, WHOLE, EXACT, FOLDED, INDEX,
         )  # fmt: skip
-        few, few_squares = moments_of(tl.load(x + offsets, mask=mask, other=0.0), mask, shift)
+        x_tile = tl.load(x + offsets, mask=mask, other=0.0)
+        few, few_squares = moments_of(x_tile, x_tile, mask, shift)
         sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
         squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
         at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
-    if not WHOLE:
-        offsets, mask = tile(
-            at, piece, end - full, block, C, channels, values, total,
-            LANES, ROWS, UNIT, False, EXACT, FOLDED, INDEX,
-        )  # fmt: skip
-        few, few_squares = moments_of(tl.load(x + offsets, mask=mask, other=0.0), mask, shift)
-        sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
     return (
         by_channel(sums, run, C, LANES, CHANNELS),
         by_channel(squares, run, C, LANES, CHANNELS),
@@ -129,30 +122,6 @@ def repeated_if_needed(
 # --- One launch ----------------------------------------------------------------------------------
 
 
-@triton.jit
-def held_sums(held, masks, shift, run, C, LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE):
-    """Σ(x - shift) and Σ(x - shift)² over the tiles that a program holds: float64."""
-    shift = by_lane(shift.to(COMPUTE), run, C, LANES, CHANNELS)
-    sums = no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE)
-    squares = sums
-    few, few_squares = moments_of(held[0], masks[0], shift)
-    for step in tl.static_range(1, TILES + 1):
-        if step % FEW == 0 or step == TILES:
-            sums = add_tile(sums, few, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-            squares = add_tile(squares, few_squares, LANES, ROWS, CHANNELS, UNIT, WRAPS)
-        if step < TILES:
-            more, more_squares = moments_of(held[step], masks[step], shift)
-            if step % FEW == 0:
-                few, few_squares = more, more_squares
-            else:
-                few += more
-                few_squares += more_squares
-    return (
-        by_channel(sums, run, C, LANES, CHANNELS),
-        by_channel(squares, run, C, LANES, CHANNELS),
-    )
-
-
 @triton.jit(do_not_specialize=_BITS)
 def meeting_forward(
     x, residual, y, shares, arrived, parts, mean_out, var_out, weight, bias,
@@ -179,23 +148,19 @@ def meeting_forward(
     end = tl.minimum(begin + part, segments)
     channel, exists = block_channels(block, C, channels, CHANNELS)
     first = first_values(x, channel, run, exists)
-    at, piece = first_rows(begin, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
-    held, masks = (), ()
-    for step in tl.static_range(TILES):
-        offsets, mask = tile(
-            at, piece, end - begin - step * ROWS, block, C, channels, values, total,
-            LANES, ROWS, UNIT, step < FULL, EXACT, FOLDED, INDEX,
-        )  # fmt: skip
-        held += (tl.load(x + offsets, mask=mask, other=0.0),)
-        masks += (mask,)
-        at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, False)
+    held, masks = hold(
+        x, begin, end, block, C, channels, values, pieces, total,
+        LANES, ROWS, UNIT, TILES, FULL, PIECED, EXACT, FOLDED, INDEX,
+    )  # fmt: skip
     # Here, to be on their way while the values are summed.
     scale = parameter(weight, channel, exists)
     shift = parameter(bias, channel, exists)
     if PHASE != 2:
+        centre = by_lane(first.to(COMPUTE), run, C, LANES, CHANNELS)
         sums, squares = held_sums(
-            held, masks, first, run, C, LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE
-        )
+            moments_of, held, held, masks, centre, run, C,
+            LANES, ROWS, CHANNELS, UNIT, WRAPS, FEW, TILES, COMPUTE,
+        )  # fmt: skip
         sums, squares = repeated_if_needed(
             sums, squares, x, begin, end, block, channel, exists, C, channels, run, values,
             pieces, m, total, LANES, ROWS, CHANNELS, UNIT, WRAPS, PIECED, EXACT, False, FOLDED,
@@ -234,14 +199,6 @@ def meeting_forward(
 
 
 # --- Two launches --------------------------------------------------------------------------------
-
-
-@triton.jit
-def apply(x, residual, y, offsets, mask, high, slope, constant, RELU):
-    """Normalize a tile, by a line of :func:`normalizing`."""
-    value = on_line(tl.load(x + offsets, mask=mask, other=0.0), high, slope, constant)
-    value = activate(value, residual, offsets, mask, y.dtype.element_ty, RELU)
-    tl.store(y + offsets, value, mask=mask)
 
 
 @triton.jit
@@ -314,7 +271,6 @@ def normalize(
     index = tl.num_programs(1) - 1 - tl.program_id(1)
     begin = index * part
     end = tl.minimum(begin + part, segments)
-    full = begin + (end - begin) // ROWS * ROWS
     channel, exists = block_channels(block, C, channels, CHANNELS)
     scale = parameter(weight, channel, exists)
     shift = parameter(bias, channel, exists)
@@ -337,17 +293,14 @@ def normalize(
     high, slope, constant = normalizing(
         batch_mean, batch_var, scale, shift, eps_bits, run, C, LANES, CHANNELS, COMPUTE
     )
-    at, piece = first_rows(full, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
-    if not WHOLE:
+    last = begin + (end - 1 - begin) // ROWS * ROWS
+    at, piece = first_rows(last, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX)
+    for start in range(begin, end, ROWS):
         offsets, mask = tile(
-            at, piece, end - full, block, C, channels, values, total,
-            LANES, ROWS, UNIT, False, EXACT, FOLDED, INDEX,
+            at, piece, end - begin + start - last, block, C, channels, values, total,
+            LANES, ROWS, UNIT, WHOLE, EXACT, FOLDED, INDEX,
         )  # fmt: skip
-        apply(x, residual, y, offsets, mask, high, slope, constant, RELU)
-    for _start in range(begin, full, ROWS):
+        value = on_line(tl.load(x + offsets, mask=mask, other=0.0), high, slope, constant)
+        value = activate(value, residual, offsets, mask, y.dtype.element_ty, RELU)
+        tl.store(y + offsets, value, mask=mask)
         at, piece = next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, True)
-        offsets, mask = tile(
-            at, piece, ROWS, block, C, channels, values, total,
-            LANES, ROWS, UNIT, True, EXACT, FOLDED, INDEX,
-        )  # fmt: skip
-        apply(x, residual, y, offsets, mask, high, slope, constant, RELU)
