@@ -421,16 +421,55 @@ def test_blocks_for_the_second_cache_where_it_is_large(monkeypatch):
 def test_python_threads_do_where_there_is_no_openmp(monkeypatch):
     x = batch((3, 5, 40, 40))
     expected = passes.batch_forward(x, None, None, None, None, EPS, False)[0]
-    monkeypatch.setattr(runtime, "_openmp_entry", lambda: None)
+    monkeypatch.setattr(runtime, "_openmp", lambda: (None, None))
     monkeypatch.setattr(cpu, "pool", runtime.Threads())
     assert torch.equal(passes.batch_forward(x, None, None, None, None, EPS, False)[0], expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 40, 40), (37, 3), (2, 40, 3, 3)])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_thread_does_what_others_do_not(monkeypatch, shape, number):
+    """OpenMP may give fewer threads than asked for; this one is the only one of three."""
+    x, grad_y = batch(shape), batch(shape, seed=1)
+
+    def both():
+        y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
+        gradients = passes.batch_backward(grad_y, x, y, mean, var, None, None, EPS, False, False)
+        return y, mean, var, gradients.x
+
+    expected = both()
+
+    @numba.cfunc("int32()")
+    def own_number():
+        return number
+
+    class Alone:
+        thread_number = own_number.address
+
+        def run(self, function, job, threads):
+            assert threads == 3
+            function.call(job)
+
+    monkeypatch.setattr(plans, "_VALUES_PER_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(cpu, "pool", Alone())
+    cpu.Pass.over.cache_clear()
+    found = both()
+    cpu.Pass.over.cache_clear()
+    for ours, other in zip(found, expected, strict=True):
+        close(ours, other, x.dtype)
+
+
+@pytest.mark.parametrize(("channels", "width"), [(3, 240), (5, 240), (64, 256), (100, 200)])
+def test_joined_rows_are_whole_lines_if_they_may_be(channels, width):
+    assert plan((10**5, channels), False, 4, 1, 2).width == width
 
 
 def test_openmp_is_pytorchs():
     """On Linux, PyTorch brings OpenMP, and its threads are used."""
     if sys.platform != "linux":
         pytest.skip("PyTorch's OpenMP library has other names elsewhere")
-    assert runtime._openmp_entry() is not None
+    assert runtime._openmp()[0] is not None
 
 
 def test_compiling_is_announced(caplog):
@@ -439,7 +478,7 @@ def test_compiling_is_announced(caplog):
 
     with caplog.at_level(logging.WARNING, "companion"):
         runtime.compile_function("the test", twice)
-    said = "compiling the test for this machine, once; it takes up to half a minute"
+    said = "compiling the test for this machine, once; it takes up to a minute"
     assert [record.getMessage() for record in caplog.records] == [said]
 
 

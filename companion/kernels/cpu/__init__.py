@@ -24,7 +24,7 @@ from ..eager import empty_with_layout_of, is_channels_last, with_layout_of
 from ..interface import Gradients, Running
 from . import coefficients, workers
 from .formats import KINDS
-from .jobs import COUNTERS, JOB_BYTES, OUTPUT, SUMS, Job, room_type
+from .jobs import COUNTERS, JOB_BYTES, OUTPUT, SUMS, TURN_BYTES, Job, room_type
 from .plans import Plan, plan
 from .runtime import Threads
 
@@ -79,7 +79,7 @@ class Pass(NamedTuple):
     rooms: int
     """Bytes that the threads work in."""
     scratch: int
-    """Those, and the sums that they share."""
+    """Those, the sums that they share, and whose turn it is."""
 
     @staticmethod
     @lru_cache(maxsize=1024)
@@ -93,7 +93,7 @@ class Pass(NamedTuple):
             return None
         cut = plan(tuple(shape), last, dtype.itemsize, tensors, threads)
         rooms = cut.threads * room_type(*TYPES[dtype], coefficients.COUNT).itemsize
-        scratch = rooms + 16 * cut.channels * (cut.chunks + 1)
+        scratch = rooms + 16 * cut.channels * (cut.chunks + 1) + 2 * TURN_BYTES * cut.threads
         return Pass(empty_with_layout_of(like).stride(), cut, _pack_plan(*cut), rooms, scratch)
 
 
@@ -126,6 +126,18 @@ def _parameter(tensor: Tensor | None) -> tuple[int, int]:
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
+
+
+def _work_memory(this: Pass) -> tuple[int, int, int, int, int]:
+    """What the threads share, for the job's fields from `sums` on; the next call overwrites it."""
+    turns, size = _buffers.scratch_address(this.scratch), 2 * TURN_BYTES * this.plan.threads
+    ctypes.memset(turns, 0, size)
+    rooms = turns + size
+    partial = rooms + this.rooms
+    return (
+        partial + 16 * this.plan.channels * this.plan.chunks,
+        *(partial, rooms, turns, pool.thread_number),
+    )
 
 
 def _run(
@@ -172,11 +184,10 @@ def normalize(
             1,
             running.skip_nonfinite,
         )
-    scratch = _buffers.scratch_address(this.scratch)
     tensors = (
         *(x.data_ptr(), y.data_ptr(), _address(residual), 0, 0, 0),
         *(*_parameter(weight), *_parameter(bias), *given, statistics.data_ptr(), *_NONE),
-        *(0, scratch + this.rooms, scratch, *moved, fixed is None, relu, SUMS + OUTPUT),
+        *(*_work_memory(this), *moved, fixed is None, relu, SUMS + OUTPUT),
     )
     _run(this, x, (eps, momentum), tensors, False)
     if running is not None:
@@ -216,10 +227,9 @@ def moments(x: Tensor) -> Tensor:
     C = this.plan.channels
     statistics = torch.empty((2, C), dtype=torch.float64)
     kept = statistics.data_ptr()
-    scratch = _buffers.scratch_address(this.scratch)
     tensors = (
         *(x.data_ptr(), 0, 0, 0, 0, 0, *_NONE, kept, _FLOAT64, kept + 8 * C, _FLOAT64, kept),
-        *(*_NONE, 0, scratch + this.rooms, scratch, *_NOT_MOVED, True, False, SUMS),
+        *(*_NONE, *_work_memory(this), *_NOT_MOVED, True, False, SUMS),
     )
     _run(this, x, (0.0, 0.0), tensors, False)
     return statistics
@@ -286,15 +296,14 @@ def _backward(
     eps, relu, training = options
     weight, bias = parameters
     kept, C = statistics.data_ptr(), this.plan.channels
-    scratch = _buffers.scratch_address(this.scratch)
-    partial = scratch + this.rooms
-    sums_at = partial + 16 * C * this.plan.chunks if sums is None else sums.data_ptr()
+    own_sums, *shared = _work_memory(this)
     tensors = (
         *(x.data_ptr(), _address(y), 0, grad_y.data_ptr()),
         *(found.x.data_ptr(), _address(found.residual), *_parameter(weight), *_parameter(bias)),
         *(kept, _FLOAT64, kept + 8 * C, _FLOAT64, kept),
         *(*_parameter(found.weight), *_parameter(found.bias)),
-        *(sums_at, partial, scratch, *_NOT_MOVED, training, relu, sweeps),
+        *(own_sums if sums is None else sums.data_ptr(), *shared),
+        *(*_NOT_MOVED, training, relu, sweeps),
     )
     _run(this, x, (eps, 0.0), tensors, True)
 

@@ -54,6 +54,7 @@ struct Python {
   py::object kernel;         // (backward, dtype) -> address
   py::object differentiate;  // gradients that can be differentiated, or are asked for by a transform
   Parallel parallel;         // OpenMP's, see `runtime.Threads`
+  int64_t thread_number;     // OpenMP's function's address
 };
 Python* python = nullptr;
 
@@ -236,7 +237,11 @@ Job job_of(const Pass& pass, const Tensor& x, const Tensor& weight, const Tensor
   job.weight_kind = kind_of(weight);
   job.bias = address(bias);
   job.bias_kind = kind_of(bias);
-  job.rooms = scratch_of(pass.scratch);
+  const int64_t turns_size = 2 * TURN_BYTES * pass.plan.threads;
+  job.turns = scratch_of(pass.scratch);
+  std::memset(reinterpret_cast<void*>(job.turns), 0, turns_size);
+  job.thread_number = python->thread_number;
+  job.rooms = job.turns + turns_size;
   job.partial = job.rooms + pass.rooms;
   job.sums = job.partial + 16 * pass.plan.channels * pass.plan.chunks;
   job.training = options.training;
@@ -441,7 +446,8 @@ PyObject* batch_norm(PyObject* /*module*/, PyObject* const* given, Py_ssize_t co
       read(given[8], running.count) && read(given[9], options.skip_nonfinite) &&
       read(given[10], residual) && read(given[11], options.relu);
   if (!read_all || !undisturbed() || !plain(x) || kind_of(x) == 0 || x.dim() < 2 ||
-      x.dim() > MOST_AXES ||      x.numel() == 0 || (options.training && x.numel() == x.size(1)) || !(options.eps > 0.0)) {
+      x.dim() > MOST_AXES || x.numel() == 0 || (options.training && x.numel() == x.size(1)) ||
+      !(options.eps > 0.0)) {
     Py_RETURN_NONE;
   }
   const bool fits = usable(running, options.training) && per_channel(running.mean, x) &&
@@ -482,8 +488,8 @@ PyMethodDef methods[] = {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   PyModule_AddFunctions(module.ptr(), methods);
   module.def("connect", [](py::object plan, py::object kernel, py::object differentiate,
-                           int64_t parallel) {
+                           int64_t parallel, int64_t thread_number) {
     python = new Python{std::move(plan), std::move(kernel), std::move(differentiate),
-                        reinterpret_cast<Parallel>(parallel)};
+                        reinterpret_cast<Parallel>(parallel), thread_number};
   });
 }

@@ -27,7 +27,7 @@ from torch.utils import cpp_extension
 
 from ... import differentiation
 from . import KINDS_OF, TYPES, Pass, pool, workers
-from .jobs import COUNTERS, FLOATS, OUTPUT, SUMS, Job
+from .jobs import COUNTERS, FLOATS, OUTPUT, SUMS, TURN_BYTES, Job
 from .plans import Plan
 
 NAME = "companion_calls"
@@ -68,6 +68,7 @@ def header() -> str:
         "#pragma once",
         "#include <cstdint>",
         f"enum Sweeps {{ SUMS = {SUMS}, OUTPUT = {OUTPUT} }};",
+        f"constexpr int64_t TURN_BYTES = {TURN_BYTES};",
         "struct Plan {",
         *(f"  int64_t {name};" for name in Plan._fields),
         "};",
@@ -136,7 +137,8 @@ def load() -> Call | None:
 
 def _connect(module: ModuleType) -> None:
     parallel = ctypes.cast(pool.entry, ctypes.c_void_p).value
-    module.connect(_plan, _kernel, differentiation.differentiate_again, parallel)
+    again = differentiation.differentiate_again
+    module.connect(_plan, _kernel, again, parallel, pool.thread_number)
 
 
 def _plan(

@@ -59,6 +59,10 @@ class Job(NamedTuple):
     """Two sums per chunk and channel, if there are several chunks."""
     rooms: int
     """Room for each thread."""
+    turns: int
+    """How many chunks of each thread's share are taken, in each of two sweeps; zeros at first."""
+    thread_number: int
+    """The function that tells a thread its number below `threads`; 0 if there is none."""
     running_mean: int
     running_mean_kind: int
     running_var: int
@@ -89,15 +93,19 @@ class Job(NamedTuple):
     blocks: int
     chunk: int
     chunks: int
+    prefetch: int
+    """Whether to ask for rows of a panel before they are needed."""
     stream: int
     """Whether to store past the cache."""
     threads: int
 
 
 # In memory a job comes after counters that the threads share.
-COUNTERS = 6
-NEXT_ROOM, NEXT_SUM, SUMS_DONE, MERGED, NEXT_BLOCK, FINISHED = range(0, 8 * COUNTERS, 8)
+COUNTERS = 4
+ARRIVED, SUMS_DONE, MERGED, FINISHED = range(0, 8 * COUNTERS, 8)
 JOB_BYTES = 8 * (COUNTERS + len(Job._fields))
+TURN_BYTES = 64
+"""Distance of two numbers of `turns`: a thread does not wait for another one's cache line."""
 FLOATS = 2
 _INTEGERS = len(Job._fields) - FLOATS
 

@@ -40,13 +40,15 @@ def values_before(job, row):
 def spread(job, block, values, columns, at):
     """Repeat each channel's value for each of its columns; these begin at `at`."""
     j = 0
-    if job.inner == 1:
-        while j < block.width:
-            for c in range(block.channels):
-                columns[at + j + c] = values[c]
+    while j < block.width:
+        if job.inner == 1:
+            place = address_of(columns) + (at + j) * columns.itemsize
+            for c in range(0, block.channels, LANES):
+                count, offset = of.lanes_from(block, c), c * columns.itemsize
+                several = load(address_of(values) + offset, columns, count)
+                store(place + offset, columns, several, count, False)
             j += block.channels
-    else:
-        while j < block.width:
+        else:
             for c in range(block.channels):
                 columns[at + j : at + j + job.inner] = values[c]
                 j += job.inner
@@ -114,24 +116,26 @@ def backward_of(room, j):
 
 
 @inlined
-def add_chain(job, room, start, rows, j, count, add, zero):
+def add_chain(job, room, start, rows, j, count, add, zero, plain):
     """Add `rows` rows of at most sixteen columns, from column `j` on."""
     like, kept, forward = room.at.like, room.at.kept, forward_of(room, j)
     at, stride = (start + j) * like.itemsize, job.width * like.itemsize
     # The next rows, in the order of memory.
     ahead = (start + rows * (job.width + j)) * like.itemsize
-    a, b = zero, zero
+    a, b, c, d = zero, zero, zero, zero
     for _ in range(rows):
-        a, b = add(job, like, at, count, forward, a, b)
-        prefetch(job.x + ahead)
-        if job.grad_y:
-            prefetch(job.grad_y + ahead)
+        e, f = add(job, like, at, count, forward, a, b, plain)
+        a, b, c, d = c, d, e, f
+        if job.prefetch:
+            prefetch(job.x + ahead)
+            if job.grad_y:
+                prefetch(job.grad_y + ahead)
         at += stride
         ahead += LANES * like.itemsize
     first = address_of(kept) + 8 * (TOTAL + j)
     second = address_of(kept) + 8 * (PRODUCT + j)
-    store(first, kept, load(first, kept, LANES) + wide(a), LANES, False)
-    store(second, kept, load(second, kept, LANES) + wide(b), LANES, False)
+    store(first, kept, load(first, kept, LANES) + wide(a + c), LANES, False)
+    store(second, kept, load(second, kept, LANES) + wide(b + d), LANES, False)
 
 
 @inlined
@@ -147,10 +151,10 @@ def next_rows(job, block, row):
 def choose_shifts(job, block, room):
     """Choose values that the sums of a block's channels are taken about."""
     if job.inner == 1:
-        shifts.across(job, block, room.at.channel, room.at.like)
+        shifts.across(job, block, room)
     else:
         step = (job.m // job.inner - 1) // 2 * job.channels * job.inner
-        shifts.along(job, block, room.at.channel, step, room.at.like)
+        shifts.along(job, block, room, step)
 
 
 @njit
@@ -163,10 +167,14 @@ def sum_up(job, block, room, add, zero):
         rows = next_rows(job, block, row)
         start, count = row_at(job, block, row)
         whole = count // LANES * LANES
-        for j in range(0, whole, LANES):
-            add_chain(job, room, start, rows, j, LANES, add, zero)
+        if steps.is_plain(job):
+            for j in range(0, whole, LANES):
+                add_chain(job, room, start, rows, j, LANES, add, zero, True)
+        else:
+            for j in range(0, whole, LANES):
+                add_chain(job, room, start, rows, j, LANES, add, zero, False)
         if whole < count:
-            add_chain(job, room, start, rows, whole, count - whole, add, zero)
+            add_chain(job, room, start, rows, whole, count - whole, add, zero, False)
         row += rows
     gather_sums(job, block, room.at.kept, room.at.sums)
 
@@ -180,11 +188,16 @@ def normalize(job, block, room):
         start, count = row_at(job, block, row)
         at, whole = start * like.itemsize, count // LANES * LANES
         past_cache = job.stream and (job.y + at) % 64 == 0
-        for j in range(0, whole, LANES):
-            steps.normalize(job, like, at, LANES, past_cache, forward_of(room, j))
-            at += LANES * like.itemsize
+        if steps.is_plain(job):
+            for j in range(0, whole, LANES):
+                steps.normalize(job, like, at, LANES, past_cache, forward_of(room, j), True)
+                at += LANES * like.itemsize
+        else:
+            for j in range(0, whole, LANES):
+                steps.normalize(job, like, at, LANES, past_cache, forward_of(room, j), False)
+                at += LANES * like.itemsize
         if whole < count:
-            steps.normalize(job, like, at, count - whole, False, forward_of(room, whole))
+            steps.normalize(job, like, at, count - whole, False, forward_of(room, whole), False)
 
 
 @njit
@@ -196,10 +209,16 @@ def differentiate(job, block, room):
         start, count = row_at(job, block, row)
         at, whole = start * like.itemsize, count // LANES * LANES
         past_cache = job.stream and (job.grad_x + at) % 64 == 0
-        for j in range(0, whole, LANES):
-            forward, back = forward_of(room, j), backward_of(room, j)
-            steps.differentiate(job, like, at, LANES, past_cache, forward, back)
-            at += LANES * like.itemsize
+        if steps.is_plain(job):
+            for j in range(0, whole, LANES):
+                forward, back = forward_of(room, j), backward_of(room, j)
+                steps.differentiate(job, like, at, LANES, past_cache, forward, back, True)
+                at += LANES * like.itemsize
+        else:
+            for j in range(0, whole, LANES):
+                forward, back = forward_of(room, j), backward_of(room, j)
+                steps.differentiate(job, like, at, LANES, past_cache, forward, back, False)
+                at += LANES * like.itemsize
         if whole < count:
             forward, back = forward_of(room, whole), backward_of(room, whole)
-            steps.differentiate(job, like, at, count - whole, False, forward, back)
+            steps.differentiate(job, like, at, count - whole, False, forward, back, False)

@@ -84,7 +84,7 @@ def backward_between(channel, c, count):
 def choose_shifts(job, block, room):
     """Choose values that the sums of a block's channels are taken about."""
     step = (job.inner - min(job.inner, LANES)) // 2
-    shifts.along(job, block, room.at.channel, step, room.at.like)
+    shifts.along(job, block, room, step)
 
 
 @njit
@@ -98,17 +98,25 @@ def sum_up(job, block, room, add, zero):
         for c in range(block.channels):
             at, forward = start * like.itemsize, forward_of(channel, c)
             first, second = splat(0.0), splat(0.0)
-            a, b = zero, zero
+            a, b, e, f = zero, zero, zero, zero
             # The last vector, if it is not a whole one, joins the first chain.
             if count % LANES:
                 last = at + vectors * LANES * like.itemsize
-                a, b = add(job, like, last, count % LANES, forward, a, b)
+                a, b = add(job, like, last, count % LANES, forward, a, b, False)
             for chain in range(0, max(vectors, 1), CHAIN):
-                for _ in range(min(CHAIN, vectors - chain)):
-                    a, b = add(job, like, at, LANES, forward, a, b)
-                    at += LANES * like.itemsize
-                first, second = first + wide(a), second + wide(b)
-                a, b = zero, zero
+                length = min(CHAIN, vectors - chain)
+                if steps.is_plain(job):
+                    for _ in range(length):
+                        g, h = add(job, like, at, LANES, forward, a, b, True)
+                        a, b, e, f = e, f, g, h
+                        at += LANES * like.itemsize
+                else:
+                    for _ in range(length):
+                        g, h = add(job, like, at, LANES, forward, a, b, False)
+                        a, b, e, f = e, f, g, h
+                        at += LANES * like.itemsize
+                first, second = first + wide(a + e), second + wide(b + f)
+                a, b, e, f = zero, zero, zero, zero
             sums[0, c] += total(first)
             sums[1, c] += total(second)
             start += job.inner
@@ -130,19 +138,25 @@ def normalize(job, block, room):
             if done == 0:
                 done = until_aligned(job.y + at, like, count)
                 if done:
-                    steps.normalize(job, like, at, done, False, forward)
+                    steps.normalize(job, like, at, done, False, forward, False)
             at += done * like.itemsize
-            for _ in range((count - done) // LANES):
-                steps.normalize(job, like, at, LANES, stream, forward)
-                at += LANES * like.itemsize
+            vectors = (count - done) // LANES
+            if steps.is_plain(job):
+                for _ in range(vectors):
+                    steps.normalize(job, like, at, LANES, stream, forward, True)
+                    at += LANES * like.itemsize
+            else:
+                for _ in range(vectors):
+                    steps.normalize(job, like, at, LANES, stream, forward, False)
+                    at += LANES * like.itemsize
             rest = (count - done) % LANES
             done = 0
             if rest and job.tiles == 1 and c + 1 < block.channels:
                 forward = forward_between(channel, c, rest)
-                steps.normalize(job, like, at, LANES, stream, forward)
+                steps.normalize(job, like, at, LANES, stream, forward, False)
                 done = LANES - rest
             elif rest:
-                steps.normalize(job, like, at, rest, False, forward)
+                steps.normalize(job, like, at, rest, False, forward, False)
             start += job.inner
 
 
@@ -159,18 +173,24 @@ def differentiate(job, block, room):
             if done == 0:
                 done = until_aligned(job.grad_x + at, like, count)
                 if done:
-                    steps.differentiate(job, like, at, done, False, forward, back)
+                    steps.differentiate(job, like, at, done, False, forward, back, False)
             at += done * like.itemsize
-            for _ in range((count - done) // LANES):
-                steps.differentiate(job, like, at, LANES, stream, forward, back)
-                at += LANES * like.itemsize
+            vectors = (count - done) // LANES
+            if steps.is_plain(job):
+                for _ in range(vectors):
+                    steps.differentiate(job, like, at, LANES, stream, forward, back, True)
+                    at += LANES * like.itemsize
+            else:
+                for _ in range(vectors):
+                    steps.differentiate(job, like, at, LANES, stream, forward, back, False)
+                    at += LANES * like.itemsize
             rest = (count - done) % LANES
             done = 0
             if rest and job.tiles == 1 and c + 1 < block.channels:
                 forward = forward_between(channel, c, rest)
                 back = backward_between(channel, c, rest)
-                steps.differentiate(job, like, at, LANES, stream, forward, back)
+                steps.differentiate(job, like, at, LANES, stream, forward, back, False)
                 done = LANES - rest
             elif rest:
-                steps.differentiate(job, like, at, rest, False, forward, back)
+                steps.differentiate(job, like, at, rest, False, forward, back, False)
             start += job.inner

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ... import caches
 
-COLUMNS = 1024
+COLUMNS = 2048
 """Columns of a panel, and channels of a block, at most: what is kept for each of them stays in the
 first cache."""
 TILE = 2**16
@@ -68,6 +68,7 @@ class Plan(NamedTuple):
     blocks: int
     chunk: int
     chunks: int
+    prefetch: bool
     stream: bool
     threads: int
 
@@ -102,16 +103,16 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         block = _channels_of_panel(channels, inner, item)
         width = channels * inner
         if block == channels:
-            # Joined rows.
-            width *= max(1, _JOINED_COLUMNS // width)
+            width *= _joined_rows(width, item)
         rows = -(-size // width)
         whole_lines = width * item % LINE == 0
     blocks = -(-channels // block)
     # A few chunks for every thread where blocks do not give each of them one; or may not give each
     # the same share, and are too large for a cache, so that nothing is lost.
     most = max(threads, min(4 * threads, size // _VALUES_PER_CHUNK))
-    large = block * m * item * tensors > 4 * _BLOCK_BYTES
-    wanted = 1 if blocks >= threads and not large else -(-most // blocks)
+    too_large = block * m * item * tensors > 4 * _BLOCK_BYTES
+    wanted = 1 if blocks >= threads and not too_large else -(-most // blocks)
+    large = size * item * (tensors + 1) > _STREAM_BYTES
     chunk = _rows_of_chunk(rows, wanted, blocks, threads)
     return Plan(
         channels=channels,
@@ -126,7 +127,8 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         blocks=blocks,
         chunk=chunk,
         chunks=-(-rows // chunk),
-        stream=whole_lines and size * item * (tensors + 1) > _STREAM_BYTES,
+        prefetch=large,
+        stream=large and whole_lines,
         threads=threads,
     )
 
@@ -160,6 +162,13 @@ def _channels_of_planes(channels: int, m: int, inner: int, bytes_each: int, thre
     # A little fewer, if the busiest thread then has less to do.
     fewest = -(-3 * most // 4)
     return min(range(most, fewest - 1, -1), key=channels_of_the_busiest)
+
+
+def _joined_rows(width: int, item: int) -> int:
+    """How many rows of a few columns make one, of whole lines if that many are enough for them."""
+    most = max(1, _JOINED_COLUMNS // width)
+    unit = LINE // math.gcd(LINE, width * item)
+    return most // unit * unit or most
 
 
 def _channels_of_panel(channels: int, inner: int, item: int) -> int:

@@ -93,6 +93,17 @@ def current_number(_typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def number_from(_typing: Any, function: Any) -> Any:
+    """Call the function at an address, which takes nothing and returns a C int."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        return builder.sext(builder.call(builder.inttoptr(args[0], kind.as_pointer()), []), _INT64)
+
+    return types.int64(function), emit
+
+
+@intrinsic
 def finish_streaming(_typing: Any) -> Any:
     """Make what stores past the cache wrote visible to other threads."""
 
@@ -125,7 +136,7 @@ class _Notice(event.Listener):
     def on_start(self, event: Any) -> None:
         del event
         if not self.said:
-            message = "compiling %s for this machine, once; it takes up to half a minute"
+            message = "compiling %s for this machine, once; it takes up to a minute"
             _log.warning(message, self.name)
             self.said = True
 
@@ -155,7 +166,9 @@ class Threads:
     """
 
     def __init__(self) -> None:
-        self.entry: Any = _openmp_entry()
+        self.entry, thread_number = _openmp()
+        self.thread_number = ctypes.cast(thread_number, ctypes.c_void_p).value or 0
+        """Address of a function that returns the number of the calling thread; 0 without OpenMP."""
         self._executor: ThreadPoolExecutor | None = None
 
     def run(self, function: CompiledFunction, job: int, threads: int) -> None:
@@ -173,16 +186,20 @@ class Threads:
                 other.result()
 
 
-def _openmp_entry() -> Any:
-    """``GOMP_parallel`` of the OpenMP library in PyTorch's folder or among the loaded ones."""
+def _openmp() -> tuple[Any, Any]:
+    """``GOMP_parallel`` and ``omp_get_thread_num``, or None twice.
+
+    Of the OpenMP library in PyTorch's folder or among the loaded ones.
+    """
     folder = os.path.join(os.path.dirname(torch.__file__), "lib")
     bundled = [name for name in os.listdir(folder) if name.startswith(("libgomp", "libomp"))]
     for name in (*(os.path.join(folder, name) for name in sorted(bundled)), None):
         try:
-            entry = ctypes.CDLL(name).GOMP_parallel
+            library = ctypes.CDLL(name)
+            entry, thread_number = library.GOMP_parallel, library.omp_get_thread_num
         except (OSError, AttributeError, TypeError):
             continue
         entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         entry.restype = None
-        return entry
-    return None
+        return entry, thread_number
+    return None, None

@@ -18,7 +18,6 @@ from .vectors import (
     load,
     not_above,
     not_below,
-    only_first,
     splat,
     total,
     wide,
@@ -30,31 +29,27 @@ _ROWS = 4
 
 
 @njit
-def along(job, block, channel, step, like):
+def along(job, block, room, step):
     """For channels with several values side by side: averages of those, `step` values apart."""
-    count = min(job.inner, LANES)
+    like, sums, kept = room.at.like, room.at.sums, room.at.kept
+    values = min(job.inner, LANES)
     for c in range(block.channels):
         at = job.x + (block.channel + c) * job.inner * like.itemsize
-        first = _sum_along(at, like, count)
-        middle = _sum_along(at + step * like.itemsize, like, count)
-        last = _sum_along(at + 2 * step * like.itemsize, like, count)
-        least, most = min(first, middle), max(first, middle)
-        shift = max(least, min(most, last)) / count
-        scale = (max(most, last) - min(least, last)) / count
-        _keep(job, block, channel, c, 1, splat(shift), splat(scale))
-
-
-@inlined
-def _sum_along(at, like, count):
-    return total(only_first(wide(load(at, like, count)), count))
+        sums[0, c] = total(load(at, like, values))
+        sums[1, c] = total(load(at + step * like.itemsize, like, values))
+        kept[c] = total(load(at + 2 * step * like.itemsize, like, values))
+    for c in range(0, block.channels, LANES):
+        count = of.lanes_from(block, c)
+        first, middle = of.get(sums[0], c, count), of.get(sums[1], c, count)
+        _keep(job, block, room, c, count, (first, middle, of.get(kept, c, count)), values)
 
 
 @njit
-def across(job, block, channel, like):
+def across(job, block, room):
     """For channels whose values are in different rows: averages of a few rows each."""
+    like = room.at.like
     stride = job.channels * like.itemsize
     rows = min(_ROWS, job.m)
-    number = splat(np.float64(rows))
     step = (job.m - rows) // 2 * stride
     for c in range(0, block.channels, LANES):
         count = of.lanes_from(block, c)
@@ -62,10 +57,7 @@ def across(job, block, channel, like):
         first = _sum_across(at, like, count, rows, stride)
         middle = _sum_across(at + step, like, count, rows, stride)
         last = _sum_across(at + 2 * step, like, count, rows, stride)
-        least, most = not_above(first, middle), not_below(first, middle)
-        shift = not_below(least, not_above(most, last)) / number
-        scale = (not_below(most, last) - not_above(least, last)) / number
-        _keep(job, block, channel, c, count, shift, scale)
+        _keep(job, block, room, c, count, (first, middle, last), rows)
 
 
 @inlined
@@ -77,7 +69,13 @@ def _sum_across(at, like, count, rows, stride):
 
 
 @inlined
-def _keep(job, block, channel, c, count, shift, scale):
-    """Keep shifts of values whose size is known by averages that lie `scale` apart."""
-    of.put_shift(channel, c, count, shift, scale)
-    write(job.statistics, 2, block.channel + c, count, of.get(channel[of.SHIFT], c, count))
+def _keep(job, block, room, c, count, sums, values):
+    """Keep shifts: the middle ones of three sums of so many values, as averages."""
+    first, middle, last = sums
+    number = splat(np.float64(values))
+    least, most = not_above(first, middle), not_below(first, middle)
+    shift = not_below(least, not_above(most, last)) / number
+    scale = (not_below(most, last) - not_above(least, last)) / number
+    of.put_shift(room.at.channel, c, count, shift, scale)
+    kept = of.get(room.at.channel[of.SHIFT], c, count)
+    write(job.statistics, 2, block.channel + c, count, kept)

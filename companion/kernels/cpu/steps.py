@@ -9,6 +9,9 @@ and chains in float64: to convert every value takes twice as long. What float32 
 additions is less than the last rounding does to the result, unless a sum leaves its range or the
 shift is far from the mean; then the sums are taken again, in float64 throughout. See
 :func:`.coefficients.sums_hold`.
+
+A pass is *plain* if it is what it mostly is: in training, without a ReLU and without a residual.
+The innermost loops come twice, so that those of a plain pass have nothing to ask.
 """
 
 from __future__ import annotations
@@ -27,8 +30,9 @@ from .vectors import (
     where_positive,
 )
 
-CHAIN = 8
-"""Vectors of a chain."""
+CHAIN = 16
+"""Vectors of a chain. Every other one is added to a sum of its own, and these at the end: of two
+chains half as long the errors are smaller, and the second need not wait for the first."""
 
 
 class Forward(NamedTuple):
@@ -52,7 +56,12 @@ class Backward(NamedTuple):
 
 
 @inlined
-def add_moments(job, like, at, count, of, total, squares):
+def is_plain(job):
+    return job.training and not (job.relu or job.residual or job.grad_residual)
+
+
+@inlined
+def add_moments(job, like, at, count, of, total, squares, _plain):
     """Add x - shift, and its square, to two vectors, in their type."""
     shifted = convert(load(job.x + at, like, count), total) - convert(of.shift, total)
     if count < LANES:
@@ -62,53 +71,55 @@ def add_moments(job, like, at, count, of, total, squares):
 
 
 @inlined
-def add_products(job, like, at, count, of, total, product):
+def add_products(job, like, at, count, of, total, product, plain):
     """Add g, and g·(x - shift), to two vectors, in their type."""
     x = load(job.x + at, like, count)
-    g = convert(gradient(job, like, at, count, x, of), total)
+    g = convert(gradient(job, like, at, count, x, of, plain), total)
     shifted = convert(x, total) - convert(of.shift, total)
     return total + g, multiply_add(g, shifted, product)
 
 
 @inlined
-def normalized(job, x, of):
+def normalized(job, x, of, plain):
     """What is written for x but for the residual and the ReLU, to within one rounding.
 
     Of given statistics `slope_rest` is left out: times an infinite x it may be the other infinity.
     """
     shifted, constant = x - of.centre, of.constant
-    if job.training:
+    if plain or job.training:
         constant = multiply_add(shifted, of.slope_rest, constant)
     return multiply_add(shifted, of.slope, constant)
 
 
 @inlined
-def normalize(job, like, at, count, past_cache, of):
+def normalize(job, like, at, count, past_cache, of, plain):
     """Compute and write y."""
-    y = normalized(job, load(job.x + at, like, count), of)
-    if job.residual:
-        y = y + load(job.residual + at, like, count)
-    store(job.y + at, like, not_below(of.floor, y), count, past_cache)
+    y = normalized(job, load(job.x + at, like, count), of, plain)
+    if not plain:
+        if job.residual:
+            y = y + load(job.residual + at, like, count)
+        y = not_below(of.floor, y)
+    store(job.y + at, like, y, count, past_cache)
 
 
 @inlined
-def gradient(job, like, at, count, x, of):
+def gradient(job, like, at, count, x, of, plain):
     """The gradient that the ReLU, if there is one, lets through."""
     g = load(job.grad_y + at, like, count)
-    if job.relu:
+    if job.relu and not plain:
         if job.y:
             g = where_positive(load(job.y + at, like, count), g)
         else:
-            g = where_positive(normalized(job, x, of), g)
+            g = where_positive(normalized(job, x, of, plain), g)
     return g
 
 
 @inlined
-def differentiate(job, like, at, count, past_cache, of, back):
+def differentiate(job, like, at, count, past_cache, of, back, plain):
     """Compute and write the gradient of x and, where asked for, of the residual."""
     x = load(job.x + at, like, count)
-    g = gradient(job, like, at, count, x, of)
-    if job.training:
+    g = gradient(job, like, at, count, x, of, plain)
+    if plain or job.training:
         through = multiply_add(x - of.centre, back.x_slope, back.x_constant)
         centred = g - back.g_mean
         rest = multiply_add(centred, of.slope_rest, through * of.slope)
@@ -116,5 +127,5 @@ def differentiate(job, like, at, count, past_cache, of, back):
     else:
         grad_x = g * of.slope
     store(job.grad_x + at, like, grad_x, count, past_cache)
-    if job.grad_residual:
+    if job.grad_residual and not plain:
         store(job.grad_residual + at, like, g, count, past_cache)

@@ -266,11 +266,12 @@ def multiply_add(_typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def total(_typing: Any, value: Any) -> Any:
-    """The sum of a float64 vector's values, added up in pairs."""
+    """The sum of a vector's values, added up in pairs."""
 
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        kind = ir.DoubleType()
-        name = f"llvm.vector.reduce.fadd.v{LANES}f64"
+    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(value.of)
+        letters = "f32" if value.of == types.float32 else "f64"
+        name = f"llvm.vector.reduce.fadd.v{LANES}{letters}"
         function = _intrinsic_function(builder, name, kind, [kind, args[0].type])
         return builder.call(function, [ir.Constant(kind, 0.0), args[0]], fastmath=("reassoc",))
 

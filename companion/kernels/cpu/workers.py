@@ -4,7 +4,9 @@ A block is summed up and then written while it is in the cache. Where it is spli
 chunks are summed first; when the last sum is there, the second sweep begins. It runs backwards,
 since what was read last is what the cache still has.
 
-Threads take the numbers of blocks from a common counter, so a slow one delays nobody.
+Every thread begins with its own share of the chunks, which lie side by side: their values may be in
+its cache already, from the sweep before or from PyTorch's last operation, which shares tensors out
+in the same way. Then it helps the others with theirs, so a slow one delays nobody.
 """
 
 from __future__ import annotations
@@ -20,14 +22,13 @@ from numba import carray, cfunc, types
 from . import coefficients as of
 from . import panels, planes, steps
 from .jobs import (
+    ARRIVED,
     FINISHED,
     MERGED,
-    NEXT_BLOCK,
-    NEXT_ROOM,
-    NEXT_SUM,
     OUTPUT,
     SUMS,
     SUMS_DONE,
+    TURN_BYTES,
     Room,
     block_number,
     read_job,
@@ -42,6 +43,7 @@ from .runtime import (
     finish_streaming,
     inlined,
     njit,
+    number_from,
     take_number,
 )
 from .vectors import convert, splat
@@ -139,43 +141,79 @@ def _add_saved_sums(job, block, sums):
             sums[1, c] += saved[at + job.channels + c]
 
 
+@inlined
+def _thread_number(address, job):
+    """The number of this thread, 0 for the one that called."""
+    if job.threads == 1:
+        return 0
+    if job.thread_number:
+        return number_from(job.thread_number) % job.threads
+    return take_number(address + ARRIVED)
+
+
+@inlined
+def _next_of_share(job, sweep, owner):
+    """How many chunks have been taken, in a sweep, of what a thread begins with."""
+    return take_number(job.turns + TURN_BYTES * (sweep * job.threads + owner))
+
+
+@inlined
+def _start_of_share(job, owner):
+    """The first number of a thread's share, which ends where the next one's begins."""
+    return job.blocks * job.chunks * owner // job.threads
+
+
 @njit
-def _sum_chunks(address, job, room, backward):
+def _sum_chunks(address, job, room, thread, backward):
     """Sum up all chunks. Who finishes the last of them merges them; the others wait."""
-    count = job.blocks * job.chunks
-    number = take_number(address + NEXT_SUM)
-    while number < count:
-        block = block_number(job, number)
-        _sum_up(job, block, room, backward)
-        _save_sums(job, block, room.at.sums)
-        if take_number(address + SUMS_DONE) == count - 1:
-            for first in range(job.blocks):
-                block = block_number(job, first)
-                _add_saved_sums(job, block, room.at.sums)
-                _finish_sums(job, block, room, backward)
-            take_number(address + MERGED)
-        number = take_number(address + NEXT_SUM)
+    for step in range(job.threads):
+        owner = (thread + step) % job.threads
+        start, end = _start_of_share(job, owner), _start_of_share(job, owner + 1)
+        number = start + _next_of_share(job, 0, owner)
+        while number < end:
+            block = block_number(job, number)
+            _sum_up(job, block, room, backward)
+            _save_sums(job, block, room.at.sums)
+            if take_number(address + SUMS_DONE) == job.blocks * job.chunks - 1:
+                _merge_chunks(job, room, backward)
+                take_number(address + MERGED)
+            number = start + _next_of_share(job, 0, owner)
     while current_number(address + MERGED) == 0:
         pass
 
 
 @njit
-def _run(address, job, room, backward):
+def _merge_chunks(job, room, backward):
+    for number in range(job.blocks):
+        block = block_number(job, number)
+        _add_saved_sums(job, block, room.at.sums)
+        _finish_sums(job, block, room, backward)
+
+
+@njit
+def _finish_block(job, block, room, backward, sums_needed):
+    """Write a block that is summed up now, if it has not been before."""
+    if sums_needed and job.chunks == 1:
+        _sum_up(job, block, room, backward)
+        _finish_sums(job, block, room, backward)
+    elif not (backward or job.training) and block.low == 0:
+        of.keep_statistics(job, block)
+    if job.sweeps & OUTPUT:
+        _write(job, block, room, backward)
+
+
+@njit
+def _run(address, job, room, thread, backward):
     sums_needed = (backward or job.training) and job.sweeps & SUMS
     if sums_needed and job.chunks > 1:
-        _sum_chunks(address, job, room, backward)
-    count = job.blocks * job.chunks
-    number = take_number(address + NEXT_BLOCK)
-    while number < count:
-        block = block_number(job, count - 1 - number)
-        if sums_needed and job.chunks == 1:
-            _sum_up(job, block, room, backward)
-            _finish_sums(job, block, room, backward)
-        elif not (backward or job.training) and block.low == 0:
-            of.keep_statistics(job, block)
-        if job.sweeps & OUTPUT:
-            _write(job, block, room, backward)
-        number = take_number(address + NEXT_BLOCK)
+        _sum_chunks(address, job, room, thread, backward)
+    for step in range(job.threads):
+        owner = (thread + step) % job.threads
+        start, end = _start_of_share(job, owner), _start_of_share(job, owner + 1)
+        number = end - 1 - _next_of_share(job, 1, owner)
+        while number >= start:
+            _finish_block(job, block_number(job, number), room, backward, sums_needed)
+            number = end - 1 - _next_of_share(job, 1, owner)
     if job.stream:
         finish_streaming()
     if job.moves and take_number(address + FINISHED) == job.threads - 1:
@@ -220,8 +258,9 @@ def compiled(backward: bool, stored: type, compute: type) -> CompiledFunction:
         source = digest  # noqa: F841
         address = address_of(carray(place, 1, np.int64))
         job = read_job(address)
-        own = job.rooms + take_number(address + NEXT_ROOM) * room_bytes
-        _run(address, job, Room(array_at(own, 1, room)[0]), backward)
+        thread = _thread_number(address, job)
+        own = array_at(job.rooms + thread * room_bytes, 1, room)
+        _run(address, job, Room(own[0]), thread, backward)
 
     direction = "backward" if backward else "forward"
     # A name for each, or processes that compile at the same time would mix up their files.
