@@ -90,20 +90,20 @@ def moments_float32(x: Array, shift: float) -> Any:
 
 @compiled
 def moments_chains(x: Array, shift: float) -> Any:
-    """As :func:`moments`, but chains of eight vectors are in float32."""
+    """As :func:`moments`, but chains of sixteen vectors are in float32, in two halves."""
     address, step = address_of(x), LANES * x.itemsize
     away, nothing = splat(np.float32(shift)), splat(np.float32(0))
     total, squares = splat(0.0), splat(0.0)
     chains = len(x) // (CHAIN * LANES)
     for _ in range(chains):
-        few, few_squares = nothing, nothing
+        a, a_squares, b, b_squares = nothing, nothing, nothing, nothing
         for _ in range(CHAIN):
             shifted = load(address, x, LANES) - away
-            few = few + shifted
-            few_squares = multiply_add(shifted, shifted, few_squares)
+            more, more_squares = a + shifted, multiply_add(shifted, shifted, a_squares)
+            a, a_squares, b, b_squares = b, b_squares, more, more_squares
             address += step
-        total = total + wide(few)
-        squares = squares + wide(few_squares)
+        total = total + wide(a + b)
+        squares = squares + wide(a_squares + b_squares)
     rest = moments(x[chains * CHAIN * LANES :], shift)
     return sum_of_lanes(total) + rest[0], sum_of_lanes(squares) + rest[1]
 
