@@ -87,6 +87,17 @@ def choose_shifts(job, block, room):
     shifts.along(job, block, room, step)
 
 
+@inlined
+def add_chain(job, like, at, length, forward, add, half, zero, plain):
+    """Add whole vectors; one half of the chain has begun."""
+    (a, b), c, d = half, zero, zero
+    for _ in range(length):
+        e, f = add(job, like, at, LANES, forward, a, b, plain)
+        a, b, c, d = c, d, e, f
+        at += LANES * like.itemsize
+    return a + c, b + d
+
+
 @njit
 def sum_up(job, block, room, add, zero):
     """Fill ``room.sums`` with what `add` adds up, per channel, in chains that begin with `zero`."""
@@ -98,25 +109,20 @@ def sum_up(job, block, room, add, zero):
         for c in range(block.channels):
             at, forward = start * like.itemsize, forward_of(channel, c)
             first, second = splat(0.0), splat(0.0)
-            a, b, e, f = zero, zero, zero, zero
+            half = (zero, zero)
             # The last vector, if it is not a whole one, joins the first chain.
             if count % LANES:
                 last = at + vectors * LANES * like.itemsize
-                a, b = add(job, like, last, count % LANES, forward, a, b, False)
+                half = add(job, like, last, count % LANES, forward, zero, zero, False)
             for chain in range(0, max(vectors, 1), CHAIN):
                 length = min(CHAIN, vectors - chain)
                 if steps.is_plain(job):
-                    for _ in range(length):
-                        g, h = add(job, like, at, LANES, forward, a, b, True)
-                        a, b, e, f = e, f, g, h
-                        at += LANES * like.itemsize
+                    a, b = add_chain(job, like, at, length, forward, add, half, zero, True)
                 else:
-                    for _ in range(length):
-                        g, h = add(job, like, at, LANES, forward, a, b, False)
-                        a, b, e, f = e, f, g, h
-                        at += LANES * like.itemsize
-                first, second = first + wide(a + e), second + wide(b + f)
-                a, b, e, f = zero, zero, zero, zero
+                    a, b = add_chain(job, like, at, length, forward, add, half, zero, False)
+                first, second = first + wide(a), second + wide(b)
+                at += length * LANES * like.itemsize
+                half = (zero, zero)
             sums[0, c] += total(first)
             sums[1, c] += total(second)
             start += job.inner

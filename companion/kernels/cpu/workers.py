@@ -153,7 +153,7 @@ def _thread_number(address, job):
 
 @inlined
 def _next_of_share(job, sweep, owner):
-    """How many chunks have been taken, in a sweep, of what a thread begins with."""
+    """How many chunks of a thread's share have been taken in a sweep, which is 0 or 1."""
     return take_number(job.turns + TURN_BYTES * (sweep * job.threads + owner))
 
 
