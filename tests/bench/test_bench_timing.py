@@ -65,7 +65,7 @@ def test_rounds_are_not_recorded_until_no_memory_is_mapped(monkeypatch, faults, 
     def run(_):
         # Both contenders, in two rounds, map their part.
         runs.append(None)
-        if len(runs) > 2 and len(runs) % 4 == 2 and faults[0] is not None:
+        if len(runs) > 4 and len(runs) % 4 == 0 and faults[0] is not None:
             state[0] += next(mapped, 0)
         return 1.0
 
@@ -73,7 +73,7 @@ def test_rounds_are_not_recorded_until_no_memory_is_mapped(monkeypatch, faults, 
     monkeypatch.setattr(timing, "page_faults", page_faults)
     samples = measure({"a": Timer(run), "b": Timer(run)}, Limits(0.0, fewest=2))
     assert len(samples.seconds["a"]) == 2
-    assert len(runs) == 2 + 4 * warm_ups + 4
+    assert len(runs) == 4 + 4 * warm_ups + 4
 
 
 def test_one_contender_has_one_order():
@@ -84,9 +84,9 @@ def test_samples_are_interleaved_in_these_orders():
     names = "abcd"
     world = World(a=1.0, b=2.0, c=3.0, d=4.0)
     samples = world.measure(seconds=0.0, fewest=8)
-    # Before: 4 calls to find the repeats, and rounds to warm up.
-    assert (len(world.log) - 4) % (2 * 4) == 0
-    assert len(world.log) > 4 + 8 * 4
+    # Before: 8 calls to find the repeats, and rounds to warm up.
+    assert (len(world.log) - 8) % (2 * 4) == 0
+    assert len(world.log) > 8 + 8 * 4
     recorded = [name for name, _ in world.log[-8 * 4 :]]
     expected = [names[index] for order in (orders(4) * 2) for index in order]
     assert recorded == expected
@@ -113,8 +113,14 @@ def test_short_calls_are_repeated_until_the_sample_is_long_enough():
         assert repeats * each >= 200e-6
         assert repeats * each <= max(5 * 200e-6, each)
     # A clock that does not move at first.
-    answers = iter([0.0, 0.0, 1.0])
+    answers = iter([0.0] * 4 + [1.0] * 2)
     assert repeats_for(Timer(lambda _: next(answers)), 1e-3) == 100
+
+
+def test_a_slow_first_call_does_not_make_a_sample_of_one():
+    first = iter([1.0])
+    timer = Timer(lambda repeats: next(first, 0.0) + repeats * 1e-6)
+    assert 200 <= repeats_for(timer, 200e-6) <= 1000
 
 
 def test_samples_are_seconds_per_call_whatever_is_repeated():

@@ -153,7 +153,10 @@ def _channels_of_planes(channels: int, m: int, inner: int, bytes_each: int, thre
         # From the first value to the last.
         return min(channels, COLUMNS)
     in_cache = _BLOCK_BYTES // (bytes_each * m)
-    most = max(1, min(_LONG_RUN // inner, in_cache, channels // (4 * threads)))
+    # Several blocks for each of several threads. One thread is best with few, since what channels
+    # need once is computed for sixteen of them at a time.
+    share = channels if threads == 1 else channels // (4 * threads)
+    most = max(1, min(_LONG_RUN // inner, in_cache, share))
 
     def channels_of_the_busiest(block: int) -> int:
         blocks = -(-channels // block)
