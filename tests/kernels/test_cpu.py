@@ -50,12 +50,13 @@ SHAPES = [
 
 @pytest.fixture(params=[1, 2])
 def threads(request, monkeypatch):
-    """One thread and two; the second also for small tensors, which then have several chunks."""
+    """One thread and two; the second also for small tensors, as if these were large."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     if request.param > 1:
         monkeypatch.setattr(plans, "_VALUES_PER_THREAD", 1)
         monkeypatch.setattr(plans, "_VALUES_PER_THREAD_ONCE", 1)
+        monkeypatch.setattr(plans, "_FEW_VALUES", 0)
     cpu.Pass.over.cache_clear()
     yield request.param
     torch.set_num_threads(before)
@@ -308,6 +309,45 @@ def test_results_are_rounded_once_and_their_constants_once(shape, last, mean):
     # x less the mean is exact where x is half the mean to twice the mean.
     allowed = allowed + torch.where(within, 0.0, 1.0).view(like) * rounding(exact) * (mean < 50)
     assert ((y.double() - exact).abs() <= 1.1 * allowed + 1e-8).all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "last"), [((32, 10), False), ((2, 5, 7, 9), False), ((2, 5, 7, 9), True)]
+)
+def test_few_values_are_the_nearest_to_the_exact_ones(shape, last, relu, training):
+    x = batch(shape, torch.float32, last) + 0.3
+    weight, bias = parameters(shape[1], torch.float32)
+    if training:
+        y, _, _ = passes.batch_forward(x, weight, bias, None, None, EPS, relu)
+        exact = reference.forward(*(t.double().numpy() for t in (x, weight, bias)), EPS).y
+    else:
+        given = torch.linspace(-1.0, 2.0, shape[1]), torch.linspace(0.1, 3.0, shape[1])
+        y = passes.fixed_forward(x, *given, weight, bias, None, EPS, relu)
+        exact = reference.inference(*(t.double().numpy() for t in (x, *given, weight, bias)), EPS)
+    if relu:
+        exact = np.maximum(exact, 0.0)
+    nearest = exact.astype(np.float32)
+    assert np.abs(y.numpy() - exact).max() > 0.0
+    assert (np.abs(y.numpy() - exact) <= 0.5001 * np.spacing(np.abs(nearest))).all()
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(6, 16), (3, 16, 13, 17)])
+def test_an_infinite_bias(shape, training):
+    x = batch(shape, torch.float32)
+    weight, bias = parameters(16, torch.float32)
+    bias[1], bias[3] = float("inf"), float("-inf")
+    expected = F.batch_norm(x, torch.zeros(16), torch.ones(16), weight, bias, training, 0.1, EPS)
+    if training:
+        y, _, _ = passes.batch_forward(x, weight, bias, None, None, EPS, False)
+    else:
+        zeros, ones = torch.zeros(16).double(), torch.ones(16).double()
+        y = passes.fixed_forward(x, zeros, ones, weight, bias, None, EPS, False)
+    assert expected[:, [1, 3]].isinf().all()
+    torch.testing.assert_close(y, expected)
 
 
 @pytest.mark.parametrize("shape", [(6, 16), (3, 16, 13, 17)])

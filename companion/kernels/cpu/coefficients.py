@@ -2,8 +2,8 @@
 
 The forward pass writes (x - centre)·slope + constant, the backward pass
 ((g - g_mean) + (x - centre)·x_slope + x_constant)·slope. Statistics are float64. The slope has what
-the type of computation holds of it, `slope_rest` what that leaves; the constants have what the
-centre and g_mean leave of the means.
+the type of computation holds of it, `slope_rest` what that leaves, as `constant_rest` of the
+constant; the constants have what the centre and g_mean leave of the means.
 
 The centre is the mean, or 0 if the mean of a batch is within one standard deviation of 0. To
 subtract a small mean rounds every value; to put it into the constant rounds a number smaller than
@@ -38,8 +38,9 @@ from .vectors import (
     zero_where_within,
 )
 
-SHIFT, CENTRE, SLOPE, SLOPE_REST, CONSTANT, FLOOR, G_MEAN, X_SLOPE, X_CONSTANT = range(9)
-COUNT = 9
+SHIFT, CENTRE, SLOPE, SLOPE_REST, CONSTANT, CONSTANT_REST, FLOOR = range(7)
+G_MEAN, X_SLOPE, X_CONSTANT = range(7, 10)
+COUNT = 10
 
 # The shift may be so many standard deviations from the mean: the variance then has lost 6 of the 24
 # bits of the squares, whose errors are much smaller than one of them, being many and random.
@@ -63,6 +64,13 @@ def get(row, c, count):
 @inlined
 def put(row, c, count, value):
     store(address_of(row) + c * row.itemsize, row, convert(value, row), count, False)
+
+
+@inlined
+def put_with_rest(of, name, rest_name, c, count, value):
+    """Put a value, and what its type does not hold of it, if that is a number."""
+    put(of[name], c, count, value)
+    put(of[rest_name], c, count, only_finite(value - get(of[name], c, count)))
 
 
 @inlined
@@ -164,10 +172,10 @@ def set_forward(job, block, of):
         var = read(job.var, job.var_kind, k, count, 0.0)
         slope = read(job.weight, job.weight_kind, k, count, 1.0) / root_of(job, k, count)
         put(of[CENTRE], c, count, zero_where_within(root(var), mean) if job.training else mean)
-        put(of[SLOPE], c, count, slope)
-        put(of[SLOPE_REST], c, count, slope - get(of[SLOPE], c, count))
+        put_with_rest(of, SLOPE, SLOPE_REST, c, count, slope)
         rest = (mean - get(of[CENTRE], c, count)) * slope
-        put(of[CONSTANT], c, count, read(job.bias, job.bias_kind, k, count, 0.0) - rest)
+        constant = read(job.bias, job.bias_kind, k, count, 0.0) - rest
+        put_with_rest(of, CONSTANT, CONSTANT_REST, c, count, constant)
         put(of[FLOOR], c, count, floor)
 
 

@@ -97,6 +97,8 @@ class Job(NamedTuple):
     """Whether to ask for rows of a panel before they are needed."""
     stream: int
     """Whether to store past the cache."""
+    precise: int
+    """Whether to normalize in float64."""
     threads: int
 
 

@@ -102,6 +102,7 @@ def forward_of(room, j):
         coefficient(room, of.SLOPE, j),
         coefficient(room, of.SLOPE_REST, j),
         coefficient(room, of.CONSTANT, j),
+        coefficient(room, of.CONSTANT_REST, j),
         splat(room.at.channel[of.FLOOR, 0]),
     )
 
@@ -188,7 +189,7 @@ def normalize(job, block, room):
         start, count = row_at(job, block, row)
         at, whole = start * like.itemsize, count // LANES * LANES
         past_cache = job.stream and (job.y + at) % 64 == 0
-        if steps.is_plain(job):
+        if steps.is_plain(job) and not job.precise:
             for j in range(0, whole, LANES):
                 steps.normalize(job, like, at, LANES, past_cache, forward_of(room, j), True)
                 at += LANES * like.itemsize

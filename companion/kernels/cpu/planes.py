@@ -43,6 +43,7 @@ def forward_of(channel, c):
         splat(channel[of.SLOPE, c]),
         splat(channel[of.SLOPE_REST, c]),
         splat(channel[of.CONSTANT, c]),
+        splat(channel[of.CONSTANT_REST, c]),
         splat(channel[of.FLOOR, c]),
     )
 
@@ -66,6 +67,7 @@ def forward_between(channel, c, count):
         blend(count, a.slope, b.slope),
         blend(count, a.slope_rest, b.slope_rest),
         blend(count, a.constant, b.constant),
+        blend(count, a.constant_rest, b.constant_rest),
         a.floor,
     )
 
@@ -147,7 +149,7 @@ def normalize(job, block, room):
                     steps.normalize(job, like, at, done, False, forward, False)
             at += done * like.itemsize
             vectors = (count - done) // LANES
-            if steps.is_plain(job):
+            if steps.is_plain(job) and not job.precise:
                 for _ in range(vectors):
                     steps.normalize(job, like, at, LANES, stream, forward, True)
                     at += LANES * like.itemsize

@@ -37,6 +37,9 @@ _LONG_RUN = 2**14
 _STREAM_BYTES = 2**23
 # unless a block's planes begin and end within a cache line and are not longer than this.
 _RAGGED_BYTES = 2**12
+# So few values are normalized in float64, to the last bit: a call takes so much longer that it
+# hardly counts. Of few values PyTorch's worst may by luck be as good; of more it is not.
+_FEW_VALUES = 2**12
 
 
 def _block_bytes() -> int:
@@ -70,6 +73,7 @@ class Plan(NamedTuple):
     chunks: int
     prefetch: bool
     stream: bool
+    precise: bool
     threads: int
 
 
@@ -129,6 +133,7 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         chunks=-(-rows // chunk),
         prefetch=large,
         stream=large and whole_lines,
+        precise=size <= _FEW_VALUES,
         threads=threads,
     )
 

@@ -28,6 +28,7 @@ from .vectors import (
     only_first,
     store,
     where_positive,
+    wide,
 )
 
 CHAIN = 16
@@ -36,7 +37,7 @@ chains half as long the errors are smaller, and the second need not wait for the
 
 
 class Forward(NamedTuple):
-    """y = max((x - centre)·(slope + slope_rest) + constant + residual, floor)."""
+    """max((x - centre)·(slope + slope_rest) + constant + constant_rest + residual, floor)."""
 
     shift: Any
     """What sums are taken about."""
@@ -44,6 +45,7 @@ class Forward(NamedTuple):
     slope: Any
     slope_rest: Any
     constant: Any
+    constant_rest: Any
     floor: Any
 
 
@@ -84,7 +86,12 @@ def normalized(job, x, of, plain):
     """What is written for x but for the residual and the ReLU, to within one rounding.
 
     Of given statistics `slope_rest` is left out: times an infinite x it may be the other infinity.
+    A precise pass computes it in float64: of one rounding there is nothing more exact in the type.
     """
+    if job.precise and not plain:
+        slope = wide(of.slope) + wide(of.slope_rest)
+        constant = wide(of.constant) + wide(of.constant_rest)
+        return convert(multiply_add(wide(x) - wide(of.centre), slope, constant), x)
     shifted, constant = x - of.centre, of.constant
     if plain or job.training:
         constant = multiply_add(shifted, of.slope_rest, constant)
