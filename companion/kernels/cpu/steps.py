@@ -86,7 +86,7 @@ def normalized(job, x, of, plain):
     """What is written for x but for the residual and the ReLU, to within one rounding.
 
     Of given statistics `slope_rest` is left out: times an infinite x it may be the other infinity.
-    A precise pass computes it in float64: of one rounding there is nothing more exact in the type.
+    A precise pass computes it in float64, and rounds once.
     """
     if job.precise and not plain:
         slope = wide(of.slope) + wide(of.slope_rest)
