@@ -449,6 +449,11 @@ def test_threads_have_equal_shares(shape, last, tensors):
     assert busiest <= 1.05 * cut.rows * cut.channels / 2
 
 
+def test_one_thread_does_not_cut_what_fits_the_cache():
+    assert plan((4, 16, 8, 8), False, 4, 2, threads=2).blocks == 1
+    assert plan((64, 256, 14, 14), False, 4, 2, threads=2).blocks >= 8
+
+
 def test_blocks_for_the_second_cache_where_it_is_large(monkeypatch):
     for second, expected in ((2**20, 2**22), (2**21, 2**20), (2**22, 2**21)):
         monkeypatch.setattr(plans.caches, "sizes", lambda second=second: {2: second})

@@ -37,8 +37,8 @@ _LONG_RUN = 2**14
 _STREAM_BYTES = 2**23
 # unless a block's planes begin and end within a cache line and are not longer than this.
 _RAGGED_BYTES = 2**12
-# So few values are normalized in float64, to the last bit: a call takes so much longer that it
-# hardly counts. Of few values PyTorch's worst may by luck be as good; of more it is not.
+# So few values are normalized in float64: next to the call it hardly counts. Else PyTorch's largest
+# error may, by luck, be the smaller one; of more values it seldom is.
 _FEW_VALUES = 2**12
 
 
@@ -158,8 +158,8 @@ def _channels_of_planes(channels: int, m: int, inner: int, bytes_each: int, thre
         # From the first value to the last.
         return min(channels, COLUMNS)
     in_cache = _BLOCK_BYTES // (bytes_each * m)
-    # Several blocks for each of several threads. One thread is best with few, since what channels
-    # need once is computed for sixteen of them at a time.
+    # Several blocks for each of several threads. One thread does best with few: what a channel
+    # needs once is computed for sixteen channels at a time.
     share = channels if threads == 1 else channels // (4 * threads)
     most = max(1, min(_LONG_RUN // inner, in_cache, share))
 
