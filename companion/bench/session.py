@@ -150,6 +150,7 @@ def _measure_all(cases: list[Case], bench: Bench, found: Document) -> _Missing:
     progress = tqdm(cases, file=sys.stderr, disable=None, leave=False, unit="case")
     with progress, Interruption() as interruption:
         tqdm.write("\n" + table.head(), file=sys.stdout)
+        sys.stdout.flush()
         for case in progress:
             progress.set_description(case.name)
             try:
