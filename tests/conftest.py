@@ -17,6 +17,7 @@ NOT_OF_THE_PACKAGE = {
     "test_addresses.py",
     "test_audit.py",
     "test_build.py",
+    "test_groups.py",
     "test_install_cell.py",
     "test_lean_styles.py",
     "test_lock.py",

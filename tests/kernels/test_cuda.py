@@ -27,6 +27,9 @@ from _passes import Passes
 # The interpreter computes with NumPy, which warns of NaN and infinity.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
+# Coverage doubles the interpreter's time. These run the lines that others do, with other values.
+same_lines = pytest.mark.no_cover
+
 EPS = 1e-5
 TOLERANCE = {
     torch.float64: 1e-12,
@@ -181,6 +184,7 @@ def test_held_tiles_are_added_in_several_groups(cuda, monkeypatch):
     check_training(cuda, x, random(x.shape, seed=3), *parameters(2))
 
 
+@same_lines
 @pytest.mark.parametrize("name", ["planes in pieces", "rows in blocks", "folded rows"])
 def test_long_offsets(cuda, name, monkeypatch):
     """As for activations of more than 2^31 values."""
@@ -213,6 +217,7 @@ def test_fixed_statistics(cuda, name):
     assert_close(found.bias, g.sum(axes), 1e-4)
 
 
+@same_lines
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
 def test_types(cuda, dtype, name):
@@ -472,6 +477,7 @@ def test_constant_channels(cuda):
     assert mean.tolist() == [x[0, 0, 0, 0].item(), 0.0]
 
 
+@same_lines
 @pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
 @pytest.mark.parametrize("offset", [1e4, -1e5, 3e6])
 def test_large_offsets(cuda, name, offset):
@@ -495,6 +501,7 @@ def test_mean_between_two_numbers_of_the_type(cuda):
     assert_close(found.x, expected.x, 1e-5)
 
 
+@same_lines
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("fuse", [True, False])
 def test_offset_that_breaks_channels_last_kernels(module, channels_last, fuse, monkeypatch):
@@ -512,6 +519,7 @@ def test_many_rows(module):
     check_training(module, x, random(x.shape, seed=3), None, None)
 
 
+@same_lines
 @pytest.mark.parametrize("scale", [1e20, 1e-20])
 @pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -527,6 +535,7 @@ def test_extreme_sizes(cuda, dtype, scale, name):
     assert found.x.isfinite().all()
 
 
+@same_lines
 @pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
 @pytest.mark.parametrize("outlier", [1e3, 1e6, -1e15])
 def test_first_value_is_an_outlier(cuda, name, outlier):
@@ -536,6 +545,7 @@ def test_first_value_is_an_outlier(cuda, name, outlier):
     check_training(cuda, x, random(shape, seed=3), *parameters(shape[1]), 5e-6)
 
 
+@same_lines
 @pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
 def test_channels_do_not_disturb_each_other(cuda, name):
     shape, _ = SHAPES[name]
@@ -568,6 +578,7 @@ def test_eps_is_inside_the_root(cuda):
     assert abs(y[0, 0].item() - 1e-3 / np.sqrt(1e-6 + EPS)) < 1e-6
 
 
+@same_lines
 def test_unequal_parts(cuda):
     """Parts of different length, mean and spread: the merging must count."""
     x = random((13, 2, 11, 12))
@@ -579,6 +590,7 @@ def test_unequal_parts(cuda):
     check_training(cuda, x, random(x.shape, seed=3, offset=4.0), *parameters(40))
 
 
+@same_lines
 def test_every_value_is_written(cuda, monkeypatch):
     """Outputs are poisoned, so that one that no program writes shows."""
     for name in ("empty", "empty_like"):
