@@ -501,7 +501,6 @@ def test_mean_between_two_numbers_of_the_type(cuda):
     assert_close(found.x, expected.x, 1e-5)
 
 
-@same_lines
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("fuse", [True, False])
 def test_offset_that_breaks_channels_last_kernels(module, channels_last, fuse, monkeypatch):
