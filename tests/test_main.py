@@ -158,6 +158,7 @@ def test_the_second_interruption_leaves_the_old_file_and_one_line(tmp_path):
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     # A shell's background jobs ignore interruptions, and what they start does, too.
     options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    options["env"] = {**os.environ, "PYTHONUNBUFFERED": ""}
     with subprocess.Popen([*command, "--seconds-per-case", "100"], **options) as process:
         # The table's titles are printed once Ctrl-C is waited for.
         assert any("copy µs" in line for line in process.stdout)
