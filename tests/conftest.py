@@ -10,24 +10,9 @@ import torch
 TESTS = Path(__file__).parent
 SITE = TESTS.parent / "_build" / "html"
 
-# They test the book and its tools, as those marked `browser` do: coverage, which is that of the
-# package, would find nothing and slow them down.
-NOT_OF_THE_PACKAGE = {
-    "site",
-    "test_addresses.py",
-    "test_audit.py",
-    "test_build.py",
-    "test_groups.py",
-    "test_install_cell.py",
-    "test_lean_styles.py",
-    "test_lock.py",
-    "test_notebooks.py",
-    "test_pdf.py",
-    "test_publication.py",
-    "test_run_and_cite.py",
-    "test_static_math.py",
-    "test_valid_markup.py",
-}
+# They test the book, its tools and the tests, as those marked `browser` do: coverage, which is that
+# of the package, would find nothing and slow them down.
+NOT_OF_THE_PACKAGE = {"site", "tools", "test_groups.py"}
 
 LAID_OUT = """() => [...document.querySelectorAll("article > section > section")]
   .every((part) => getComputedStyle(part).contentVisibility === "visible")"""

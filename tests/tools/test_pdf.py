@@ -13,7 +13,7 @@ from tools import build_pdf
 # In one process, which makes once what they share.
 pytestmark = pytest.mark.xdist_group("pdf")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LONG_ROW = f"| n | {'as long as a line and more ' * 6}| `name` |\n"
 HEADER = """\
 ---
