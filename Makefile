@@ -1,11 +1,15 @@
 # Needs Python 3.11 to 3.13, pip and make; everything else goes into .venv.
 
-PYTHON ?= python3
+# TORCH names a Python that has PyTorch: its own is used, none is downloaded.
+TORCH ?=
+PYTHON ?= $(or $(TORCH),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # On its own: it needs a jsonschema that JupyterLab is too new for.
 CFFCONVERT := $(VENV)/cffconvert
+# What the lock says of PyTorch and of what comes with it.
+TORCH_PINS := '^(torch|triton|nvidia-|cuda-)'
 
 # One thread a process: the chapters' tensors are small, and the runs are parallel.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -50,16 +54,18 @@ bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/be
 	$(BIN)/python -m companion bench --json _build/bench.json
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab book/notebooks
+	$(BIN)/python -m jupyterlab book/notebooks
 
 lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types and CITATION.cff
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 	$(CFFCONVERT)/bin/cffconvert --validate -i CITATION.cff
 
-lock: $(INSTALLED) ## write the installed versions to requirements.lock
-	$(BIN)/python -m tools.lock
+lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--upgrade renews it
+	$(BIN)/python -m uv pip compile pyproject.toml --extra book --extra test --extra dev $(UPGRADE) \
+		--universal --python-version 3.11 --no-emit-package setuptools --no-emit-package wheel \
+		--no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove everything that make has made
 	rm -rf _build build $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
@@ -68,8 +74,13 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 		|| { echo "Python 3.11 to 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+ifdef TORCH
+	$(TORCH) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' \
+		> "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch.pth"
+endif
+	$(if $(TORCH),grep -vE $(TORCH_PINS),cat) requirements.lock > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint requirements.lock --editable '.[book,test,dev]'
+		--constraint $(VENV)/constraints.txt --editable '.[book,test,dev]'
 	touch $@
 
 $(CFFCONVERT): | $(INSTALLED)
