@@ -14,20 +14,27 @@ TORCH_PINS := '^(torch|triton|nvidia-|cuda-)'
 # One thread a process: the chapters' tensors are small, and the runs are parallel.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadgroup
+NBVAL := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope -p no:cacheprovider --nbval \
+	--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120 book/notebooks
+
 .DEFAULT_GOAL := help
-.PHONY: help book test audit notebooks lab bench lint lock pdf offline site addresses clean
+.PHONY: help book test test-all audit notebooks lab bench lint lock pdf offline site addresses clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 book: $(INSTALLED) ## execute every chapter and write _build/html/index.html
 	$(BIN)/python -m companion compile
 	$(ONE_THREAD) $(BIN)/python -m tools.build_book
 
-test: $(INSTALLED) book ## run every test this machine can run: units, notebooks, the built site
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered tests
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope -p no:cacheprovider --nbval \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120 book/notebooks
+test: $(INSTALLED) book ## run every behaviour's tests, in minutes: units, the built site, notebooks
+	$(PYTEST) --durations=30 --durations-min=1 tests
+	$(NBVAL)
+
+test-all: $(INSTALLED) book ## run every test there is, the slow ones too, and measure coverage
+	$(PYTEST) --durations=60 --durations-min=1 -m "" --cov --cov-report=term-missing:skip-covered tests
+	$(NBVAL)
 
 audit: $(INSTALLED) book ## Lighthouse's scores of every chapter, on a machine that does nothing else
 	$(BIN)/python -m tools.audit

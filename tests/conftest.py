@@ -12,14 +12,18 @@ SITE = TESTS.parent / "_build" / "html"
 
 # They test the book, its tools and the tests, as those marked `browser` do: coverage, which is that
 # of the package, would find nothing and slow them down.
-NOT_OF_THE_PACKAGE = {"site", "tools", "test_groups.py"}
+NOT_OF_THE_PACKAGE = {"site", "tools", "test_markers.py"}
 
 LAID_OUT = """() => [...document.querySelectorAll("article > section > section")]
   .every((part) => getComputedStyle(part).contentVisibility === "visible")"""
 
 
+@pytest.hookimpl(tryfirst=True)  # Before pytest takes out what is not asked for.
 def pytest_collection_modifyitems(items):
     for item in items:
+        for slow in item.iter_markers("slow"):
+            if slow.args or set(slow.kwargs) != {"reason"} or not slow.kwargs["reason"].strip():
+                raise pytest.UsageError(f'{item.nodeid}: write @pytest.mark.slow(reason="...")')
         place = item.path.relative_to(TESTS).parts[0]
         if place in NOT_OF_THE_PACKAGE or item.get_closest_marker("browser"):
             item.add_marker("no_cover")
