@@ -1,19 +1,31 @@
-"""Key the execution cache on everything a cell's output depends on, not on the cell alone.
+"""Execute chapters several at a time, and cache what they print under all that it depends on.
 
 myst-nb's cache knows the text of the cells. A chapter's numbers also depend on the companion
 package and on the versions the lock pins, so the cache gets one folder per state of those: a change
 in `companion/` re-executes every chapter. Because the path is a setting of the environment, Sphinx
 reads every page again when it changes.
+
+myst-nb also executes one page after the other. So the cache is filled before the first is read. A
+chapter that fails is not in it then, and fails again, with myst-nb's report, when it is read.
 """
 
 import hashlib
+import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from logging import CRITICAL, Logger
 from pathlib import Path
 
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
+from myst_nb.core.read import is_myst_markdown_notebook
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
+LOGGER = logging.getLogger(__name__)
 
 
 def source_digest() -> str:
@@ -36,6 +48,33 @@ def choose_cache(app: Sphinx, config: Config) -> None:
     config.nb_execution_cache_path = str(current)
 
 
+def execute(cache: str, uri: str, timeout: int) -> None:
+    """Run one chapter and, if no cell fails, put it into the cache."""
+    silent = Logger("", CRITICAL + 1)
+    executor = load_executor("local-serial", get_cache(cache), silent)
+    executor.run_and_cache(filter_uris=[uri], timeout=timeout)
+
+
+def fill_cache(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    config, texts = app.config, [Path(env.doc2path(name)) for name in docnames]
+    cache = get_cache(config.nb_execution_cache_path)
+    for text in texts:
+        if is_myst_markdown_notebook(text.read_text(encoding="utf-8")):
+            cache.add_nb_to_project(str(text), read_data={"type": "plugin", "name": "myst_nb_md"})
+    missing = [record.uri for record in cache.list_unexecuted(list(map(str, texts)))]
+    # The longest first, so that none of them is alone at the end.
+    missing.sort(key=lambda uri: Path(uri).stat().st_size, reverse=True)
+    with ProcessPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+        runs = {
+            pool.submit(execute, str(cache.path), uri, config.nb_execution_timeout): uri
+            for uri in missing
+        }
+        for number, run in enumerate(as_completed(runs), 1):
+            run.result()
+            LOGGER.info("executed %s (%d of %d)", Path(runs[run]).stem, number, len(runs))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", choose_cache)
+    app.connect("env-before-read-docs", fill_cache)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

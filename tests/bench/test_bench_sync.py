@@ -86,7 +86,11 @@ def measured(tmp_path_factory):
     return done.stdout, json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.xdist_group("sync")
+MEASURED = pytest.mark.slow(reason="measures with one, two and four processes")
+
+
+@MEASURED
+@pytest.mark.xdist_group("bench-sync")
 def test_messages_and_bytes_are_those_of_the_layer(measured):
     _, found = measured
     assert {case["ranks"] for case in found["cases"]} == {1, 2, 4}
@@ -100,7 +104,8 @@ def test_messages_and_bytes_are_those_of_the_layer(measured):
                 assert 0.0 < spread["low_us"] <= spread["us"] <= spread["high_us"]
 
 
-@pytest.mark.xdist_group("sync")
+@MEASURED
+@pytest.mark.xdist_group("bench-sync")
 def test_the_model_is_that_of_the_cases_and_goes_to_1024_ranks(measured):
     text, found = measured
     model = fit(list(sync._points(found["cases"])))
@@ -138,7 +143,6 @@ def test_too_few_gpus_are_named(capsys, tmp_path):
     assert "is not a file" in capsys.readouterr().err
 
 
-@pytest.mark.xdist_group("sync")
 def test_an_error_of_a_process_ends_the_command(monkeypatch, capsys):
     # Not an activation: the layer refuses it.
     monkeypatch.setattr(sync, "PROCESSES", (1,))

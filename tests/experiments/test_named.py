@@ -17,6 +17,9 @@ from companion.experiments.smoothness import loss_range
 from companion.experiments.tasks import Record
 from companion.experiments.weight_decay_equilibrium import equilibrium_angle
 
+# In one process, which runs each experiment's quick form once.
+pytestmark = pytest.mark.xdist_group("experiments")
+
 CPU = torch.device("cpu")
 
 
@@ -127,6 +130,11 @@ def test_at_two_examples_group_normalization_is_ahead(found):
     accuracies = found("batch-size")
     for bn, gn in zip(accuracies["bn, m = 2"], accuracies["gn, m = 2"], strict=True):
         assert gn > bn
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_quick_form_that_concludes(found, name):
+    assert found(name)
 
 
 def test_every_experiment_says_what_it_is():

@@ -162,9 +162,3 @@ def test_an_interruption_before_the_first_step_says_that_nothing_is_written(
     monkeypatch.setattr(runner._Run, "start_task", interrupted)
     assert main(["run", *SHORT, "--out", str(tmp_path)]) == 130
     assert "interrupted; nothing was written" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_has_a_quick_form(name, tmp_path, capsys):
-    assert main(["run", name, "--quick", "--out", str(tmp_path)]) == 0
-    assert "written" in capsys.readouterr().out

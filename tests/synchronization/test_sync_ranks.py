@@ -9,7 +9,13 @@ from pathlib import Path
 import _worker
 import pytest
 
-RANKS = [2, 3, 4]
+SLOW = pytest.mark.slow(reason="starts three processes, or four; two do all that they do")
+# The processes of one number of ranks are started once, in the process that tests what they say.
+RANKS = [
+    pytest.param(2, marks=pytest.mark.xdist_group("ranks-2")),
+    pytest.param(3, marks=[SLOW, pytest.mark.xdist_group("ranks-3")]),
+    pytest.param(4, marks=[SLOW, pytest.mark.xdist_group("ranks-4")]),
+]
 # One process more than there are cores, and a slow machine.
 SECONDS = 240
 
@@ -44,7 +50,6 @@ def run(ranks: int, folder: Path) -> list[dict[str, str | None]]:
 
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("name", sorted(_worker.CHECKS))
-@pytest.mark.xdist_group("sync")
 def test_in_every_process(results, name, ranks):
     for rank, found in enumerate(results(ranks)):
         assert found[name] is None, f"rank {rank}: {found[name]}"
