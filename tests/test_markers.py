@@ -36,10 +36,11 @@ def test_quick():
 """
 
 
-def test_a_group_runs_in_one_process(pytester):
+def test_a_group_runs_in_one_process(pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("")
     pytester.makepyfile(GROUP)
-    done = pytester.runpytest_subprocess("-n", "2", "--dist", "loadgroup")
+    done = pytester.runpytest_subprocess("-p", "xdist", "-n", "2", "--dist", "loadgroup")
     done.assert_outcomes(passed=6)
     processes = (pytester.path / "processes").read_text(encoding="utf-8").split()
     assert len(processes) == 6
@@ -54,7 +55,7 @@ def run(pytester):
 
     def run(given, *arguments):
         pytester.makepyfile(SLOW.replace("GIVEN", given))
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+        return pytester.runpytest_inprocess("-p", "no:hypothesispytest", *arguments)
 
     return run
 
