@@ -1,7 +1,9 @@
 """Processes that torchrun starts, against the oracle and one process."""
 
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ import torch
 
 from companion import reference
 from companion.experiments import ranks
+
+# In one process, which starts the ranks once.
+pytestmark = pytest.mark.xdist_group("torchrun")
 
 torch.manual_seed(0)
 X = 2 + 3 * torch.randn(9, 4, dtype=torch.float64)
@@ -76,19 +81,30 @@ def test_what_a_rank_raised_is_told():
         ranks.run(task, processes=2)
 
 
-def test_ranks_that_take_too_long_are_ended(tmp_path):
+def test_ranks_that_take_too_long_are_ended(tmp_path, monkeypatch):
     program = tmp_path / "sleeps.py"
     program.write_text(
         "import os, pathlib, sys, time\n"
         "(pathlib.Path(sys.argv[1]) / os.environ['RANK']).write_text(str(os.getpid()))\n"
         "time.sleep(300)\n"
     )
+    said = [tmp_path / rank for rank in ("0", "1")]
+
+    class Late(subprocess.Popen):
+        """The time is over once both ranks have started, however long that takes."""
+
+        def communicate(self, timeout):
+            while timeout == 20 and not all(one.exists() and one.read_text() for one in said):
+                assert self.poll() is None
+                time.sleep(0.05)
+            return super().communicate(timeout=0 if timeout == 20 else timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Late)
     with pytest.raises(TimeoutError, match="2 ranks were not done in 20 s"):
         ranks._torchrun([str(program), str(tmp_path)], 2, 20)
-    started = [int((tmp_path / rank).read_text()) for rank in ("0", "1")]
-    for process in started:
+    for one in said:
         with pytest.raises(ProcessLookupError):
-            os.kill(process, 0)
+            os.kill(int(one.read_text()), 0)
 
 
 def test_ranks_have_the_loopback_and_one_thread(tmp_path, monkeypatch):
