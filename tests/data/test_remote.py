@@ -26,8 +26,13 @@ def server():
 @pytest.fixture(autouse=True)
 def data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(remote, "TIMEOUT", 0.5)
     return tmp_path / "data"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Where a server falls silent on purpose."""
+    monkeypatch.setattr(remote, "TIMEOUT", 1.5)
 
 
 def file_at(*mirrors, of_content=True):
@@ -80,6 +85,7 @@ def test_the_packed_file_can_be_what_is_checked(server):
     assert read(file_at(served(server), of_content=False)) == CONTENT
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", ["error", "corrupt", "truncate", "stall"])
 def test_the_next_mirror_is_asked_when_one_fails(server, data_folder, fault):
     bad, good = served(server, "/bad", faults=[fault]), served(server, "/good")
@@ -88,6 +94,7 @@ def test_the_next_mirror_is_asked_when_one_fails(server, data_folder, fault):
     assert left_over(data_folder) == {"values.gz"}
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", ["truncate", "stall"])
 def test_the_next_attempt_goes_on_where_one_broke_off(server, data_folder, fault):
     file = file_at(served(server, faults=[fault]))
@@ -130,6 +137,7 @@ def test_a_whole_rest_is_not_fetched_again(server, data_folder):
     assert [start for _, start in server.requests] == [len(PACKED)]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_error_names_every_mirror_with_its_reason(server, data_folder):
     free = socket.create_server(("127.0.0.1", 0))
     closed = f"http://127.0.0.1:{free.getsockname()[1]}/closed"
@@ -137,7 +145,7 @@ def test_the_error_names_every_mirror_with_its_reason(server, data_folder):
     faults = {
         served(server, "/error", faults=["error"]): "the server answered with status 503",
         served(server, "/corrupt", faults=["corrupt"]): "its content is wrong",
-        served(server, "/stall", faults=["stall"]): r"no byte came for 0.5 s",
+        served(server, "/stall", faults=["stall"]): r"no byte came for 1.5 s",
         closed: "no connection",
     }
     with pytest.raises(DownloadError) as stopped:

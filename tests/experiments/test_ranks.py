@@ -75,6 +75,7 @@ def test_the_network_is_the_same_at_each_call():
     assert all(map(torch.equal, weights[:half], weights[half:]))
 
 
+@pytest.mark.slow(reason="starts two ranks more, only to fail")
 def test_what_a_rank_raised_is_told():
     task = {"x": X, "grad_y": G, "target": TARGET, "splits": [[3, 3, 3]], "steps": []}
     with pytest.raises(RuntimeError, match=r"torchrun ended with status 1:\n(.|\n)*Error"):

@@ -116,6 +116,7 @@ def start(*arguments):
     )
 
 
+@pytest.mark.slow(reason="a process that imports all; the next test interrupts a run in this one")
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     # It writes a checkpoint after every step, so the signal comes while it writes one.
     process = start(*LONG, "--save-every", "0", "--out", str(tmp_path))
