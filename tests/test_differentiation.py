@@ -210,7 +210,10 @@ COMPILED = [
     pytest.param(
         "inductor",
         {"momentum": None},
-        marks=pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler"),
+        marks=[
+            pytest.mark.slow(reason="20 seconds of compiling; the others capture the same graph"),
+            pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler"),
+        ],
     ),
 ]
 

@@ -103,9 +103,7 @@ run(checkpoint.parent, resume=True)
 """
 
 
-@pytest.mark.slow(
-    reason="starts and kills ten processes; the next test breaks a run off in this one"
-)
+@pytest.mark.slow(reason="kills ten processes; the next test breaks a run off in this one")
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(undisturbed, tmp_path):
     seconds = results.load(undisturbed / "result.json")["seconds"]
     script = KILLING.format(
