@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from _faults import boxes, faults
+from _figures import boxes, faults
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from companion import plots

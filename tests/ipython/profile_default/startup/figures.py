@@ -13,7 +13,7 @@ def look_at_figures():
     from companion.explore import InteractiveFigure
 
     sys.path.append(str(Path(__file__).parents[3] / "plots"))
-    from _faults import faults
+    from _figures import faults
 
     sys.path.pop()
 
