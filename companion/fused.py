@@ -47,12 +47,15 @@ class _BatchNormAct(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
-        residual : shape, type and device of `input`, or None
+        input
+            floating-point tensor with `num_features` channels in axis 1
+        residual
+            shape, type and device of `input`, or None
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------

@@ -111,11 +111,13 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
@@ -241,20 +243,26 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
 
     Parameters
     ----------
-    model : any module; may be a batch normalization layer itself
-    to : ``"companion"`` or ``"torch"``
+    model
+        any module; may be a batch normalization layer itself
+    to
+        ``"companion"`` or ``"torch"``
 
     Returns
     -------
-    `model`, the same object. Subclasses of the six layers, lazy ones, and PyTorch's synchronized
-    one are left alone; layers with parametrizations are swapped below them; what
-    :func:`companion.convert_sync` had converted becomes local again. The options `skip_nonfinite`
-    and `backend` have no counterpart in PyTorch and are dropped on the way there.
+    nn.Module
+        `model`, the same object. Subclasses of the six layers, lazy ones, and PyTorch's
+        synchronized one are left alone; layers with parametrizations are swapped below them; what
+        :func:`companion.convert_sync` had converted becomes local again. The options
+        `skip_nonfinite` and `backend` have no counterpart in PyTorch and are dropped on the way
+        there.
 
     Raises
     ------
-    TypeError : `model` is not a module
-    ValueError : `to` is neither of the two
+    TypeError
+        `model` is not a module
+    ValueError
+        `to` is neither of the two
 
     Examples
     --------

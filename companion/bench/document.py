@@ -292,7 +292,8 @@ def check_writable(path: Path) -> None:
 
     Raises
     ------
-    OSError : it cannot; the message says why, in words for a user
+    OSError
+        it cannot; the message says why, in words for a user
     """
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -311,7 +312,8 @@ def write(document: Document | dict[str, Any], path: Path) -> None:
 
     Raises
     ------
-    OSError : it cannot be written
+    OSError
+        it cannot be written
     """
     text = json.dumps(_rounded(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     target = path.resolve()

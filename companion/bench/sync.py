@@ -58,7 +58,8 @@ def request(device: str, quick: bool, seconds: float | None) -> Request:
 
     Raises
     ------
-    Failed : fewer than two GPUs, where GPUs were asked for
+    Failed
+        fewer than two GPUs, where GPUs were asked for
     """
     processes = PROCESSES
     if device == "cuda":
@@ -75,7 +76,8 @@ def run(asked: Request) -> dict[str, Any]:
 
     Raises
     ------
-    Failed : a process died, raised an error, or hung
+    Failed
+        a process died, raised an error, or hung
     """
     started = time.perf_counter()
     document = _document(asked)

@@ -42,7 +42,8 @@ def read(folder: Path = FOLDER) -> tuple[str, list[Row]]:
 
     Raises
     ------
-    FileNotFoundError : there is no log in `folder`
+    FileNotFoundError
+        there is no log in `folder`
     """
     header, _, table = (folder / NAME).read_text(encoding="utf-8").partition("\n\n")
     rows = []

@@ -31,7 +31,9 @@ class Config:
 def predicted(kind: str, m: int) -> float:
     """Growth of the gradient's norm per layer: √(π/(π−1)) with ReLU, √((m−2)/(m−3)) without.
 
-    Source: Yang et al. (2019), arXiv:1902.08129; the first for large batches.
+    References
+    ----------
+    Yang et al. (2019), arXiv:1902.08129; the first for large batches.
 
     Examples
     --------

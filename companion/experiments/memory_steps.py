@@ -177,9 +177,12 @@ def textbook(x: Array, gamma: Array, beta: Array, eps: float, y: Array, room: Ar
 
     Parameters
     ----------
-    x, y : ``(N, C, S)``
-    gamma, beta : ``(C,)``
-    room : as `x`, for what is computed in between
+    x, y
+        ``(N, C, S)``
+    gamma, beta
+        ``(C,)``
+    room
+        as `x`, for what is computed in between
     """
     values, squares, centred = (torch.from_numpy(array) for array in (x, room, y))
     scale, shift = (torch.from_numpy(array)[:, None] for array in (gamma, beta))
@@ -218,13 +221,17 @@ def measure(
 
     Parameters
     ----------
-    contenders : by name
-    unit : the name of the one that others are compared with
-    seconds : to spend at least; every function is called six times or more
+    contenders
+        by name
+    unit
+        the name of the one that others are compared with
+    seconds
+        to spend at least; every function is called six times or more
 
     Raises
     ------
-    ValueError : the unit is not among the contenders
+    ValueError
+        the unit is not among the contenders
     """
     if unit not in contenders:
         raise ValueError(f"unit: expected one of {', '.join(contenders)}, got {unit!r}")

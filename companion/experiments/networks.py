@@ -28,8 +28,10 @@ def perceptron(
 
     Parameters
     ----------
-    sizes : of the input, the hidden layers and the output
-    normalization : makes a layer for a number of features; None: no normalization
+    sizes
+        of the input, the hidden layers and the output
+    normalization
+        makes a layer for a number of features; None: no normalization
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes[:-1]):
@@ -60,10 +62,13 @@ def convolutional(
 
     Parameters
     ----------
-    channels, side : of the square input images
-    normalization : makes a layer for a number of channels, between a convolution and its
-        activation; None: no normalization
-    widths : the convolutions' numbers of channels
+    channels, side
+        of the square input images
+    normalization
+        makes a layer for a number of channels, between a convolution and its activation; None: no
+        normalization
+    widths
+        the convolutions' numbers of channels
     """
     layers: list[nn.Module] = []
     for width in widths:

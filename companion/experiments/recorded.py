@@ -27,11 +27,13 @@ def read(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
 
     Parameters
     ----------
-    command : records it, when run in the book's repository
+    command
+        records it, when run in the book's repository
 
     Raises
     ------
-    FileNotFoundError : there is none; the message has the command
+    FileNotFoundError
+        there is none; the message has the command
     """
     path = folder / f"{name}.json"
     if not path.exists():
@@ -48,7 +50,8 @@ def experiment(name: str) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError : it has not been recorded; the message has the command
+    FileNotFoundError
+        it has not been recorded; the message has the command
 
     Examples
     --------
@@ -63,7 +66,8 @@ def trials(found: dict[str, Any], variant: str) -> list[dict[str, Any]]:
 
     Raises
     ------
-    ValueError : there is no such variant
+    ValueError
+        there is no such variant
 
     Examples
     --------

@@ -63,7 +63,8 @@ def write(
 
     Raises
     ------
-    OSError : a file cannot be written
+    OSError
+        a file cannot be written
     """
     found = {
         **description,
@@ -122,7 +123,8 @@ def load(path: Path | str) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError : it is not one of this schema
+    ValueError
+        it is not one of this schema
     """
     found = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or "experiment" not in found:

@@ -62,12 +62,15 @@ class Batches:
 
     Parameters
     ----------
-    examples, batch_size : how many there are, and how many a batch takes
-    seed : of all the orders
+    examples, batch_size
+        how many there are, and how many a batch takes
+    seed
+        of all the orders
 
     Raises
     ------
-    ValueError : `batch_size` is not between 1 and `examples`
+    ValueError
+        `batch_size` is not between 1 and `examples`
     """
 
     def __init__(self, examples: int, batch_size: int, seed: int) -> None:
@@ -96,17 +99,26 @@ class Training:
 
     Parameters
     ----------
-    model : trained in training mode; its parameters that require a gradient are
-    split : inputs ``(m, ...)`` and classes ``(m,)`` to train and to test with, on its device
-    seed : of the order of the examples
-    steps, batch_size : how many steps, of how many examples
-    learning_rate, momentum, weight_decay : of PyTorch's SGD
-    look_every : steps from look to look; there is one before the first step and one after the last
-        in any case. None: no others
-    probe : called at each look with the model in evaluation mode, without gradients; what it
-        returns becomes the curves, beside "step" and "accuracy", the test accuracy
-    conclude : turns the curves into the record's scalars; by default "accuracy", the last one
-    before_step : called with this object before each step
+    model
+        trained in training mode; its parameters that require a gradient are
+    split
+        inputs ``(m, ...)`` and classes ``(m,)`` to train and to test with, on its device
+    seed
+        of the order of the examples
+    steps, batch_size
+        how many steps, of how many examples
+    learning_rate, momentum, weight_decay
+        of PyTorch's SGD
+    look_every
+        steps from look to look; there is one before the first step and one after the last in any
+        case. None: no others
+    probe
+        called at each look with the model in evaluation mode, without gradients; what it returns
+        becomes the curves, beside "step" and "accuracy", the test accuracy
+    conclude
+        turns the curves into the record's scalars; by default "accuracy", the last one
+    before_step
+        called with this object before each step
     """
 
     model: nn.Module

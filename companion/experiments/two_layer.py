@@ -57,11 +57,13 @@ def initialize(d: int, h: int, k: int, seed: int = 0) -> Parameters:
 
     Parameters
     ----------
-    d, h, k : numbers of inputs, hidden units and classes, each at least 1
+    d, h, k
+        numbers of inputs, hidden units and classes, each at least 1
 
     Raises
     ------
-    ValueError : a number under 1
+    ValueError
+        a number under 1
     """
     for name, size in (("d", d), ("h", h), ("k", k)):
         if size < 1:
@@ -89,13 +91,17 @@ def forward(p: Parameters, x: ArrayLike) -> Pass:
 
     Parameters
     ----------
-    x : inputs ``(m, d)``, m at least 2
+    x
+        inputs ``(m, d)``, m at least 2
 
     Raises
     ------
-    ValueError : `x` is not ``(m, d)`` with m ≥ 2
+    ValueError
+        `x` is not ``(m, d)`` with m ≥ 2
 
-    Source: Eqs. (21) to (23) of the chapter `backprop`.
+    References
+    ----------
+    Eqs. (21) to (23) of the chapter `backprop`.
     """
     inputs = np.asarray(x, dtype=np.float64)
     d = p.w1.shape[1]
@@ -112,8 +118,10 @@ def cross_entropy(probabilities: Array, classes: ArrayLike) -> float:
 
     Parameters
     ----------
-    probabilities : ``(m, k)``
-    classes : integers from 0 to k - 1, ``(m,)``
+    probabilities
+        ``(m, k)``
+    classes
+        integers from 0 to k - 1, ``(m,)``
     """
     rows = np.arange(len(probabilities))
     return float(-np.log(probabilities[rows, np.asarray(classes)]).mean())
@@ -124,14 +132,19 @@ def backward(p: Parameters, forth: Pass, classes: ArrayLike) -> Parameters:
 
     Parameters
     ----------
-    forth : what :func:`forward` returned for `p`
-    classes : integers from 0 to k - 1, ``(m,)``
+    forth
+        what :func:`forward` returned for `p`
+    classes
+        integers from 0 to k - 1, ``(m,)``
 
     Raises
     ------
-    ValueError : not one class for each example
+    ValueError
+        not one class for each example
 
-    Source: Eqs. (24) to (26) of the chapter `backprop`, Eq. (9) backprop/closed-form in each layer.
+    References
+    ----------
+    Eqs. (24) to (26) of the chapter `backprop`, Eq. (9) backprop/closed-form in each layer.
     """
     m = len(forth.x)
     labels = np.asarray(classes)
@@ -165,17 +178,22 @@ def train(
 
     Parameters
     ----------
-    x, classes : inputs ``(n, d)`` and integers ``(n,)``
-    batch_size : from 2 to n
-    seed : of the choice of the batches
+    x, classes
+        inputs ``(n, d)`` and integers ``(n,)``
+    batch_size
+        from 2 to n
+    seed
+        of the choice of the batches
 
     Returns
     -------
-    the learned parameters, and the loss of every step in nats
+    tuple[Parameters, list[float]]
+        the learned parameters, and the loss of every step in nats
 
     Raises
     ------
-    ValueError : `batch_size` is out of its range
+    ValueError
+        `batch_size` is out of its range
     """
     inputs, labels = np.asarray(x, dtype=np.float64), np.asarray(classes)
     if not 2 <= batch_size <= len(inputs):
@@ -206,14 +224,19 @@ def population(p: Parameters, x: ArrayLike, batch_size: int) -> Statistics:
 
     Parameters
     ----------
-    x : inputs ``(n, d)``, in random order
-    batch_size : from 2 to n
+    x
+        inputs ``(n, d)``, in random order
+    batch_size
+        from 2 to n
 
     Raises
     ------
-    ValueError : `batch_size` is out of its range
+    ValueError
+        `batch_size` is out of its range
 
-    Source: Algorithm 2, lines 8 to 10, of the paper.
+    References
+    ----------
+    Algorithm 2, lines 8 to 10, of the paper.
     """
     inputs = np.asarray(x, dtype=np.float64)
     if not 2 <= batch_size <= len(inputs):

@@ -23,9 +23,12 @@ def bands() -> InteractiveFigure:
 
     Raises
     ------
-    FileNotFoundError : it has not been recorded
+    FileNotFoundError
+        it has not been recorded
 
-    Source: Eqs. (1) and (2) of the chapter `reproducing-the-paper`; Ioffe & Szegedy (2015), Fig. 1.
+    References
+    ----------
+    Eqs. (1) and (2) of the chapter `reproducing-the-paper`; Ioffe & Szegedy (2015), Fig. 1.
 
     Examples
     --------

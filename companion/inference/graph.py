@@ -41,10 +41,13 @@ class GraphFolding:
 
     Parameters
     ----------
-    root : holds the layers; folded ones are added to it, under new names, so that whatever else
-        uses the old ones finds them as they were
-    graph : of calls of `root`'s modules
-    ranks : axes of each result
+    root
+        holds the layers; folded ones are added to it, under new names, so that whatever else uses
+        the old ones finds them as they were
+    graph
+        of calls of `root`'s modules
+    ranks
+        axes of each result
     """
 
     root: nn.Module
@@ -171,9 +174,12 @@ def fold_graph(root: nn.Module, graph: fx.Graph, example: tuple[Any, ...]) -> Gr
 
     Parameters
     ----------
-    root : module whose submodules the graph calls
-    graph : as traced from it
-    example : arguments of the graph; run on a copy, for the axes of what lies between
+    root
+        module whose submodules the graph calls
+    graph
+        as traced from it
+    example
+        arguments of the graph; run on a copy, for the axes of what lies between
     """
     ranks = _Ranks(copy.deepcopy(root), graph)
     ranks.run(*example)

@@ -33,26 +33,32 @@ def fold_into_previous(layer: Any, bn: Any) -> nn.Module:
 
     Parameters
     ----------
-    layer : Linear, Conv1d to 3d, or ConvTranspose1d to 3d, with or without a bias; it may be in
+    layer
+        Linear, Conv1d to 3d, or ConvTranspose1d to 3d, with or without a bias; it may be in
         training mode, its parameters may be shared or parametrized
-    bn : batch normalization of its output channels, of ``torch.nn`` or of this package (its ghost,
+    bn
+        batch normalization of its output channels, of ``torch.nn`` or of this package (its ghost,
         noisy and frozen layers and batch renormalization included), with running statistics and in
         evaluation mode, in which only frozen layers need not be
 
     Returns
     -------
-    a layer of the class, settings, device and types of `layer`, with parameters of its own and a
-    bias; computed in float64 and rounded once. Nothing given is changed. After Linear it is exact
-    for inputs ``(N, in_features)``: with more axes, batch normalization's channels are not the
-    last one.
+    nn.Module
+        a layer of the class, settings, device and types of `layer`, with parameters of its own and
+        a bias; computed in float64 and rounded once. Nothing given is changed. After Linear it is
+        exact for inputs ``(N, in_features)``: with more axes, batch normalization's channels are
+        not the last one.
 
     Raises
     ------
-    FoldingError : another kind of layer; channels or axes that do not fit; a `bn` in training mode,
-        without running statistics, or with a ReLU of its own; hooks on either; lazy layers not
+    FoldingError
+        another kind of layer; channels or axes that do not fit; a `bn` in training mode, without
+        running statistics, or with a ReLU of its own; hooks on either; lazy layers not
         materialized; a result that is not finite in the layer's type
 
-    Source: Eq. (13) mini-batch-algorithm/inference; Jacob et al. (2018), arXiv:1712.05877, §3.2.
+    References
+    ----------
+    Eq. (13) mini-batch-algorithm/inference; Jacob et al. (2018), arXiv:1712.05877, §3.2.
 
     Examples
     --------
@@ -96,18 +102,24 @@ def fold_into_next(bn: Any, layer: Any) -> nn.Module:
 
     Parameters
     ----------
-    bn : batch normalization in evaluation mode, as in :func:`fold_into_previous`
-    layer : as in :func:`fold_into_previous`
+    bn
+        batch normalization in evaluation mode, as in :func:`fold_into_previous`
+    layer
+        as in :func:`fold_into_previous`
 
     Returns
     -------
-    a layer, as :func:`fold_into_previous`
+    nn.Module
+        a layer, as :func:`fold_into_previous`
 
     Raises
     ------
-    FoldingError : as :func:`fold_into_previous`, and where it would not be exact
+    FoldingError
+        as :func:`fold_into_previous`, and where it would not be exact
 
-    Source: Eq. (13) mini-batch-algorithm/inference.
+    References
+    ----------
+    Eq. (13) mini-batch-algorithm/inference.
 
     Examples
     --------

@@ -22,9 +22,11 @@ class Calls:
 
     Parameters
     ----------
-    arguments : of the first call
-    alone : whether every call gave tensors with as many axes and nothing else, and every call of a
-        part of it came from within
+    arguments
+        of the first call
+    alone
+        whether every call gave tensors with as many axes and nothing else, and every call of a part
+        of it came from within
     """
 
     arguments: tuple[Any, ...]
@@ -94,8 +96,10 @@ def trace(
 
     Returns
     -------
-    graph : its calls, or None if the module's own code cannot be traced
-    opaque : the modules that could not be, and why
+    graph : fx.Graph | None
+        its calls, or None if the module's own code cannot be traced
+    opaque : dict[nn.Module, str]
+        the modules that could not be, and why
     """
     opaque: dict[nn.Module, str] = {}
     if has_hooks(module) or "forward" in vars(module):

@@ -91,8 +91,10 @@ def roofline(
 
     Parameters
     ----------
-    bandwidth, rate : bytes and operations per second
-    least : intensity at the left edge
+    bandwidth, rate
+        bytes and operations per second
+    least
+        intensity at the left edge
     """
     fig, ax = figure(height=3.8)
     ridge = rate / bandwidth

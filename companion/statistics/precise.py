@@ -57,30 +57,40 @@ def update_precise(
 
     Parameters
     ----------
-    model : any module, for example ``torch.optim.swa_utils.AveragedModel``; in place
-    loader : of tensors, or of tuples that begin with one, which goes to the model; of anything that
+    model
+        any module, for example ``torch.optim.swa_utils.AveragedModel``; in place
+    loader
+        of tensors, or of tuples that begin with one, which goes to the model; of anything that
         contains a tensor if `forward` is given
-    num_samples : how many samples to use, at least 1; the batch that exceeds them is cut, unless
-        `forward` is given: then it is used whole
-    passes : how many times to go through the samples; fewer when nothing changes any more. More
-        than 1 needs a loader that can be read again and yields the same samples
-    forward : runs the model, ``forward(model, item)``; by default ``model(tensor)``
-    progress : whether to show a bar, if tqdm is installed
+    num_samples
+        how many samples to use, at least 1; the batch that exceeds them is cut, unless `forward` is
+        given: then it is used whole
+    passes
+        how many times to go through the samples; fewer when nothing changes any more. More than 1
+        needs a loader that can be read again and yields the same samples
+    forward
+        runs the model, ``forward(model, item)``; by default ``model(tensor)``
+    progress
+        whether to show a bar, if tqdm is installed
 
     Raises
     ------
-    TypeError : `model` is not a module; an item that the model cannot be given
-    ValueError : a number under 1; several passes over an iterator; a layer with fewer than two
-        values, or with moments that are not finite in the statistics' type
-    RuntimeError : no layer was called (that is so if a compiled model ignores hooks: give the
-        module that was compiled)
-    and whatever `loader` and `model` raise
-
-    After an error nothing is changed. Modes and momenta are always as before, and no gradient is
-    recorded.
+    TypeError
+        `model` is not a module; an item that the model cannot be given
+    ValueError
+        a number under 1; several passes over an iterator; a layer with fewer than two values, or
+        with moments that are not finite in the statistics' type
+    RuntimeError
+        no layer was called (that is so if a compiled model ignores hooks: give the module that was
+        compiled)
+    Exception
+        whatever `loader` and `model` raise
 
     Notes
     -----
+    After an error nothing is changed. Modes and momenta are always as before, and no gradient is
+    recorded.
+
     *Left alone* are layers without running statistics, layers that were not called, and frozen
     ones: with momentum 0, or in evaluation mode while the model is in training mode.
 
@@ -96,8 +106,10 @@ def update_precise(
 
     Answers pytorch/pytorch#49082 (``update_bn`` decides how the model is called).
 
-    Source: Eq. (11) mini-batch-algorithm/chan-merge, Eq. (12) mini-batch-algorithm/population;
-    Wu & Johnson (2021), arXiv:2105.07576.
+    References
+    ----------
+    Eq. (11) mini-batch-algorithm/chan-merge, Eq. (12) mini-batch-algorithm/population; Wu & Johnson
+    (2021), arXiv:2105.07576.
 
     Examples
     --------

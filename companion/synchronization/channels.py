@@ -62,8 +62,10 @@ def name_of(group: Any) -> str:
 
     Raises
     ------
-    TypeError : it is no process group
-    ValueError : this process does not belong to it
+    TypeError
+        it is no process group
+    ValueError
+        this process does not belong to it
     """
     if group is None:
         return ""
@@ -100,8 +102,10 @@ class Channel:
 
     Parameters
     ----------
-    group : a process group that this process belongs to
-    device : of the tensors
+    group
+        a process group that this process belongs to
+    device
+        of the tensors
     """
 
     def __init__(self, group: Any, device: torch.device) -> None:
@@ -126,7 +130,8 @@ class Channel:
 
         Raises
         ------
-        RuntimeError : they differ, or the ranks are in the calls of different layers
+        RuntimeError
+            they differ, or the ranks are in the calls of different layers
         """
         if not call.check or call.key in self._agreed:
             return
@@ -154,7 +159,8 @@ class Channel:
 
         Raises
         ------
-        RuntimeError : a rank is gone, or in another call
+        RuntimeError
+            a rank is gone, or in another call
         """
         received = self._gather(message, call, FORWARD)
         if received.is_cpu:
@@ -167,7 +173,8 @@ class Channel:
 
         Raises
         ------
-        RuntimeError : a rank is gone
+        RuntimeError
+            a rank is gone
         """
         with self._explained(call, BACKWARD):
             if self._own is None:

@@ -136,19 +136,27 @@ class _DecorrelatedBatchNorm(nn.Module):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
-        ValueError : another rank; one value per channel where the batch's statistics are used
-        RuntimeError : another number of channels, or another device than the layer's
-        NotImplementedError : integers, booleans or complex numbers
-        TypeError : not a tensor
+        ValueError
+            another rank; one value per channel where the batch's statistics are used
+        RuntimeError
+            another number of channels, or another device than the layer's
+        NotImplementedError
+            integers, booleans or complex numbers
+        TypeError
+            not a tensor
 
+        Notes
+        -----
         Every error comes before anything is changed.
         """
         self._check_input(input)

@@ -69,18 +69,22 @@ class _ExampleWeightedBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
         ValueError, RuntimeError, NotImplementedError, TypeError
             as batch normalization; nothing is changed then
 
-        Source: Summers & Dinneen (2020), arXiv:1906.03548.
+        References
+        ----------
+        Summers & Dinneen (2020), arXiv:1906.03548.
         """
         mean, var = self.running_mean, self.running_var
         unmixed = self.training or self.alpha == 0.0 or not isinstance(input, Tensor)

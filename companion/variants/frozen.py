@@ -83,18 +83,22 @@ class _FrozenBatchNorm(nn.Module):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1, any number of values
+        input
+            floating-point tensor with `num_features` channels in axis 1, any number of values
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
         ValueError, RuntimeError, NotImplementedError, TypeError
             as batch normalization in evaluation mode
 
-        Source: Eq. (13) mini-batch-algorithm/inference.
+        References
+        ----------
+        Eq. (13) mini-batch-algorithm/inference.
         """
         if isinstance(input, Tensor) and input.dim() not in self._layouts:
             expected = " or ".join(f"{rank} {axes}" for rank, axes in self._layouts.items())
@@ -211,23 +215,28 @@ def freeze(model: nn.Module) -> nn.Module:
 
     Parameters
     ----------
-    model : any module; may be a batch normalization layer itself
+    model
+        any module; may be a batch normalization layer itself
 
     Returns
     -------
-    `model`, the same object. Its output in evaluation mode is what it was; layers that are frozen
-    already are left alone.
+    nn.Module
+        `model`, the same object. Its output in evaluation mode is what it was; layers that are
+        frozen already are left alone.
 
     Raises
     ------
-    TypeError : `model` is not a module, or a batch normalization layer in it is none of PyTorch's
-        or this package's three, nor a ghost, noisy or renormalizing one, which are batch
-        normalization at inference: a layer left out would go on learning
-    ValueError : a layer keeps no running statistics
-    Nothing is changed then.
+    TypeError
+        `model` is not a module, or a batch normalization layer in it is none of PyTorch's or this
+        package's three, nor a ghost, noisy or renormalizing one, which are batch normalization at
+        inference: a layer left out would go on learning
+    ValueError
+        a layer keeps no running statistics
 
     Notes
     -----
+    Nothing is changed then.
+
     An optimizer made before keeps the former parameters, without effect on the model.
 
     Examples

@@ -72,19 +72,24 @@ class _GhostBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
-        ValueError : a ghost batch would hold one value per channel
+        ValueError
+            a ghost batch would hold one value per channel
         ValueError, RuntimeError, NotImplementedError, TypeError
             as the layer without ghosts; nothing is changed then
 
-        Source: Eq. (11) regularization-noise/ghost-noise.
+        References
+        ----------
+        Eq. (11) regularization-noise/ghost-noise.
         """
         if not self.training or not isinstance(input, Tensor) or input.ndim < 2:
             return super().forward(input)

@@ -26,20 +26,28 @@ def instance_norm(
 
     Parameters
     ----------
-    input : ``(N, C, *)`` with at least one spatial axis; float16, bfloat16, float32 or float64
-    weight, bias : ``(C,)``, any floating-point type; 1 and 0 if None
-    eps : added to the variance, inside the root; positive
+    input
+        ``(N, C, *)`` with at least one spatial axis; float16, bfloat16, float32 or float64
+    weight, bias
+        ``(C,)``, any floating-point type; 1 and 0 if None
+    eps
+        added to the variance, inside the root; positive
 
     Returns
     -------
-    tensor of the shape, type and memory format of `input`; computed in float64, rounded once
+    Tensor
+        of the shape, type and memory format of `input`; computed in float64, rounded once
 
     Raises
     ------
-    ValueError : a rank under 3; 1 position; a parameter of another shape; `eps` is not positive
-    TypeError : not a floating-point tensor
+    ValueError
+        a rank under 3; 1 position; a parameter of another shape; `eps` is not positive
+    TypeError
+        not a floating-point tensor
 
-    Source: Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
+    References
+    ----------
+    Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
 
     Examples
     --------
@@ -82,7 +90,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
 
         Raises
         ------
-        ValueError, TypeError : another rank or number of channels, and as :func:`instance_norm`
+        ValueError, TypeError
+            another rank or number of channels, and as :func:`instance_norm`
         """
         check_input(input, 1, "(N, C, ...)")
         if input.ndim not in self._layouts:

@@ -48,33 +48,43 @@ def masked_batch_norm(
 
     Parameters
     ----------
-    x : ``(N, C, *spatial)``, float16, bfloat16, float32 or float64
-    mask : boolean, True at valid positions; ``(N, *spatial)``, or with a channel axis of size 1,
+    x
+        ``(N, C, *spatial)``, float16, bfloat16, float32 or float64
+    mask
+        boolean, True at valid positions; ``(N, *spatial)``, or with a channel axis of size 1,
         ``(N, 1, *spatial)``; any size may be 1, and is then repeated
-    running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked, \
-    skip_nonfinite, backend : as in :func:`companion.functional.batch_norm`
+    running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked
+        as in :func:`companion.functional.batch_norm`
+    skip_nonfinite, backend
+        as in :func:`companion.functional.batch_norm`
 
     Returns
     -------
-    tensor of the shape, type and memory format of `x`
+    Tensor
+        of the shape, type and memory format of `x`
 
     Raises
     ------
-    TypeError : a mask that is not boolean
-    ValueError : a mask of another shape or device; fewer than 2 valid positions in training
-    and what :func:`companion.functional.batch_norm` raises
-
-    Every error comes before anything is changed.
+    TypeError
+        a mask that is not boolean
+    ValueError
+        a mask of another shape or device; fewer than 2 valid positions in training
+    Exception
+        what :func:`companion.functional.batch_norm` raises
 
     Notes
     -----
+    Every error comes before anything is changed.
+
     In training the number of valid positions decides a shape, so the host waits for the device,
     and neither ``torch.func.vmap`` nor a CUDA graph can hold the call. Outside training neither
     holds.
 
     Answers pytorch/pytorch#70529.
 
-    Source: Eqs. (1) to (4) and (13) of the chapter `mini-batch-algorithm`, over the valid values.
+    References
+    ----------
+    Eqs. (1) to (4) and (13) of the chapter `mini-batch-algorithm`, over the valid values.
 
     Examples
     --------
@@ -142,16 +152,20 @@ class _MaskedBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
-        mask : as in :func:`masked_batch_norm`
+        input
+            floating-point tensor with `num_features` channels in axis 1
+        mask
+            as in :func:`masked_batch_norm`
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`; 0 where the mask is False
+        Tensor
+            of the shape, type and memory format of `input`; 0 where the mask is False
 
         Raises
         ------
-        as the layer without a mask and as :func:`masked_batch_norm`; nothing is changed then
+        Exception
+            as the layer without a mask and as :func:`masked_batch_norm`; nothing is changed then
         """
         if mask is None:
             return super().forward(input)

@@ -72,20 +72,25 @@ class _NoisyBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
-        RuntimeError : a forward pass that activation checkpointing repeats, with a `generator`:
-            it would draw other noise
+        RuntimeError
+            a forward pass that activation checkpointing repeats, with a `generator`: it would draw
+            other noise
         ValueError, RuntimeError, NotImplementedError, TypeError
             as batch normalization; nothing is changed then
 
-        Source: Santurkar et al. (2018), arXiv:1805.11604, appendix, "noisy" batch normalization.
+        References
+        ----------
+        Santurkar et al. (2018), arXiv:1805.11604, appendix, "noisy" batch normalization.
         """
         if self.training and self.generator is not None and recomputing():
             raise RuntimeError(

@@ -33,14 +33,19 @@ class LinearSchedule:
 
     Parameters
     ----------
-    start, stop : the numbers
-    first_step, last_step : the steps, the first one below the last one
+    start, stop
+        the numbers
+    first_step, last_step
+        the steps, the first one below the last one
 
     Raises
     ------
-    ValueError : `last_step` is not above `first_step`
+    ValueError
+        `last_step` is not above `first_step`
 
-    Source: Ioffe (2017), arXiv:1702.03275, which relaxes r_max and d_max so.
+    References
+    ----------
+    Ioffe (2017), arXiv:1702.03275, which relaxes r_max and d_max so.
 
     Examples
     --------
@@ -110,18 +115,22 @@ class _BatchRenorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
         ValueError, RuntimeError, NotImplementedError, TypeError
             as batch normalization; nothing is changed then
 
-        Source: Ioffe (2017), arXiv:1702.03275, Algorithm 1.
+        References
+        ----------
+        Ioffe (2017), arXiv:1702.03275, Algorithm 1.
         """
         if not self.training or not isinstance(input, Tensor) or self.running_mean is None:
             return super().forward(input)

@@ -40,18 +40,24 @@ def covariance(x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : ``(m, d)``, one example a row; floating point
+    x
+        ``(m, d)``, one example a row; floating point
 
     Returns
     -------
-    tensor ``(d, d)``, float64, in the square of the features' units
+    Tensor
+        ``(d, d)``, float64, in the square of the features' units
 
     Raises
     ------
-    ValueError : not a matrix, or no rows or columns
-    TypeError : not a floating-point tensor
+    ValueError
+        not a matrix, or no rows or columns
+    TypeError
+        not a floating-point tensor
 
-    Source: Eq. (8) whitening/covariance-matrix.
+    References
+    ----------
+    Eq. (8) whitening/covariance-matrix.
 
     Examples
     --------
