@@ -110,67 +110,132 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         return y if axis else y.squeeze(0)
 
 
-_PARAMETERS = """
+class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
+    """Instance normalization of ``(N, C, L)`` or ``(C, L)``, as PyTorch's layer.
+
+    y = (x - mean)/√(var + ε)·weight + bias, with mean and biased variance of each example and
+    channel.
 
     Parameters
     ----------
-    num_features : C, the number of channels
-    eps : added to the variance, inside the root
-    momentum : of no effect
-    affine : whether to learn a weight and a bias per channel
-    track_running_stats : False
-    device, dtype : of the parameters
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect
+    affine
+        whether to learn a weight and a bias per channel
+    track_running_stats
+        False
+    device, dtype
+        of the parameters
 
     Raises
     ------
-    ValueError : `track_running_stats` is True
+    ValueError
+        `track_running_stats` is True
 
     Notes
     -----
     Constructor, parameters and state dictionary are PyTorch's. The statistics are float64.
 
-    Source: Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
+    References
+    ----------
+    Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
 
     Examples
     --------
-"""
-
-
-class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
-    __doc__ = (
-        "Instance normalization of ``(N, C, L)`` or ``(C, L)``, as ``torch.nn.InstanceNorm1d``."
-        + _PARAMETERS
-        + """
     >>> InstanceNorm1d(3)(torch.randn(2, 3, 8)).mean().abs() < 1e-6
     tensor(True)
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = {2: "(C, L)", 3: "(N, C, L)"}
 
 
 class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
-    __doc__ = (
-        "Instance normalization of ``(N, C, H, W)`` or ``(C, H, W)``, as "
-        "``torch.nn.InstanceNorm2d``."
-        + _PARAMETERS
-        + """
+    """Instance normalization of ``(N, C, H, W)`` or ``(C, H, W)``, as PyTorch's layer.
+
+    y = (x - mean)/√(var + ε)·weight + bias, with mean and biased variance of each example and
+    channel.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect
+    affine
+        whether to learn a weight and a bias per channel
+    track_running_stats
+        False
+    device, dtype
+        of the parameters
+
+    Raises
+    ------
+    ValueError
+        `track_running_stats` is True
+
+    Notes
+    -----
+    See :class:`InstanceNorm1d`.
+
+    References
+    ----------
+    Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
+
+    Examples
+    --------
     >>> image = torch.rand(1, 3, 8, 8)
     >>> layer = InstanceNorm2d(3)
     >>> torch.allclose(layer(0.3 * image + 0.5), layer(image), atol=1e-2)  # contrast is removed
     True
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = {3: "(C, H, W)", 4: "(N, C, H, W)"}
 
 
 class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
-    __doc__ = (
-        "Instance normalization of ``(N, C, D, H, W)`` or ``(C, D, H, W)``, as "
-        "``torch.nn.InstanceNorm3d``."
-        + _PARAMETERS
-        + """
+    """Instance normalization of ``(N, C, D, H, W)`` or ``(C, D, H, W)``, as PyTorch's layer.
+
+    y = (x - mean)/√(var + ε)·weight + bias, with mean and biased variance of each example and
+    channel.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect
+    affine
+        whether to learn a weight and a bias per channel
+    track_running_stats
+        False
+    device, dtype
+        of the parameters
+
+    Raises
+    ------
+    ValueError
+        `track_running_stats` is True
+
+    Notes
+    -----
+    See :class:`InstanceNorm1d`.
+
+    References
+    ----------
+    Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
+
+    Examples
+    --------
     >>> InstanceNorm3d(3, affine=True)(torch.randn(2, 3, 2, 4, 4)).shape
     torch.Size([2, 3, 2, 4, 4])
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = {4: "(C, D, H, W)", 5: "(N, C, D, H, W)"}

@@ -179,21 +179,35 @@ class _MaskedBatchNorm(_CompanionBatchNorm):
         return activation_moments(_pack(input.detach(), _checked_mask(input, mask)))
 
 
-_PARAMETERS = """
+class MaskedBatchNorm1d(_MaskedBatchNorm, BatchNorm1d):
+    """Batch normalization of ``(N, C)`` or ``(N, C, L)`` with a mask ``(N,)`` or ``(N, L)``.
 
     ``layer(x, mask=mask)`` leaves positions where the mask is False out of statistics and
     gradients, and returns 0 there; see :func:`masked_batch_norm`. Without a mask it is the layer
     that it derives from, and so are parameters, buffers and options.
 
     Answers pytorch/pytorch#70529.
-    """
 
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
-class MaskedBatchNorm1d(_MaskedBatchNorm, BatchNorm1d):
-    __doc__ = (
-        "Batch normalization of ``(N, C)`` or ``(N, C, L)`` with a mask ``(N,)`` or ``(N, L)``."
-        + _PARAMETERS
-        + """
     Examples
     --------
     >>> layer = MaskedBatchNorm1d(1, momentum=1.0)
@@ -201,14 +215,37 @@ class MaskedBatchNorm1d(_MaskedBatchNorm, BatchNorm1d):
     >>> layer.running_mean.item(), layer.running_var.item()
     (2.0, 2.0)
     """
-    )
 
 
 class MaskedBatchNorm2d(_MaskedBatchNorm, BatchNorm2d):
-    __doc__ = (
-        "Batch normalization of ``(N, C, H, W)`` with a mask ``(N, H, W)``."
-        + _PARAMETERS
-        + """
+    """Batch normalization of ``(N, C, H, W)`` with a mask ``(N, H, W)``.
+
+    ``layer(x, mask=mask)`` leaves positions where the mask is False out of statistics and
+    gradients, and returns 0 there; see :func:`masked_batch_norm`. Without a mask it is the layer
+    that it derives from, and so are parameters, buffers and options.
+
+    Answers pytorch/pytorch#70529.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
     Examples
     --------
     >>> layer = MaskedBatchNorm2d(1)
@@ -217,4 +254,3 @@ class MaskedBatchNorm2d(_MaskedBatchNorm, BatchNorm2d):
     >>> layer(x, mask=mask)[1, :, :, 2:].abs().max().item()
     0.0
     """
-    )

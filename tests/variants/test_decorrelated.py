@@ -11,12 +11,8 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 import companion
 from companion import reference
-from companion.variants.decorrelated import (
-    DecorrelatedBatchNorm1d,
-    DecorrelatedBatchNorm2d,
-    IterNorm1d,
-    IterNorm2d,
-)
+from companion.variants.decorrelated import DecorrelatedBatchNorm1d, DecorrelatedBatchNorm2d
+from companion.variants.iterative import IterNorm1d, IterNorm2d
 from companion.whitening import covariance, whiten, whitening_matrix
 
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.cuda))
