@@ -38,6 +38,11 @@ def _log_std_shrinkage(m: int) -> float:
 def std_shrinkage(m: int) -> float:
     """c_m = E[σ_B]/σ: by how much the (biased) standard deviation of m Gaussian values falls short.
 
+    Parameters
+    ----------
+    m
+        the number of values behind the mean and the variance, at least 2
+
     Raises
     ------
     ValueError
@@ -60,6 +65,8 @@ def batch_identity_mse(m: int, var: float = 1.0) -> float:
 
     Parameters
     ----------
+    m
+        the number of values behind the mean and the variance, at least 2
     var
         the population's variance σ², positive, in the square of x's unit
 
@@ -83,6 +90,11 @@ def batch_identity_mse(m: int, var: float = 1.0) -> float:
 
 def x_hat_bound(m: int) -> float:
     """√(m - 1): what no value normalized with its own batch of m can exceed.
+
+    Parameters
+    ----------
+    m
+        the number of values behind the mean and the variance, at least 1
 
     Raises
     ------
@@ -109,6 +121,8 @@ def x_hat_variance(var: float, eps: float = 1e-5) -> float:
     ----------
     var
         the batch's biased variance, not negative, in the square of x's unit
+    eps
+        ε, not negative
 
     Raises
     ------
@@ -137,6 +151,8 @@ def x_hat_moment(m: int, order: int) -> float:
 
     Parameters
     ----------
+    m
+        the number of values behind the mean and the variance, at least 2
     order
         k, not negative
 
@@ -167,6 +183,13 @@ def x_hat_moment(m: int, order: int) -> float:
 def x_hat_density(x_hat: float, m: int) -> float:
     """Density of x̂ for Gaussian values, ε = 0: ∝ (1 - x̂²/(m-1))^((m-4)/2), 0 beyond √(m-1).
 
+    Parameters
+    ----------
+    x_hat
+        x̂, where to take the density
+    m
+        the number of values behind the mean and the variance, at least 3
+
     Raises
     ------
     ValueError
@@ -194,6 +217,8 @@ def inverse_std_mean(m: int, std: float = 1.0) -> float:
 
     Parameters
     ----------
+    m
+        the number of values behind the mean and the variance, at least 2
     std
         the population's standard deviation σ, positive, in x's unit
 
@@ -224,6 +249,8 @@ def inverse_var_mean(m: int, var: float = 1.0) -> float:
 
     Parameters
     ----------
+    m
+        the number of values behind the mean and the variance, at least 2
     var
         the population's variance σ², positive, in the square of x's unit
 
@@ -278,6 +305,11 @@ def example_noise(m: int, z: float, skewness: float = 0.0, kurtosis: float = 3.0
 
 def relu_mean(m: int) -> float:
     """E[relu(x̂)] in training mode for m Gaussian values: 1/2 at m = 2, 1/√(2π) in the limit.
+
+    Parameters
+    ----------
+    m
+        the number of values behind the mean and the variance, at least 2
 
     Raises
     ------

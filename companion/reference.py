@@ -26,6 +26,11 @@ Array = NDArray[np.float64]
 def channel_axes(ndim: int) -> tuple[int, ...]:
     """Axes that batch normalization reduces in an array of rank `ndim`: all but axis 1.
 
+    Parameters
+    ----------
+    ndim
+        the array's rank, at least 2
+
     Examples
     --------
     >>> channel_axes(4)
@@ -69,6 +74,25 @@ class Batch:
     ``batch_mean``, ``batch_var`` (biased) and ``inv_std`` keep the reduced axes as length 1, so
     that they broadcast against ``x``; so do ``gamma`` and ``beta``.
 
+    Parameters
+    ----------
+    axes
+        that share one mean and one variance
+    x
+        the input
+    gamma, beta
+        scale and shift
+    eps
+        ε, added to the variance, inside the root
+    batch_mean, batch_var
+        of the batch, the latter biased
+    inv_std
+        1/√(σ²_B + ε)
+    x_hat
+        x̂, the normalized input
+    y
+        the output
+
     Examples
     --------
     >>> batch = forward([[1.0], [3.0]], eps=0.0)
@@ -110,7 +134,14 @@ class Batch:
 
 
 class Gradients(NamedTuple):
-    """Gradients of the loss: ``x`` in the input's shape, ``gamma`` and ``beta`` per channel.
+    """Gradients of the loss.
+
+    Parameters
+    ----------
+    x
+        ∂L/∂x, in the shape of the input
+    gamma, beta
+        ∂L/∂γ and ∂L/∂β, per channel
 
     Examples
     --------
@@ -125,6 +156,15 @@ class Gradients(NamedTuple):
 
 class DoubleGradients(NamedTuple):
     """Gradients of a function of :class:`Gradients` with respect to what the backward pass read.
+
+    Parameters
+    ----------
+    grad_y
+        by ∂L/∂y, in the shape of the input
+    x
+        by x, in the shape of the input
+    gamma
+        by γ, per channel
 
     Examples
     --------
@@ -303,9 +343,14 @@ def backward_staged(grad_y: ArrayLike, batch: Batch) -> Gradients:
 
 
 def backward(grad_y: ArrayLike, batch: Batch) -> Gradients:
-    """The backward pass in one line: (γ/s)·P·∂L/∂y.
+    """The backward pass in one line: (γ/s)·P·∂L/∂y; the result is that of :func:`backward_staged`.
 
-    Parameters and result as :func:`backward_staged`.
+    Parameters
+    ----------
+    grad_y
+        ∂L/∂y, in the shape of the input
+    batch
+        what :func:`forward` returned
 
     References
     ----------
@@ -337,6 +382,8 @@ def jacobian(x: ArrayLike, gamma: float = 1.0, eps: float = 1e-5) -> Array:
         the m values of one channel, shape ``(m,)``
     gamma
         the channel's scale
+    eps
+        ε, added to the variance, inside the root
 
     Returns
     -------
@@ -433,6 +480,8 @@ def population_statistics(
     ----------
     batches
         mini-batches of one size m ≥ 2
+    axes
+        axes that share one mean and one variance; all but axis 1 by default
 
     Raises
     ------
@@ -471,6 +520,15 @@ def inference_affine(
     eps: float = 1e-5,
 ) -> tuple[Array, Array]:
     """Algorithm 2, line 11: the two numbers per channel that inference multiplies by and adds.
+
+    Parameters
+    ----------
+    mean, var
+        of the population, per channel
+    gamma, beta
+        scale and shift per channel; 1 and 0 by default
+    eps
+        ε, added to the variance, inside the root; not negative
 
     Returns
     -------

@@ -33,7 +33,14 @@ __all__ = [
 
 
 class BatchNormState(NamedTuple):
-    """Running statistics ``(C,)`` and the number of batches behind them, ``()``, an integer.
+    """Running statistics, and the number of batches behind them.
+
+    Parameters
+    ----------
+    running_mean, running_var
+        ``(C,)``, floating point
+    num_batches_tracked
+        ``()``, an integer
 
     Examples
     --------

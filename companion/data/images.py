@@ -121,6 +121,15 @@ def fashion_mnist(
 ) -> Split:
     """28×28 pictures of clothes in ten classes, in sizes and format as :func:`mnist`; 31 MB.
 
+    Parameters
+    ----------
+    dtype
+        of the images, ``(m, 1, 28, 28)``
+    download
+        whether the files, 31 MB, may be fetched if they are not in :func:`folder`
+    progress
+        whether to draw a progress bar on stderr while they are
+
     References
     ----------
     Xiao, Rasul & Vollgraf (2017), arXiv:1708.07747.
@@ -143,7 +152,16 @@ def cifar10(
 ) -> Split:
     """32×32 colour pictures in ten classes, 50,000 to train with and 10,000 to test; 170 MB.
 
-    Parameters and errors as :func:`mnist`; the images are ``(m, 3, 32, 32)``.
+    Errors as :func:`mnist`.
+
+    Parameters
+    ----------
+    dtype
+        of the images, ``(m, 3, 32, 32)``
+    download
+        whether the file, 170 MB, may be fetched if it is not in :func:`folder`
+    progress
+        whether to draw a progress bar on stderr while it is
 
     References
     ----------

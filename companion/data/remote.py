@@ -75,6 +75,8 @@ def read(file: RemoteFile, *, download: bool = True, progress: bool = True) -> b
 
     Parameters
     ----------
+    file
+        which one
     download
         whether it may be fetched
     progress

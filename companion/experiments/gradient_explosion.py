@@ -18,8 +18,10 @@ from .tasks import Computation, Record, Task
 
 @dataclass(frozen=True)
 class Config:
-    """Random Gaussian inputs and weights in float64; `skipped` layers at either end are not read,
-    for the growth is that of layers far from the ends."""
+    """Random Gaussian inputs and weights in float64.
+
+    `skipped` layers at either end are not read: the growth is that of layers far from the ends.
+    """
 
     width: int = 512
     depth: int = 30

@@ -181,6 +181,8 @@ def textbook(x: Array, gamma: Array, beta: Array, eps: float, y: Array, room: Ar
         ``(N, C, S)``
     gamma, beta
         ``(C,)``
+    eps
+        ε, added to the variance, inside the root
     room
         as `x`, for what is computed in between
     """

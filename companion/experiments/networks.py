@@ -30,8 +30,12 @@ def perceptron(
     ----------
     sizes
         of the input, the hidden layers and the output
+    activation
+        makes an activation, a layer without arguments
     normalization
         makes a layer for a number of features; None: no normalization
+    weight_std
+        standard deviation of the weights at the start
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes[:-1]):
@@ -64,6 +68,8 @@ def convolutional(
     ----------
     channels, side
         of the square input images
+    activation
+        makes an activation, a layer without arguments
     normalization
         makes a layer for a number of channels, between a convolution and its activation; None: no
         normalization

@@ -27,8 +27,12 @@ def read(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
 
     Parameters
     ----------
+    name
+        of the file, without its ending
     command
         records it, when run in the book's repository
+    folder
+        that holds it
 
     Raises
     ------

@@ -92,6 +92,14 @@ def run(
 
     Parameters
     ----------
+    experiment
+        what to run
+    config
+        its configuration
+    seeds
+        one for each trial
+    device
+        where the trials run
     folder
         made if it is not there; holds ``checkpoint.pt`` until the run is finished
     resume

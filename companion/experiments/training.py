@@ -51,8 +51,14 @@ def train(
 
     Parameters
     ----------
+    model
+        is trained in place
     x, y
         inputs ``(m, ...)`` and classes ``(m,)``
+    steps, batch_size
+        how many steps, of how many examples
+    learning_rate, momentum
+        of PyTorch's SGD
     seed
         of the order of the mini-batches
 

@@ -59,6 +59,8 @@ def initialize(d: int, h: int, k: int, seed: int = 0) -> Parameters:
     ----------
     d, h, k
         numbers of inputs, hidden units and classes, each at least 1
+    seed
+        of the weights
 
     Raises
     ------
@@ -91,6 +93,8 @@ def forward(p: Parameters, x: ArrayLike) -> Pass:
 
     Parameters
     ----------
+    p
+        of the network
     x
         inputs ``(m, d)``, m at least 2
 
@@ -132,6 +136,8 @@ def backward(p: Parameters, forth: Pass, classes: ArrayLike) -> Parameters:
 
     Parameters
     ----------
+    p
+        of the network
     forth
         what :func:`forward` returned for `p`
     classes
@@ -178,10 +184,16 @@ def train(
 
     Parameters
     ----------
+    p
+        where to start
     x, classes
         inputs ``(n, d)`` and integers ``(n,)``
+    steps
+        how many
     batch_size
         from 2 to n
+    learning_rate
+        of every step
     seed
         of the choice of the batches
 
@@ -224,6 +236,8 @@ def population(p: Parameters, x: ArrayLike, batch_size: int) -> Statistics:
 
     Parameters
     ----------
+    p
+        of the network
     x
         inputs ``(n, d)``, in random order
     batch_size

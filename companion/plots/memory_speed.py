@@ -93,6 +93,8 @@ def roofline(
     ----------
     bandwidth, rate
         bytes and operations per second
+    points
+        the programs by name
     least
         intensity at the left edge
     """

@@ -99,6 +99,8 @@ def controls(curves: Mapping[str, Mapping[str, Sequence[Curves]]], threshold: fl
     ----------
     curves
         by network, then by setting, the runs
+    threshold
+        an accuracy to draw a line at
     """
     fig, axes = figure(2, height=3.4, sharey=True)
     styles = ("-", "--", "-.", ":")

@@ -58,6 +58,8 @@ def figure(
 
     Parameters
     ----------
+    columns, rows
+        of the grid
     height
         of one row, in inches
     options

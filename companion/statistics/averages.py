@@ -211,7 +211,14 @@ def ema_lag(momentum: float, steps: float = math.inf) -> float:
     (1-α)/α - t(1-α)^t/(1 - (1-α)^t): 0 after one step, (1-α)/α in the end. An average of something
     that moves by d a step trails it by d times this.
 
-    Parameters, errors and source as :func:`ema_variance`.
+    Errors and source as :func:`ema_variance`.
+
+    Parameters
+    ----------
+    momentum
+        α, in (0, 1]
+    steps
+        t, the number of values, at least 1; infinite by default
 
     Examples
     --------

@@ -85,6 +85,19 @@ class GroupNorm(nn.GroupNorm):
     Constructor, parameters and state dictionary are PyTorch's. The statistics are float64; one
     value in a group is refused, where PyTorch returns the bias.
 
+    Parameters
+    ----------
+    num_groups
+        G, a divisor of C
+    num_channels
+        C
+    eps
+        added to the variance, inside the root
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    device, dtype
+        of the parameters
+
     References
     ----------
     Wu & He (2018), arXiv:1803.08494.

@@ -86,6 +86,17 @@ class LayerNorm(nn.LayerNorm):
     Constructor, parameters and state dictionary are PyTorch's. The statistics are float64; a single
     value to normalize over is refused, where PyTorch returns the bias.
 
+    Parameters
+    ----------
+    normalized_shape
+        sizes of the last axes of the input, at least one
+    eps
+        added to the variance, inside the root
+    elementwise_affine, bias
+        whether there is a weight per element, and a bias next to it
+    device, dtype
+        of the parameters
+
     References
     ----------
     Ba, Kiros & Hinton (2016), arXiv:1607.06450.
