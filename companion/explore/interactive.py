@@ -30,7 +30,7 @@ PALETTE = {  # on a light page, on a dark one
 class InteractiveFigure:
     """A figure that the reader moves; show it by making it the value of a cell.
 
-    Attributes
+    Parameters
     ----------
     name
         of the module ``js/figures/NAME.js`` that draws it

@@ -37,13 +37,26 @@ class SyncBatchNorm(_CompanionBatchNorm):
 
     Parameters
     ----------
-    num_features, eps, momentum, affine, track_running_stats, device, dtype, bias, skip_nonfinite
-        as :class:`companion.BatchNorm2d`
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
     process_group
         the processes; None: all. A process makes every call that the others make, in the same
         order, also where it has no rows
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
     relu
         whether a ReLU follows, after the residual if there is one
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
     backend
         see :func:`companion.functional.sync_batch_norm`
     check
