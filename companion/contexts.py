@@ -156,12 +156,14 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
                 f"with {name or 'a layer'!r} inside accumulated_statistics"
             )
     tracked = [layer for layer in layers.values() if layer.track_running_stats]
-    found: dict[Layer, RunningMoments] = {}
+    accumulated: dict[Layer, RunningMoments] = {}
 
     def note(layer: Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Tensor) -> None:
         if layer.training and not recomputing():
             moments = input_moments(layer, args, kwargs)
-            found[layer] = merge(found[layer], moments) if layer in found else moments
+            accumulated[layer] = (
+                merge(accumulated[layer], moments) if layer in accumulated else moments
+            )
 
     with ExitStack() as stack:
         for layer in tracked:
@@ -172,8 +174,8 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
             _accumulating.add(layer)
         yield
     for layer in tracked:
-        if layer in found:
-            _commit(layer, across_processes(layer, found[layer]))
+        if layer in accumulated:
+            _commit(layer, across_processes(layer, accumulated[layer]))
 
 
 @torch.no_grad()

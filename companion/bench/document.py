@@ -244,8 +244,8 @@ def summarize(
     for name in PASSES:
         records = [pass_of(case, name) for case in functions]
         speedup[name] = geometric_mean(record["speedup"] for record in records)
-        found = (record["compile_speedup"] for record in records)
-        compile_speedup[name] = geometric_mean(ratio for ratio in found if ratio is not None)
+        ratios = (record["compile_speedup"] for record in records)
+        compile_speedup[name] = geometric_mean(ratio for ratio in ratios if ratio is not None)
         noise[name] = _mean_noise([case["noise"][name] for case in functions])
         slower += [_slower(case, name) for case in cases if _is_slower(case, name)]
     return Summary(

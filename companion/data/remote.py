@@ -203,10 +203,10 @@ def _verified(file: RemoteFile, path: Path) -> bytes:
     except (EOFError, OSError, zlib.error):
         raise _WrongContent("what came is not a whole gzip file") from None
     algorithm, _, expected = file.checksum.partition(":")
-    found = hashlib.new(algorithm, content if file.of_content else packed).hexdigest()
-    if found != expected:
+    checksum = hashlib.new(algorithm, content if file.of_content else packed).hexdigest()
+    if checksum != expected:
         raise _WrongContent(
-            f"its content is wrong: the {algorithm} checksum is {found}, expected {expected}"
+            f"its content is wrong: the {algorithm} checksum is {checksum}, expected {expected}"
         )
     return content
 

@@ -87,9 +87,9 @@ def bytes_moved(name: str, tensor: int, in_flight: int | None = None, kept: int 
     in_flight = tensor if in_flight is None else in_flight
     if not 0 < in_flight <= tensor:
         raise ValueError(f"in_flight: expected 1 to {tensor} bytes, got {in_flight}")
-    blocks, rest = divmod(tensor, in_flight)
+    blocks, last = divmod(tensor, in_flight)
     twice = _SWEPT_TWICE[name]
-    again = blocks * max(twice * in_flight - kept, 0) + max(twice * rest - kept, 0)
+    again = blocks * max(twice * in_flight - kept, 0) + max(twice * last - kept, 0)
     return _LEAST[name] * tensor + again
 
 

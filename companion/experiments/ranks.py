@@ -136,8 +136,8 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         torch.save(dict(task), Path(folder) / "task.pt")
         _torchrun(["-m", "companion.experiments.ranks", folder], processes, timeout)
-        found = [Path(folder) / f"rank-{rank}.pt" for rank in range(processes)]
-        return [torch.load(path, weights_only=True) for path in found]
+        paths = [Path(folder) / f"rank-{rank}.pt" for rank in range(processes)]
+        return [torch.load(path, weights_only=True) for path in paths]
 
 
 def _torchrun(program: Sequence[str], processes: int, timeout: float) -> None:

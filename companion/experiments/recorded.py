@@ -45,8 +45,8 @@ def read(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
             f"there is no recorded run {path.name}. To record one, in the book's repository:\n"
             f"{command}"
         )
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return run
 
 
 def experiment(name: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def experiment(name: str) -> dict[str, Any]:
     return read(name, f"python -m companion run {name} --out runs/{name}")
 
 
-def trials(found: dict[str, Any], variant: str) -> list[dict[str, Any]]:
+def trials(run: dict[str, Any], variant: str) -> list[dict[str, Any]]:
     """The trials of one variant, in the order of their seeds.
 
     Raises
@@ -78,8 +78,8 @@ def trials(found: dict[str, Any], variant: str) -> list[dict[str, Any]]:
     >>> [trial["seed"] for trial in trials(experiment("smoothness"), "bn")]
     [0, 1, 2, 3, 4]
     """
-    chosen = [trial for trial in found["trials"] if trial["variant"] == variant]
+    chosen = [trial for trial in run["trials"] if trial["variant"] == variant]
     if not chosen:
-        variants = dict.fromkeys(trial["variant"] for trial in found["trials"])
+        variants = dict.fromkeys(trial["variant"] for trial in run["trials"])
         raise ValueError(f"variant: expected one of {', '.join(variants)}, got {variant!r}")
     return sorted(chosen, key=lambda trial: trial["seed"])

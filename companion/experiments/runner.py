@@ -138,9 +138,9 @@ def run(
 
     while len(current.trials) < len(current.planned):
         _run_trial(current, checkpoint, save_every, progress)
-    found = results.write(folder, current.description, experiment, config, current.trials)
+    content = results.write(folder, current.description, experiment, config, current.trials)
     checkpoint.unlink()
-    return found
+    return content
 
 
 def _run_trial(current: _Run, checkpoint: Path, save_every: float, progress: bool) -> None:

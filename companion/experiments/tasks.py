@@ -181,13 +181,13 @@ class Training:
     @torch.no_grad()
     def _look(self) -> None:
         self.model.eval()
-        found = {
+        values = {
             "step": float(self.step),
             "accuracy": test_accuracy(self.model, self.split),
             **self.probe(self.model, self._kept),
         }
         self.model.train()
-        for name, value in found.items():
+        for name, value in values.items():
             self._curves.setdefault(name, []).append(value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -231,22 +231,22 @@ class Computation:
     def __init__(self, find: Callable[[], Record]) -> None:
         self.step = 0
         self._find = find
-        self._found: Record | None = None
+        self._record: Record | None = None
 
     def advance(self) -> None:
-        self._found = self._find()
+        self._record = self._find()
         self.step = 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"found": None if self._found is None else tuple(self._found)}
+        return {"found": None if self._record is None else tuple(self._record)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["found"] is not None:
-            self._found, self.step = Record(*state["found"]), 1
+            self._record, self.step = Record(*state["found"]), 1
 
     def status(self) -> str:
         return ""
 
     def record(self) -> Record:
-        assert self._found is not None
-        return self._found
+        assert self._record is not None
+        return self._record

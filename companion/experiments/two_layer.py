@@ -131,14 +131,14 @@ def cross_entropy(probabilities: Array, classes: ArrayLike) -> float:
     return float(-np.log(probabilities[rows, np.asarray(classes)]).mean())
 
 
-def backward(p: Parameters, forth: Pass, classes: ArrayLike) -> Parameters:
+def backward(p: Parameters, activations: Pass, classes: ArrayLike) -> Parameters:
     """Gradients of the mean cross-entropy with respect to every parameter.
 
     Parameters
     ----------
     p
         of the network
-    forth
+    activations
         what :func:`forward` returned for `p`
     classes
         integers from 0 to k - 1, ``(m,)``
@@ -152,21 +152,21 @@ def backward(p: Parameters, forth: Pass, classes: ArrayLike) -> Parameters:
     ----------
     Eqs. (24) to (26) of the chapter `backprop`, Eq. (9) backprop/closed-form in each layer.
     """
-    m = len(forth.x)
+    m = len(activations.x)
     labels = np.asarray(classes)
     if labels.shape != (m,):
         raise ValueError(f"classes: expected shape ({m},), got {labels.shape}")
     # Eq. (24) backprop/softmax-gradient
-    grad_logits = forth.probabilities.copy()
+    grad_logits = activations.probabilities.copy()
     grad_logits[np.arange(m), labels] -= 1.0
     grad_logits /= m
     # Eq. (25) backprop/second-layer-gradient
-    grads2 = reference.backward(grad_logits, forth.layer2)
-    grad_w2 = grads2.x.T @ forth.a1
+    grads2 = reference.backward(grad_logits, activations.layer2)
+    grad_w2 = grads2.x.T @ activations.a1
     # Eq. (26) backprop/first-layer-gradient
-    grad_relu = (grads2.x @ p.w2) * (forth.layer1.y > 0)
-    grads1 = reference.backward(grad_relu, forth.layer1)
-    grad_w1 = grads1.x.T @ forth.x
+    grad_relu = (grads2.x @ p.w2) * (activations.layer1.y > 0)
+    grads1 = reference.backward(grad_relu, activations.layer1)
+    grad_w1 = grads1.x.T @ activations.x
     return Parameters(grad_w1, grads1.gamma, grads1.beta, grad_w2, grads2.gamma, grads2.beta)
 
 
@@ -214,9 +214,9 @@ def train(
     losses = []
     for _ in range(steps):
         picked = rng.choice(len(inputs), batch_size, replace=False)
-        forth = forward(p, inputs[picked])
-        losses.append(cross_entropy(forth.probabilities, labels[picked]))
-        gradient = backward(p, forth, labels[picked])
+        activations = forward(p, inputs[picked])
+        losses.append(cross_entropy(activations.probabilities, labels[picked]))
+        gradient = backward(p, activations, labels[picked])
         p = p.map(lambda value, slope: value - learning_rate * slope, gradient)
     return p, losses
 

@@ -174,12 +174,12 @@ def _without_parametrizations(layer: Any) -> Any:
     """A plain layer with the weights that the parametrizations give in evaluation mode."""
     # Copied by hand: PyTorch would take them from the class, which copies share.
     copied = copy.deepcopy(layer).eval()
-    found = {name: getattr(copied, name).detach() for name in copied.parametrizations}
-    trained = {name: getattr(layer.parametrizations, name) for name in found}
+    weights = {name: getattr(copied, name).detach() for name in copied.parametrizations}
+    trained = {name: getattr(layer.parametrizations, name) for name in weights}
     plain = copied.train(layer.training)
     plain.__class__ = type(layer).__bases__[0]
     del plain.parametrizations
-    for name, value in found.items():
+    for name, value in weights.items():
         trains = any(parameter.requires_grad for parameter in trained[name].parameters())
         setattr(plain, name, nn.Parameter(value, requires_grad=trains))
     return plain
@@ -201,9 +201,11 @@ def _channels(layer: Any) -> tuple[int, int]:
 
 
 def _check_fit(layer: Any, bn: Any, channels: int, side: str) -> None:
-    found = bn.running_mean.numel()
-    if found != channels:
-        raise FoldingError(f"bn: expected {channels} channels, as the layer's {side}, got {found}")
+    normalized = bn.running_mean.numel()
+    if normalized != channels:
+        raise FoldingError(
+            f"bn: expected {channels} channels, as the layer's {side}, got {normalized}"
+        )
     spatial = layer.weight.ndim - 2
     for kinds, allowed in _SPATIAL_AXES.items():
         if isinstance(bn, kinds) and spatial not in allowed:

@@ -180,8 +180,8 @@ def _outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         result = copy.deepcopy(model)(*copy.deepcopy(arguments))
-    found = [v for v in pytree.tree_leaves(result) if isinstance(v, Tensor)]
-    return [value for value in found if value.is_floating_point()]
+    tensors = [v for v in pytree.tree_leaves(result) if isinstance(v, Tensor)]
+    return [value for value in tensors if value.is_floating_point()]
 
 
 def _outputs_of_folded(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
@@ -194,14 +194,14 @@ def _outputs_of_folded(model: nn.Module, arguments: tuple[Any, ...]) -> list[Ten
         ) from error
 
 
-def _relative_error(expected: list[Tensor], found: list[Tensor]) -> float:
+def _relative_error(expected: list[Tensor], outputs: list[Tensor]) -> float:
     """Largest difference over largest value; infinite if only one of the two is not finite."""
     if sum(value.numel() for value in expected) == 0:
         raise FoldingError("example: expected an output with floating-point numbers, got none")
-    if [value.shape for value in expected] != [value.shape for value in found]:
+    if [value.shape for value in expected] != [value.shape for value in outputs]:
         return math.inf
     largest = difference = 0.0
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(expected, outputs, strict=True):
         one, other = one.double(), other.double()
         finite = one.isfinite()
         if not torch.equal(finite, other.isfinite()):

@@ -77,10 +77,10 @@ def steps(traffic: Mapping[str, Traffic], measured: Mapping[str, Spread]) -> Fig
     return fig
 
 
-def _whiskers(ax: Any, rows: Any, found: Sequence[Spread]) -> None:
-    medians = [each.median for each in found]
-    low = [each.median - each.low for each in found]
-    high = [each.high - each.median for each in found]
+def _whiskers(ax: Any, rows: Any, spreads: Sequence[Spread]) -> None:
+    medians = [each.median for each in spreads]
+    low = [each.median - each.low for each in spreads]
+    high = [each.high - each.median for each in spreads]
     ax.errorbar(medians, rows, xerr=[low, high], fmt="o", color=BATCH, label="measured")
 
 

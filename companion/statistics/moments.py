@@ -102,9 +102,9 @@ class RunningMoments:
         mean = x.mean(axes, keepdim=True)
         centred = x - mean
         # The mean's rounding error is what is left of the sum of deviations: take it out again.
-        rest = centred.sum(axes)
-        m2 = (centred.square().sum(axes) - rest.square() / count).clamp(min=0.0)
-        return cls(count, mean.reshape(-1) + rest / count, m2)
+        residue = centred.sum(axes)
+        m2 = (centred.square().sum(axes) - residue.square() / count).clamp(min=0.0)
+        return cls(count, mean.reshape(-1) + residue / count, m2)
 
     def update(self, values: Tensor) -> RunningMoments:
         """Moments after another batch, of any size; with one row it is Welford's step.

@@ -130,22 +130,24 @@ def update_precise(
     if not layers:
         return
     feed = partial(send_samples, model, loader, num_samples, forward)
-    found: dict[str, _Found] = {}
+    collected: dict[str, _Collected] = {}
     with evaluation_mode(model), restored_statistics(layers.values()):
         for _ in range(passes):
-            before, found = found, _collect(layers, found, feed, num_samples, progress)
-            if before and all(before[name].equals(found[name]) for name in found):
+            before, collected = collected, _collect(layers, collected, feed, num_samples, progress)
+            if before and all(before[name].equals(collected[name]) for name in collected):
                 break
-    if not found:
+    if not collected:
         raise RuntimeError(f"model: expected calls of {', '.join(layers)}, got none")
-    updates = [update for name in found for update in _updates(name, layers[name], found[name])]
+    updates = [
+        update for name in collected for update in _updates(name, layers[name], collected[name])
+    ]
     for buffer, value in updates:
         buffer.copy_(value)
 
 
 @dataclass
-class _Found:
-    """What a pass finds out about a layer."""
+class _Collected:
+    """What a pass collects from a layer."""
 
     moments: RunningMoments
     calls: int = field(default=0)
@@ -154,7 +156,7 @@ class _Found:
         self.moments = merge(self.moments, moments)
         self.calls += 1
 
-    def equals(self, other: _Found) -> bool:
+    def equals(self, other: _Collected) -> bool:
         mine, theirs = self.moments, other.moments
         return torch.equal(mine.mean, theirs.mean) and torch.equal(mine.m2, theirs.m2)
 
@@ -171,13 +173,13 @@ def _adopt(layer: Layer, mean: Tensor, var: Tensor) -> None:
 
 def _collect(
     layers: Mapping[str, Layer],
-    before: Mapping[str, _Found],
+    before: Mapping[str, _Collected],
     feed: Callable[[Callable[[int], object]], None],
     num_samples: int,
     progress: bool,
-) -> dict[str, _Found]:
-    """Go through the samples once; layers found `before` use those statistics, others batches'."""
-    found: dict[str, _Found] = {}
+) -> dict[str, _Collected]:
+    """Go through the samples once; layers seen `before` use those statistics, others batches'."""
+    collected: dict[str, _Collected] = {}
 
     def note(name: str, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # The layer's own complaint about a wrong input, before its moments are taken.
@@ -185,7 +187,7 @@ def _collect(
         moments = input_moments(layer, args, kwargs)
         if moments.count == 0:
             return
-        so_far = found.setdefault(name, _Found(RunningMoments.empty(moments.mean.numel())))
+        so_far = collected.setdefault(name, _Collected(RunningMoments.empty(moments.mean.numel())))
         so_far.add(moments)
         if name not in before:
             own = moments if moments.count > 1 else so_far.moments
@@ -200,18 +202,18 @@ def _collect(
         feed(stack.enter_context(progress_bar(num_samples, progress)))
     for name, layer in layers.items():
         none = RunningMoments.empty(layer.num_features, device_of(layer))
-        here = found.get(name, _Found(none))
-        together = across_processes(layer, here.moments)
+        local = collected.get(name, _Collected(none))
+        together = across_processes(layer, local.moments)
         if together.count == 1:
             raise ValueError(f"loader: expected at least 2 values per channel in {name!r}, got 1")
         if together.count:
-            found[name] = _Found(together, here.calls)
-    return found
+            collected[name] = _Collected(together, local.calls)
+    return collected
 
 
-def _updates(name: str, layer: Layer, found: _Found) -> list[tuple[Tensor, Tensor]]:
+def _updates(name: str, layer: Layer, collected: _Collected) -> list[tuple[Tensor, Tensor]]:
     """The layer's buffers and their new values, all of them possible."""
-    moments = found.moments
+    moments = collected.moments
     updates = []
     for buffer, value in (
         (layer.running_mean, moments.mean),
@@ -227,5 +229,5 @@ def _updates(name: str, layer: Layer, found: _Found) -> list[tuple[Tensor, Tenso
             )
         updates.append((buffer, stored))
     if layer.num_batches_tracked is not None:
-        updates.append((layer.num_batches_tracked, torch.tensor(found.calls)))
+        updates.append((layer.num_batches_tracked, torch.tensor(collected.calls)))
     return updates

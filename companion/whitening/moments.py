@@ -30,9 +30,9 @@ def moments(values: Tensor) -> Moments:
     mean = wide.mean(dim=-1, keepdim=True)
     centred = wide - mean
     # The rounding error of the mean is itself a mean: take it off.
-    rest = centred.mean(dim=-1, keepdim=True)
-    centred = centred - rest
-    return Moments(centred, mean + rest, centred @ centred.mT / values.shape[-1])
+    residue = centred.mean(dim=-1, keepdim=True)
+    centred = centred - residue
+    return Moments(centred, mean + residue, centred @ centred.mT / values.shape[-1])
 
 
 def covariance(x: Tensor) -> Tensor:
