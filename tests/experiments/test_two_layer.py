@@ -37,13 +37,13 @@ def torch_loss(leaves, x, classes, statistics=None):
 
 def test_forward_and_every_gradient_agree_with_autograd(case):
     p, x, classes = case
-    forth = two_layer.forward(p, x)
-    gradient = two_layer.backward(p, forth, classes)
+    activations = two_layer.forward(p, x)
+    gradient = two_layer.backward(p, activations, classes)
     leaves = p.map(lambda value: torch.tensor(value, requires_grad=True))
     logits, loss = torch_loss(leaves, x, classes)
     loss.backward()
-    np.testing.assert_allclose(forth.layer2.y, logits.detach(), atol=1e-12)
-    assert two_layer.cross_entropy(forth.probabilities, classes) == pytest.approx(loss.item())
+    np.testing.assert_allclose(activations.layer2.y, logits.detach(), atol=1e-12)
+    assert two_layer.cross_entropy(activations.probabilities, classes) == pytest.approx(loss.item())
     for name in NAMES:
         expected = getattr(leaves, name).grad
         np.testing.assert_allclose(getattr(gradient, name), expected, atol=1e-12, err_msg=name)
