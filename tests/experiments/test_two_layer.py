@@ -79,8 +79,8 @@ def test_training_learns_the_digits_and_is_repeatable():
     learned, losses = two_layer.train(start, x, y, **options)
     assert len(losses) == 150
     statistics = two_layer.population(learned, x, batch_size=60)
-    found = two_layer.predict(learned, statistics, split.x_test.numpy()).argmax(axis=1)
-    assert (found == split.y_test.numpy()).mean() > 0.9
+    predicted = two_layer.predict(learned, statistics, split.x_test.numpy()).argmax(axis=1)
+    assert (predicted == split.y_test.numpy()).mean() > 0.9
     assert two_layer.train(start, x, y, **options)[1] == losses
     assert two_layer.train(start, x, y, **options, seed=1)[1] != losses
     # The start is left alone.
