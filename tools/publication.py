@@ -77,12 +77,9 @@ class Addresses:
 
     Attributes
     ----------
-    repository
-        such as ``https://github.com/OWNER/NAME``
-    branch
-        the branch that Colab and Binder open
-    site
-        address of the folder that holds ``intro.html``
+    repository : such as ``https://github.com/OWNER/NAME``
+    branch : the branch that Colab and Binder open
+    site : address of the folder that holds ``intro.html``
     """
 
     repository: str = ""

@@ -180,8 +180,8 @@ def _outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         result = copy.deepcopy(model)(*copy.deepcopy(arguments))
-    tensors = [v for v in pytree.tree_leaves(result) if isinstance(v, Tensor)]
-    return [value for value in tensors if value.is_floating_point()]
+    found = [v for v in pytree.tree_leaves(result) if isinstance(v, Tensor)]
+    return [value for value in found if value.is_floating_point()]
 
 
 def _outputs_of_folded(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:

@@ -199,13 +199,13 @@ class Channel:
     def _through(self, length: int) -> Any:
         """Connections for messages of that length."""
         assert self._own is not None
-        connections = self._by_length.get(length)
-        if connections is None:
+        found = self._by_length.get(length)
+        if found is None:
             store, timeout = self._own
             prefixed = distributed_c10d.PrefixStore(f"companion/{length}", store)
-            connections = distributed.ProcessGroupGloo(prefixed, self.rank, self.size, timeout)
-            self._by_length[length] = connections
-        return connections
+            found = distributed.ProcessGroupGloo(prefixed, self.rank, self.size, timeout)
+            self._by_length[length] = found
+        return found
 
     def _note(self, call: str) -> None:
         self._history = tag_of(self._history, call)
