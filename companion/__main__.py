@@ -63,15 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Parameters
     ----------
-    arguments : those of the process by default
+    arguments
+        those of the process by default
 
     Returns
     -------
-    the exit status: 0, or 130 if interrupted, or what the command says
+    int
+        the exit status: 0, or 130 if interrupted, or what the command says
 
     Raises
     ------
-    SystemExit : with status 2 after a mistake of the user's, 0 after ``--help``
+    SystemExit
+        with status 2 after a mistake of the user's, 0 after ``--help``
     """
     options = build_parser().parse_args(arguments)
     try:

@@ -14,15 +14,15 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 def sizes() -> dict[int, int]:
     """Bytes of each level's largest cache that the first core has a share in; empty if unknown."""
-    found: dict[int, int] = {}
+    bytes_of_level: dict[int, int] = {}
     for folder in _CACHES.glob("index*"):
         try:
             level = int((folder / "level").read_text(encoding="ascii"))
             size = _bytes((folder / "size").read_text(encoding="ascii").strip())
         except (OSError, ValueError):
             continue
-        found[level] = max(size, found.get(level, 0))
-    return found
+        bytes_of_level[level] = max(size, bytes_of_level.get(level, 0))
+    return bytes_of_level
 
 
 def _bytes(size: str) -> int:

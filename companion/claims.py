@@ -35,17 +35,24 @@ def claim(
 
     Parameters
     ----------
-    name : the name the text uses, unique in its chapter
-    value : the number, or a tensor or array of one element
-    at_least, at_most : bounds, both included
-    about, within : ``about`` ± the fraction ``within`` of it, instead of bounds
-    varies : the number differs between machines (rounding errors, training runs): it is printed
-        after ``≈``, which the notebooks' tests do not compare; the bounds are asserted all the same
+    name
+        the name the text uses, unique in its chapter
+    value
+        the number, or a tensor or array of one element
+    at_least, at_most
+        bounds, both included
+    about, within
+        ``about`` ± the fraction ``within`` of it, instead of bounds
+    varies
+        the number differs between machines (rounding errors, training runs): it is printed after
+        ``≈``, which the notebooks' tests do not compare; the bounds are asserted all the same
 
     Raises
     ------
-    AssertionError : the number is outside its bounds, or not a number
-    ValueError : neither a bound nor a value to compare with is given
+    AssertionError
+        the number is outside its bounds, or not a number
+    ValueError
+        neither a bound nor a value to compare with is given
     """
     # Not float(tensor): PyTorch warns when the tensor requires a gradient.
     number = float(value.item() if isinstance(value, HasItem) else value)

@@ -38,11 +38,19 @@ def _log_std_shrinkage(m: int) -> float:
 def std_shrinkage(m: int) -> float:
     """c_m = E[σ_B]/σ: by how much the (biased) standard deviation of m Gaussian values falls short.
 
+    Parameters
+    ----------
+    m
+        the number of values behind the mean and the variance, at least 2
+
     Raises
     ------
-    ValueError : fewer than 2 values
+    ValueError
+        fewer than 2 values
 
-    Source: Eq. (6) identity/std-shrinkage; the mean of the chi distribution.
+    References
+    ----------
+    Eq. (6) identity/std-shrinkage; the mean of the chi distribution.
 
     Examples
     --------
@@ -57,13 +65,19 @@ def batch_identity_mse(m: int, var: float = 1.0) -> float:
 
     Parameters
     ----------
-    var : the population's variance σ², positive, in the square of x's unit
+    m
+        the number of values behind the mean and the variance, at least 2
+    var
+        the population's variance σ², positive, in the square of x's unit
 
     Raises
     ------
-    ValueError : fewer than 2 values, or `var` is not positive
+    ValueError
+        fewer than 2 values, or `var` is not positive
 
-    Source: Eq. (7) identity/batch-identity-mse.
+    References
+    ----------
+    Eq. (7) identity/batch-identity-mse.
 
     Examples
     --------
@@ -77,11 +91,19 @@ def batch_identity_mse(m: int, var: float = 1.0) -> float:
 def x_hat_bound(m: int) -> float:
     """√(m - 1): what no value normalized with its own batch of m can exceed.
 
+    Parameters
+    ----------
+    m
+        the number of values behind the mean and the variance, at least 1
+
     Raises
     ------
-    ValueError : fewer than 1 value
+    ValueError
+        fewer than 1 value
 
-    Source: Eq. (6) mini-batch-algorithm/x-hat-bound.
+    References
+    ----------
+    Eq. (6) mini-batch-algorithm/x-hat-bound.
 
     Examples
     --------
@@ -97,13 +119,19 @@ def x_hat_variance(var: float, eps: float = 1e-5) -> float:
 
     Parameters
     ----------
-    var : the batch's biased variance, not negative, in the square of x's unit
+    var
+        the batch's biased variance, not negative, in the square of x's unit
+    eps
+        ε, not negative
 
     Raises
     ------
-    ValueError : `var` or `eps` is negative, or both are 0
+    ValueError
+        `var` or `eps` is negative, or both are 0
 
-    Source: Eq. (5) mini-batch-algorithm/x-hat-moments.
+    References
+    ----------
+    Eq. (5) mini-batch-algorithm/x-hat-moments.
 
     Examples
     --------
@@ -123,13 +151,19 @@ def x_hat_moment(m: int, order: int) -> float:
 
     Parameters
     ----------
-    order : k, not negative
+    m
+        the number of values behind the mean and the variance, at least 2
+    order
+        k, not negative
 
     Raises
     ------
-    ValueError : fewer than 2 values, or a negative order
+    ValueError
+        fewer than 2 values, or a negative order
 
-    Source: Eq. (7) mini-batch-algorithm/x-hat-beta; its fourth moment is Eq. (8)
+    References
+    ----------
+    Eq. (7) mini-batch-algorithm/x-hat-beta; its fourth moment is Eq. (8)
     mini-batch-algorithm/x-hat-kurtosis.
 
     Examples
@@ -149,11 +183,21 @@ def x_hat_moment(m: int, order: int) -> float:
 def x_hat_density(x_hat: float, m: int) -> float:
     """Density of x̂ for Gaussian values, ε = 0: ∝ (1 - x̂²/(m-1))^((m-4)/2), 0 beyond √(m-1).
 
+    Parameters
+    ----------
+    x_hat
+        x̂, where to take the density
+    m
+        the number of values behind the mean and the variance, at least 3
+
     Raises
     ------
-    ValueError : fewer than 3 values: at m = 2, x̂ is ±1 and has no density
+    ValueError
+        fewer than 3 values: at m = 2, x̂ is ±1 and has no density
 
-    Source: Eq. (7) mini-batch-algorithm/x-hat-beta.
+    References
+    ----------
+    Eq. (7) mini-batch-algorithm/x-hat-beta.
 
     Examples
     --------
@@ -173,13 +217,19 @@ def inverse_std_mean(m: int, std: float = 1.0) -> float:
 
     Parameters
     ----------
-    std : the population's standard deviation σ, positive, in x's unit
+    m
+        the number of values behind the mean and the variance, at least 2
+    std
+        the population's standard deviation σ, positive, in x's unit
 
     Raises
     ------
-    ValueError : fewer than 2 values, or `std` is not positive
+    ValueError
+        fewer than 2 values, or `std` is not positive
 
-    Source: Eq. (5) regularization-noise/inverse-std-mean.
+    References
+    ----------
+    Eq. (5) regularization-noise/inverse-std-mean.
 
     Examples
     --------
@@ -199,13 +249,19 @@ def inverse_var_mean(m: int, var: float = 1.0) -> float:
 
     Parameters
     ----------
-    var : the population's variance σ², positive, in the square of x's unit
+    m
+        the number of values behind the mean and the variance, at least 2
+    var
+        the population's variance σ², positive, in the square of x's unit
 
     Raises
     ------
-    ValueError : fewer than 2 values, or `var` is not positive
+    ValueError
+        fewer than 2 values, or `var` is not positive
 
-    Source: Eq. (6) regularization-noise/inverse-var-mean.
+    References
+    ----------
+    Eq. (6) regularization-noise/inverse-var-mean.
 
     Examples
     --------
@@ -222,15 +278,21 @@ def example_noise(m: int, z: float, skewness: float = 0.0, kurtosis: float = 3.0
 
     Parameters
     ----------
-    m : the batch size, the example included
-    z : the example's distance from the population's mean, in standard deviations
-    skewness, kurtosis : of the population, E[z³] and E[z⁴]; those of a Gaussian by default
+    m
+        the batch size, the example included
+    z
+        the example's distance from the population's mean, in standard deviations
+    skewness, kurtosis
+        of the population, E[z³] and E[z⁴]; those of a Gaussian by default
 
     Raises
     ------
-    ValueError : fewer than 2 values
+    ValueError
+        fewer than 2 values
 
-    Source: Eq. (9) regularization-noise/example-noise.
+    References
+    ----------
+    Eq. (9) regularization-noise/example-noise.
 
     Examples
     --------
@@ -244,11 +306,19 @@ def example_noise(m: int, z: float, skewness: float = 0.0, kurtosis: float = 3.0
 def relu_mean(m: int) -> float:
     """E[relu(x̂)] in training mode for m Gaussian values: 1/2 at m = 2, 1/√(2π) in the limit.
 
+    Parameters
+    ----------
+    m
+        the number of values behind the mean and the variance, at least 2
+
     Raises
     ------
-    ValueError : fewer than 2 values
+    ValueError
+        fewer than 2 values
 
-    Source: Eq. (17) regularization-noise/relu-mean.
+    References
+    ----------
+    Eq. (17) regularization-noise/relu-mean.
 
     Examples
     --------
@@ -272,17 +342,24 @@ def collective_traffic(
 
     Parameters
     ----------
-    ranks : p, at least 1
-    values : n; what each rank contributes to an ``all_gather``, or adds in an ``all_reduce``
-    operation : ``"all_gather"`` or ``"all_reduce"``
-    schedule : ``"ring"``, what gloo does, or ``"tree"``, recursive doubling
+    ranks
+        p, at least 1
+    values
+        n; what each rank contributes to an ``all_gather``, or adds in an ``all_reduce``
+    operation
+        ``"all_gather"`` or ``"all_reduce"``
+    schedule
+        ``"ring"``, what gloo does, or ``"tree"``, recursive doubling
 
     Raises
     ------
-    ValueError : fewer than 1 rank, a negative number of values, or another operation or schedule
+    ValueError
+        fewer than 1 rank, a negative number of values, or another operation or schedule
 
-    Source: Thakur, Rabenseifner & Gropp (2005), "Optimization of Collective Communication
-    Operations in MPICH", International Journal of High Performance Computing Applications 19, 49.
+    References
+    ----------
+    Thakur, Rabenseifner & Gropp (2005), "Optimization of Collective Communication Operations in
+    MPICH", International Journal of High Performance Computing Applications 19, 49.
 
     Examples
     --------
@@ -321,16 +398,22 @@ def sync_cost(
 
     Parameters
     ----------
-    ranks, values, operation, schedule : as in :func:`collective_traffic`
-    latency : seconds of a step, however small the message; positive
-    bandwidth : bytes per second that a rank sends; positive, may be infinite
+    ranks, values, operation, schedule
+        as in :func:`collective_traffic`
+    latency
+        seconds of a step, however small the message; positive
+    bandwidth
+        bytes per second that a rank sends; positive, may be infinite
 
     Raises
     ------
-    ValueError : as :func:`collective_traffic`, or a latency or bandwidth that is not positive
+    ValueError
+        as :func:`collective_traffic`, or a latency or bandwidth that is not positive
 
-    Source: the model of Hockney (1994), "The communication challenge for MPP", Parallel Computing
-    20, 389; steps and bytes are :func:`collective_traffic`'s.
+    References
+    ----------
+    The model of Hockney (1994), "The communication challenge for MPP", Parallel Computing 20, 389;
+    steps and bytes are :func:`collective_traffic`'s.
 
     Examples
     --------

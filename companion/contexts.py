@@ -36,12 +36,14 @@ def preserved_statistics(model: nn.Module) -> Iterator[None]:
 
     Parameters
     ----------
-    model : any module. Restored are all buffers of every module in it that has one whose name
-        begins with ``running_``: batch and instance normalization, PyTorch's and this package's
+    model
+        any module. Restored are all buffers of every module in it that has one whose name begins
+        with ``running_``: batch and instance normalization, PyTorch's and this package's
 
     Raises
     ------
-    TypeError : `model` is not a module
+    TypeError
+        `model` is not a module
 
     Notes
     -----
@@ -105,19 +107,22 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
 
     Parameters
     ----------
-    model : any module with batch normalization layers, PyTorch's, synchronized ones, or this
-        package's. Layers that do not track statistics are left alone, and forward passes in
-        evaluation mode do not count
+    model
+        any module with batch normalization layers, PyTorch's, synchronized ones, or this package's.
+        Layers that do not track statistics are left alone, and forward passes in evaluation mode do
+        not count
 
     Raises
     ------
-    TypeError : `model` is not a module
-    RuntimeError : a layer of `model` is accumulating already
-
-    If the body raises, running statistics and counts stay as they were.
+    TypeError
+        `model` is not a module
+    RuntimeError
+        a layer of `model` is accumulating already
 
     Notes
     -----
+    If the body raises, running statistics and counts stay as they were.
+
     *Mechanism.* Inside, ``track_running_stats`` is False, and a hook takes the moments of each
     input: one more read of it.
 
@@ -130,7 +135,9 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
 
     Answers pytorch/pytorch#46516.
 
-    Source: Eq. (11) mini-batch-algorithm/chan-merge, Eq. (14) mini-batch-algorithm/running-average.
+    References
+    ----------
+    Eq. (11) mini-batch-algorithm/chan-merge, Eq. (14) mini-batch-algorithm/running-average.
 
     Examples
     --------
@@ -149,12 +156,14 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
                 f"with {name or 'a layer'!r} inside accumulated_statistics"
             )
     tracked = [layer for layer in layers.values() if layer.track_running_stats]
-    found: dict[Layer, RunningMoments] = {}
+    accumulated: dict[Layer, RunningMoments] = {}
 
     def note(layer: Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Tensor) -> None:
         if layer.training and not recomputing():
             moments = input_moments(layer, args, kwargs)
-            found[layer] = merge(found[layer], moments) if layer in found else moments
+            accumulated[layer] = (
+                merge(accumulated[layer], moments) if layer in accumulated else moments
+            )
 
     with ExitStack() as stack:
         for layer in tracked:
@@ -165,8 +174,8 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
             _accumulating.add(layer)
         yield
     for layer in tracked:
-        if layer in found:
-            _commit(layer, across_processes(layer, found[layer]))
+        if layer in accumulated:
+            _commit(layer, across_processes(layer, accumulated[layer]))
 
 
 @torch.no_grad()
@@ -191,12 +200,14 @@ def finite_statistics(model: nn.Module) -> Iterator[None]:
 
     Parameters
     ----------
-    model : any module. This package's layers get ``skip_nonfinite=True``; around a forward pass of
+    model
+        any module. This package's layers get ``skip_nonfinite=True``; around a forward pass of
         PyTorch's, running statistics are copied, and written back if one is not finite after it
 
     Raises
     ------
-    TypeError : `model` is not a module
+    TypeError
+        `model` is not a module
 
     Notes
     -----

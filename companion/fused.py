@@ -47,12 +47,15 @@ class _BatchNormAct(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
-        residual : shape, type and device of `input`, or None
+        input
+            floating-point tensor with `num_features` channels in axis 1
+        residual
+            shape, type and device of `input`, or None
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
@@ -63,24 +66,40 @@ class _BatchNormAct(_CompanionBatchNorm):
         return batch_norm_act(*arguments, residual=residual, relu=self.relu, **self._options())
 
 
-_NOTES = """
+class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
+    """Normalization of ``(N, C)`` or ``(N, C, L)``, residual and ReLU in one pass.
+
     y = max(0, BatchNorm(input) + residual), equal in value and gradient to the three operations
     one after the other, which read and write three more tensors forward and as many backward.
 
     Parameters
     ----------
-    relu : whether there is a ReLU
-    others : those of the plain layer of this package
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    relu
+        whether there is a ReLU
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
-    Source: :func:`companion.functional.batch_norm_act`.
+    References
+    ----------
+    :func:`companion.functional.batch_norm_act`.
 
     Examples
-    --------"""
-
-
-class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
-    __doc__ = f"""Normalization of ``(N, C)`` or ``(N, C, L)``, residual and ReLU in one pass.
-    {_NOTES}
+    --------
     >>> x, residual = torch.tensor([[2.0], [4.0]]), torch.tensor([[3.0], [-5.0]])
     >>> layer = BatchNormAct1d(1, eps=1e-12)
     >>> layer(x).tolist(), layer(x, residual).tolist()
@@ -89,8 +108,39 @@ class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
 
 
 class BatchNormAct2d(_BatchNormAct, BatchNorm2d):
-    __doc__ = f"""Normalization of ``(N, C, H, W)``, residual and ReLU in one pass.
-    {_NOTES}
+    """Normalization of ``(N, C, H, W)``, residual and ReLU in one pass.
+
+    y = max(0, BatchNorm(input) + residual), equal in value and gradient to the three operations
+    one after the other, which read and write three more tensors forward and as many backward.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    relu
+        whether there is a ReLU
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    References
+    ----------
+    :func:`companion.functional.batch_norm_act`.
+
+    Examples
+    --------
     >>> x, residual = torch.randn(2, 8, 3, 4, 4)
     >>> layer = BatchNormAct2d(3)
     >>> torch.allclose(layer(x, residual), torch.relu(BatchNorm2d(3)(x) + residual), atol=1e-6)
@@ -99,8 +149,39 @@ class BatchNormAct2d(_BatchNormAct, BatchNorm2d):
 
 
 class BatchNormAct3d(_BatchNormAct, BatchNorm3d):
-    __doc__ = f"""Normalization of ``(N, C, D, H, W)``, residual and ReLU in one pass.
-    {_NOTES}
+    """Normalization of ``(N, C, D, H, W)``, residual and ReLU in one pass.
+
+    y = max(0, BatchNorm(input) + residual), equal in value and gradient to the three operations
+    one after the other, which read and write three more tensors forward and as many backward.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    relu
+        whether there is a ReLU
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    References
+    ----------
+    :func:`companion.functional.batch_norm_act`.
+
+    Examples
+    --------
     >>> x, residual = torch.randn(2, 2, 3, 4, 4, 4)
     >>> BatchNormAct3d(3, relu=False)(x, residual).shape
     torch.Size([2, 3, 4, 4, 4])

@@ -111,11 +111,13 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
@@ -156,20 +158,78 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
         }
 
 
-_PARAMETERS = """
+class BatchNorm1d(_CompanionBatchNorm, nn.BatchNorm1d):
+    """Batch normalization of ``(N, C)`` or ``(N, C, L)``, as ``torch.nn.BatchNorm1d``.
+
+    y = (x - mean)/√(var + ε)·weight + bias. In training the statistics of a channel are those of
+    the batch, with the biased variance, and move the running ones; in evaluation the running ones.
+
     Parameters
     ----------
-    num_features : C, the number of channels
-    eps : added to the variance, inside the root
-    momentum : weight of a batch in the running statistics; None averages all batches alike
-    affine : whether to learn a weight (and a bias) per channel
-    track_running_stats : whether to keep running statistics; without them the statistics of the
-        batch are used in evaluation too
-    device, dtype : of parameters and statistics; the latter are float32 for half precision
-    bias : whether there is a bias next to the weight
-    skip_nonfinite : leave running statistics and count alone when a batch has statistics that are
-        not finite
-    backend : the kernels that compute, see :func:`companion.functional.batch_norm`
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Notes
+    -----
+    See :class:`BatchNorm2d`.
+
+    References
+    ----------
+    Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and (13) of the
+    chapter `mini-batch-algorithm`.
+
+    Examples
+    --------
+    >>> layer = BatchNorm1d(1, eps=1e-12)
+    >>> layer(torch.tensor([[2.0], [4.0]])).tolist()
+    [[-1.0], [1.0]]
+    >>> layer.running_mean, layer.running_var
+    (tensor([0.3000]), tensor([1.1000]))
+    """
+
+    _layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
+
+
+class BatchNorm2d(_CompanionBatchNorm, nn.BatchNorm2d):
+    """Batch normalization of ``(N, C, H, W)``, as ``torch.nn.BatchNorm2d``.
+
+    y = (x - mean)/√(var + ε)·weight + bias. In training the statistics of a channel are those of
+    the batch, with the biased variance, and move the running ones; in evaluation the running ones.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Notes
     -----
@@ -184,43 +244,64 @@ _PARAMETERS = """
     ``companion.convert(model, to="torch")`` first. To fuse a model for inference no other tool is
     needed: :func:`companion.inference.fold` folds these layers and PyTorch's.
 
-    Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
-    (13) of the chapter `mini-batch-algorithm`.
+    References
+    ----------
+    Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and (13) of the
+    chapter `mini-batch-algorithm`.
 
     Examples
-    --------"""
-
-
-class BatchNorm1d(_CompanionBatchNorm, nn.BatchNorm1d):
-    __doc__ = f"""Batch normalization of ``(N, C)`` or ``(N, C, L)``, as ``torch.nn.BatchNorm1d``.
-    {_PARAMETERS}
-    >>> layer = BatchNorm1d(1, eps=1e-12)
-    >>> layer(torch.tensor([[2.0], [4.0]])).tolist()
-    [[-1.0], [1.0]]
-    >>> layer.running_mean, layer.running_var
-    (tensor([0.3000]), tensor([1.1000]))
-    """
-    _layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
-
-
-class BatchNorm2d(_CompanionBatchNorm, nn.BatchNorm2d):
-    __doc__ = f"""Batch normalization of ``(N, C, H, W)``, as ``torch.nn.BatchNorm2d``.
-    {_PARAMETERS}
+    --------
     >>> images = 3.0 + 5.0 * torch.randn(8, 2, 4, 4)
     >>> y = BatchNorm2d(2)(images)
     >>> torch.allclose(y.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-6)
     True
     """
+
     _layouts: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
 
 
 class BatchNorm3d(_CompanionBatchNorm, nn.BatchNorm3d):
-    __doc__ = f"""Batch normalization of ``(N, C, D, H, W)``, as ``torch.nn.BatchNorm3d``.
-    {_PARAMETERS}
+    """Batch normalization of ``(N, C, D, H, W)``, as ``torch.nn.BatchNorm3d``.
+
+    y = (x - mean)/√(var + ε)·weight + bias. In training the statistics of a channel are those of
+    the batch, with the biased variance, and move the running ones; in evaluation the running ones.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Notes
+    -----
+    See :class:`BatchNorm2d`.
+
+    References
+    ----------
+    Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and (13) of the
+    chapter `mini-batch-algorithm`.
+
+    Examples
+    --------
     >>> volumes = torch.randn(2, 3, 4, 4, 4)
     >>> BatchNorm3d(3, momentum=None)(volumes).shape
     torch.Size([2, 3, 4, 4, 4])
     """
+
     _layouts: ClassVar[dict[int, str]] = {5: "(N, C, D, H, W)"}
 
 
@@ -241,20 +322,26 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
 
     Parameters
     ----------
-    model : any module; may be a batch normalization layer itself
-    to : ``"companion"`` or ``"torch"``
+    model
+        any module; may be a batch normalization layer itself
+    to
+        ``"companion"`` or ``"torch"``
 
     Returns
     -------
-    `model`, the same object. Subclasses of the six layers, lazy ones, and PyTorch's synchronized
-    one are left alone; layers with parametrizations are swapped below them; what
-    :func:`companion.convert_sync` had converted becomes local again. The options `skip_nonfinite`
-    and `backend` have no counterpart in PyTorch and are dropped on the way there.
+    nn.Module
+        `model`, the same object. Subclasses of the six layers, lazy ones, and PyTorch's
+        synchronized one are left alone; layers with parametrizations are swapped below them; what
+        :func:`companion.convert_sync` had converted becomes local again. The options
+        `skip_nonfinite` and `backend` have no counterpart in PyTorch and are dropped on the way
+        there.
 
     Raises
     ------
-    TypeError : `model` is not a module
-    ValueError : `to` is neither of the two
+    TypeError
+        `model` is not a module
+    ValueError
+        `to` is neither of the two
 
     Examples
     --------

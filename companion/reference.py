@@ -26,6 +26,11 @@ Array = NDArray[np.float64]
 def channel_axes(ndim: int) -> tuple[int, ...]:
     """Axes that batch normalization reduces in an array of rank `ndim`: all but axis 1.
 
+    Parameters
+    ----------
+    ndim
+        the array's rank, at least 2
+
     Examples
     --------
     >>> channel_axes(4)
@@ -69,6 +74,25 @@ class Batch:
     ``batch_mean``, ``batch_var`` (biased) and ``inv_std`` keep the reduced axes as length 1, so
     that they broadcast against ``x``; so do ``gamma`` and ``beta``.
 
+    Parameters
+    ----------
+    axes
+        that share one mean and one variance
+    x
+        the input
+    gamma, beta
+        scale and shift
+    eps
+        ε, added to the variance, inside the root
+    batch_mean, batch_var
+        of the batch, the latter biased
+    inv_std
+        1/√(σ²_B + ε)
+    x_hat
+        x̂, the normalized input
+    y
+        the output
+
     Examples
     --------
     >>> batch = forward([[1.0], [3.0]], eps=0.0)
@@ -110,7 +134,14 @@ class Batch:
 
 
 class Gradients(NamedTuple):
-    """Gradients of the loss: ``x`` in the input's shape, ``gamma`` and ``beta`` per channel.
+    """Gradients of the loss.
+
+    Parameters
+    ----------
+    x
+        ∂L/∂x, in the shape of the input
+    gamma, beta
+        ∂L/∂γ and ∂L/∂β, per channel
 
     Examples
     --------
@@ -125,6 +156,15 @@ class Gradients(NamedTuple):
 
 class DoubleGradients(NamedTuple):
     """Gradients of a function of :class:`Gradients` with respect to what the backward pass read.
+
+    Parameters
+    ----------
+    grad_y
+        by ∂L/∂y, in the shape of the input
+    x
+        by x, in the shape of the input
+    gamma
+        by γ, per channel
 
     Examples
     --------
@@ -143,19 +183,26 @@ def moments(x: ArrayLike, axes: Iterable[int] | None = None) -> tuple[Array, Arr
 
     Parameters
     ----------
-    x : array of real numbers, any layout
-    axes : axes to reduce; all but axis 1 by default
+    x
+        array of real numbers, any layout
+    axes
+        axes to reduce; all but axis 1 by default
 
     Returns
     -------
-    batch_mean, batch_var : float64, in the shape of the axes that are kept
+    batch_mean, batch_var : Array
+        float64, in the shape of the axes that are kept
 
     Raises
     ------
-    ValueError : a rank under 2 without `axes`, repeated or unknown axes, or nothing to average
-    TypeError : complex or non-numeric input
+    ValueError
+        a rank under 2 without `axes`, repeated or unknown axes, or nothing to average
+    TypeError
+        complex or non-numeric input
 
-    Source: Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
+    References
+    ----------
+    Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
 
     Examples
     --------
@@ -203,20 +250,28 @@ def forward(
 
     Parameters
     ----------
-    x : array ``(m, C)`` or ``(N, C, *spatial)``
-    gamma, beta : scale and shift per channel; 1 and 0 by default
-    eps : added to the variance, inside the root; not negative
-    axes : axes that share one mean and one variance; all but axis 1 by default
+    x
+        array ``(m, C)`` or ``(N, C, *spatial)``
+    gamma, beta
+        scale and shift per channel; 1 and 0 by default
+    eps
+        added to the variance, inside the root; not negative
+    axes
+        axes that share one mean and one variance; all but axis 1 by default
 
     Returns
     -------
-    Batch : every intermediate value, the result as ``.y``
+    Batch
+        every intermediate value, the result as ``.y``
 
     Raises
     ------
-    ValueError, TypeError : as :func:`moments`; also a negative `eps` or parameters of another size
+    ValueError, TypeError
+        as :func:`moments`; also a negative `eps` or parameters of another size
 
-    Source: Algorithm 1 of the paper; Eqs. (1) to (4) of the chapter `mini-batch-algorithm`.
+    References
+    ----------
+    Algorithm 1 of the paper; Eqs. (1) to (4) of the chapter `mini-batch-algorithm`.
 
     Examples
     --------
@@ -254,10 +309,14 @@ def backward_staged(grad_y: ArrayLike, batch: Batch) -> Gradients:
 
     Parameters
     ----------
-    grad_y : ∂L/∂y, in the shape of the input
-    batch : what :func:`forward` returned
+    grad_y
+        ∂L/∂y, in the shape of the input
+    batch
+        what :func:`forward` returned
 
-    Source: section 3 of the paper; Eqs. (2) to (7) of the chapter `backprop`.
+    References
+    ----------
+    Section 3 of the paper; Eqs. (2) to (7) of the chapter `backprop`.
 
     Examples
     --------
@@ -284,11 +343,18 @@ def backward_staged(grad_y: ArrayLike, batch: Batch) -> Gradients:
 
 
 def backward(grad_y: ArrayLike, batch: Batch) -> Gradients:
-    """The backward pass in one line: (γ/s)·P·∂L/∂y.
+    """The backward pass in one line: (γ/s)·P·∂L/∂y; the result is that of :func:`backward_staged`.
 
-    Parameters and result as :func:`backward_staged`.
+    Parameters
+    ----------
+    grad_y
+        ∂L/∂y, in the shape of the input
+    batch
+        what :func:`forward` returned
 
-    Source: Eq. (9) backprop/closed-form, exact for every ε.
+    References
+    ----------
+    Eq. (9) backprop/closed-form, exact for every ε.
 
     Examples
     --------
@@ -312,18 +378,26 @@ def jacobian(x: ArrayLike, gamma: float = 1.0, eps: float = 1e-5) -> Array:
 
     Parameters
     ----------
-    x : the m values of one channel, shape ``(m,)``
-    gamma : the channel's scale
+    x
+        the m values of one channel, shape ``(m,)``
+    gamma
+        the channel's scale
+    eps
+        ε, added to the variance, inside the root
 
     Returns
     -------
-    array ``(m, m)``, symmetric
+    Array
+        ``(m, m)``, symmetric
 
     Raises
     ------
-    ValueError : `x` is not one channel
+    ValueError
+        `x` is not one channel
 
-    Source: Eq. (11) backprop/jacobian.
+    References
+    ----------
+    Eq. (11) backprop/jacobian.
 
     Examples
     --------
@@ -353,16 +427,23 @@ def double_backward(
 
     Parameters
     ----------
-    v_x : weight of ∂L/∂x, in the shape of the input
-    grad_y : ∂L/∂y, in the shape of the input
-    batch : what :func:`forward` returned
-    v_gamma, v_beta : weights of ∂L/∂γ and ∂L/∂β, per channel; 0 by default
+    v_x
+        weight of ∂L/∂x, in the shape of the input
+    grad_y
+        ∂L/∂y, in the shape of the input
+    batch
+        what :func:`forward` returned
+    v_gamma, v_beta
+        weights of ∂L/∂γ and ∂L/∂β, per channel; 0 by default
 
     Returns
     -------
-    DoubleGradients : with respect to ``grad_y``, ``x`` and ``gamma``
+    DoubleGradients
+        with respect to ``grad_y``, ``x`` and ``gamma``
 
-    Source: Eqs. (18) to (20) of the chapter `backprop`.
+    References
+    ----------
+    Eqs. (18) to (20) of the chapter `backprop`.
 
     Examples
     --------
@@ -397,13 +478,19 @@ def population_statistics(
 
     Parameters
     ----------
-    batches : mini-batches of one size m ≥ 2
+    batches
+        mini-batches of one size m ≥ 2
+    axes
+        axes that share one mean and one variance; all but axis 1 by default
 
     Raises
     ------
-    ValueError : no batch, batches of different sizes, or one value per channel
+    ValueError
+        no batch, batches of different sizes, or one value per channel
 
-    Source: Eq. (12) mini-batch-algorithm/population.
+    References
+    ----------
+    Eq. (12) mini-batch-algorithm/population.
 
     Examples
     --------
@@ -434,15 +521,28 @@ def inference_affine(
 ) -> tuple[Array, Array]:
     """Algorithm 2, line 11: the two numbers per channel that inference multiplies by and adds.
 
+    Parameters
+    ----------
+    mean, var
+        of the population, per channel
+    gamma, beta
+        scale and shift per channel; 1 and 0 by default
+    eps
+        ε, added to the variance, inside the root; not negative
+
     Returns
     -------
-    scale, shift : y = scale·x + shift
+    scale, shift : Array
+        y = scale·x + shift
 
     Raises
     ------
-    ValueError : a negative `var` or `eps`, or parameters of another size
+    ValueError
+        a negative `var` or `eps`, or parameters of another size
 
-    Source: Eq. (13) mini-batch-algorithm/inference.
+    References
+    ----------
+    Eq. (13) mini-batch-algorithm/inference.
 
     Examples
     --------
@@ -471,15 +571,21 @@ def inference(
 
     Parameters
     ----------
-    x : array ``(m, C)`` or ``(N, C, *spatial)``
-    mean, var : of the population, per channel
-    gamma, beta, eps, axes : as :func:`forward`
+    x
+        array ``(m, C)`` or ``(N, C, *spatial)``
+    mean, var
+        of the population, per channel
+    gamma, beta, eps, axes
+        as :func:`forward`
 
     Raises
     ------
-    ValueError : a negative `var` or `eps`, or values of another size
+    ValueError
+        a negative `var` or `eps`, or values of another size
 
-    Source: Algorithm 2 of the paper; Eq. (13) mini-batch-algorithm/inference, centred first.
+    References
+    ----------
+    Algorithm 2 of the paper; Eq. (13) mini-batch-algorithm/inference, centred first.
 
     Examples
     --------

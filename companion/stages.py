@@ -33,7 +33,14 @@ __all__ = [
 
 
 class BatchNormState(NamedTuple):
-    """Running statistics ``(C,)`` and the number of batches behind them, ``()``, an integer.
+    """Running statistics, and the number of batches behind them.
+
+    Parameters
+    ----------
+    running_mean, running_var
+        ``(C,)``, floating point
+    num_batches_tracked
+        ``()``, an integer
 
     Examples
     --------
@@ -53,19 +60,26 @@ def batch_norm_stats(x: Tensor) -> tuple[int, Tensor, Tensor]:
 
     Parameters
     ----------
-    x : floating-point tensor ``(N, C, *)``
+    x
+        floating-point tensor ``(N, C, *)``
 
     Returns
     -------
-    count : m, an integer
-    mean, var : float64, ``(C,)``; gradients pass
+    count : int
+        m, an integer
+    mean, var : Tensor
+        float64, ``(C,)``; gradients pass
 
     Raises
     ------
-    ValueError : a rank under 2, or no value
-    TypeError : numbers that are not floating-point
+    ValueError
+        a rank under 2, or no value
+    TypeError
+        numbers that are not floating-point
 
-    Source: Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
+    References
+    ----------
+    Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
 
     Examples
     --------
@@ -95,21 +109,30 @@ def batch_norm_apply(
 
     Parameters
     ----------
-    x : floating-point tensor ``(N, C, *)``
-    mean, var : ``(C,)``, any floating-point type
-    weight, bias : ``(C,)``; 1 and 0 if None
-    eps : added to the variance, inside the root; not negative
+    x
+        floating-point tensor ``(N, C, *)``
+    mean, var
+        ``(C,)``, any floating-point type
+    weight, bias
+        ``(C,)``; 1 and 0 if None
+    eps
+        added to the variance, inside the root; not negative
 
     Returns
     -------
-    tensor of the shape, type and memory format of `x`
+    Tensor
+        of the shape, type and memory format of `x`
 
     Raises
     ------
-    ValueError : a rank under 2, a tensor that is not ``(C,)``, a negative `eps`
-    TypeError : numbers that are not floating-point
+    ValueError
+        a rank under 2, a tensor that is not ``(C,)``, a negative `eps`
+    TypeError
+        numbers that are not floating-point
 
-    Source: Eq. (3) mini-batch-algorithm/normalize, Eq. (4) mini-batch-algorithm/scale-shift.
+    References
+    ----------
+    Eq. (3) mini-batch-algorithm/normalize, Eq. (4) mini-batch-algorithm/scale-shift.
 
     Examples
     --------
@@ -138,20 +161,27 @@ def batch_norm_update(
 
     Parameters
     ----------
-    state : before the batch
-    count, mean, var : what :func:`batch_norm_stats` returned
-    momentum : α, the weight of the batch; None averages all batches alike
+    state
+        before the batch
+    count, mean, var
+        what :func:`batch_norm_stats` returned
+    momentum
+        α, the weight of the batch; None averages all batches alike
 
     Returns
     -------
-    BatchNormState : of new tensors, in the types of `state`. Gradients pass to `mean` and `var`:
-        detach them where the state outlives the step, as a layer does, else the graph grows
+    BatchNormState
+        of new tensors, in the types of `state`. Gradients pass to `mean` and `var`: detach them
+        where the state outlives the step, as a layer does, else the graph grows
 
     Raises
     ------
-    ValueError : fewer than 2 values; tensors of another shape than the state's
+    ValueError
+        fewer than 2 values; tensors of another shape than the state's
 
-    Source: Eq. (14) mini-batch-algorithm/running-average.
+    References
+    ----------
+    Eq. (14) mini-batch-algorithm/running-average.
 
     Examples
     --------

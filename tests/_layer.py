@@ -33,11 +33,11 @@ def numpy64(value: Tensor) -> np.ndarray:
 
 def relative_error(value: Tensor, exact: np.ndarray) -> float:
     """Largest error over the largest exact value; infinite where a value is not finite."""
-    found, exact = numpy64(value).ravel(), np.asarray(exact, dtype=np.float64).ravel()
-    if not np.isfinite(found).all():
+    values, exact = numpy64(value).ravel(), np.asarray(exact, dtype=np.float64).ravel()
+    if not np.isfinite(values).all():
         return float("inf")
     scale = np.abs(exact).max(initial=0.0)
-    return float(np.abs(found - exact).max(initial=0.0) / (scale if scale > 0 else 1.0))
+    return float(np.abs(values - exact).max(initial=0.0) / (scale if scale > 0 else 1.0))
 
 
 def max_difference(a: Tensor, b: Tensor) -> float:
@@ -63,14 +63,14 @@ class Answer:
     grad_bias: Tensor
 
     def errors(self, exact: Exact) -> dict[str, float]:
-        found = {
+        relative_errors = {
             name: relative_error(getattr(self, name), value) for name, value in vars(exact).items()
         }
         # A mean near 0 has no digits of its own: its error is measured by the values it is of.
         size = float(np.abs(exact.mean).max(initial=0.0))
         if size > 0:
-            found["mean"] *= size / max(size, float(np.sqrt(exact.var.max())))
-        return found
+            relative_errors["mean"] *= size / max(size, float(np.sqrt(exact.var.max())))
+        return relative_errors
 
 
 @dataclass
@@ -120,7 +120,7 @@ def compare(ours, theirs, x: Tensor, eps: float = 1e-5, seed: int = 3):
 def layouts(x: Tensor) -> dict[str, Tensor]:
     """The same values as `x` in every layout worth a test."""
     last = x.ndim - 1
-    found = {
+    inputs = {
         "contiguous": x.contiguous(),
         "transposed": x.transpose(0, last).contiguous().transpose(0, last),
         "strided": torch.stack([x, x], -1).flatten(-2)[..., ::2],
@@ -128,12 +128,12 @@ def layouts(x: Tensor) -> dict[str, Tensor]:
     }
     if x.ndim in (4, 5):
         form = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        found["channels last"] = x.contiguous(memory_format=form)
+        inputs["channels last"] = x.contiguous(memory_format=form)
         wide = torch.cat([x, x], 2).contiguous(memory_format=form)
-        found["part of channels last"] = wide[:, :, : x.shape[2]]
+        inputs["part of channels last"] = wide[:, :, : x.shape[2]]
         doubled = torch.stack([x, x], 3).flatten(2, 3).contiguous(memory_format=form)
-        found["every other row of channels last"] = doubled[:, :, ::2]
-    return found
+        inputs["every other row of channels last"] = doubled[:, :, ::2]
+    return inputs
 
 
 @st.composite

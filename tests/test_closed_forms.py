@@ -156,9 +156,9 @@ def test_gamma_ratios_keep_their_digits_for_every_batch_size(m):
             "inverse_std_mean": mpmath.sqrt(mpmath.mpf(m) / 2) * inverse,
             "relu_mean": mpmath.sqrt((m - 1) / (2 * mpmath.pi * m)) / c_m,
         }
-        found = {name: getattr(closed_forms, name)(m) for name in expected}
+        computed = {name: getattr(closed_forms, name)(m) for name in expected}
         for name, exact in expected.items():
-            assert abs(found[name] / exact - 1) < 1e-12, name
+            assert abs(computed[name] / exact - 1) < 1e-12, name
         assert (
             abs(closed_forms.x_hat_moment(m, 4) / (mpmath.mpf(3) * (m - 1) / (m + 1)) - 1) < 1e-15
         )

@@ -339,8 +339,8 @@ def test_training_between_an_evaluation_and_its_backward_pass(dtype):
 
 def test_no_gradients_in_no_gradients_out():
     x = torch.randn(4, 3)
-    found = eager.batch_backward(eager.OutputGradients(), x, *eager.batch_stats(x), None, 1e-5)
-    assert found == eager.InputGradients()
+    gradients = eager.batch_backward(eager.OutputGradients(), x, *eager.batch_stats(x), None, 1e-5)
+    assert gradients == eager.InputGradients()
 
 
 def test_nothing_global_changes():
@@ -353,7 +353,7 @@ def test_nothing_global_changes():
 def test_tangents_that_are_absent_count_as_zero():
     x, along = torch.randn(4, 3).double(), torch.randn(4, 3).double()
     mean, var, weight = torch.randn(3).double(), torch.rand(3).double(), torch.randn(3).double()
-    found = eager.normalize_tangent(eager.InputGradients(x=along), x, mean, var, weight, 1e-5)
-    torch.testing.assert_close(found, along * weight / (var + 1e-5).sqrt())
+    tangent = eager.normalize_tangent(eager.InputGradients(x=along), x, mean, var, weight, 1e-5)
+    torch.testing.assert_close(tangent, along * weight / (var + 1e-5).sqrt())
     nothing = eager.normalize_tangent(eager.InputGradients(), x, mean, var, weight, 1e-5)
     assert torch.equal(nothing, torch.zeros_like(x))

@@ -142,9 +142,9 @@ def test_a_gradient_that_also_returns_the_new_state():
         y, new = composed(x, weight, bias, state)
         return (y * upstream).sum(), new
 
-    found, new = grad(loss, has_aux=True)(x, fresh(3))
+    gradient, new = grad(loss, has_aux=True)(x, fresh(3))
     batch = reference.forward(x.numpy(), weight.numpy(), bias.numpy())
-    np.testing.assert_allclose(found, reference.backward(upstream.numpy(), batch).x, atol=1e-12)
+    np.testing.assert_allclose(gradient, reference.backward(upstream.numpy(), batch).x, atol=1e-12)
     assert new.num_batches_tracked == 3
     expected = 0.9 * fresh(3).running_var + 0.1 * x.var(dim=0)
     assert torch.allclose(new.running_var, expected, rtol=0, atol=1e-14)

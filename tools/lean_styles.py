@@ -130,9 +130,12 @@ def bundle(sources: list[Path], words: set[str], fonts: Path) -> str:
 
     Parameters
     ----------
-    sources : style sheets, in order
-    words : every class and id of the pages, and every word of their scripts
-    fonts : the folder of the icon fonts
+    sources
+        style sheets, in order
+    words
+        every class and id of the pages, and every word of their scripts
+    fonts
+        the folder of the icon fonts
     """
     rules: list[str] = []
     for path in sources:

@@ -67,7 +67,8 @@ class Typesetter:
 
         Raises
         ------
-        ValueError : MathJax cannot read it; the message is MathJax's
+        ValueError
+            MathJax cannot read it; the message is MathJax's
         """
         key = (tex, display)
         if key not in self.typeset:

@@ -38,15 +38,17 @@ def errors(case: Case, layers: dict[str, Layer], given: Tensors) -> ErrorRecord:
     layer = layers["ours"]
     batch = reference.forward(array(given.x), array(layer.weight, 0), array(layer.bias, 0))
     grads = reference.backward(array(given.grad_y), batch)
-    found: dict[str, dict[str, float | None]] = {"y": {}, "grad_x": {}}
+    relative_errors: dict[str, dict[str, float | None]] = {"y": {}, "grad_x": {}}
     for name in ("ours", "torch"):
         y = layers[name].train(given.x)
         (grad_x,) = torch.autograd.grad(y, given.x, given.grad_y)
-        found["y"][name] = relative_error(array(y), batch.y)
-        found["grad_x"][name] = relative_error(array(grad_x), grads.x)
+        relative_errors["y"][name] = relative_error(array(y), batch.y)
+        relative_errors["grad_x"][name] = relative_error(array(grad_x), grads.x)
     return ErrorRecord(
-        y=OutputError(ours=found["y"]["ours"], torch=found["y"]["torch"]),
-        grad_x=OutputError(ours=found["grad_x"]["ours"], torch=found["grad_x"]["torch"]),
+        y=OutputError(ours=relative_errors["y"]["ours"], torch=relative_errors["y"]["torch"]),
+        grad_x=OutputError(
+            ours=relative_errors["grad_x"]["ours"], torch=relative_errors["grad_x"]["torch"]
+        ),
         channels=len(some),
     )
 

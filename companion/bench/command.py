@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         for case in cases:
             print(f"{case.path:<50}{case.bytes / 2**20:9.2f} MiB")
         return 0
-    found = session.run(
+    results = session.run(
         cases,
         Request(
             device=options.device,
@@ -118,19 +118,19 @@ def run(options: argparse.Namespace) -> int:
             compile_note=note,
         ),
     )
-    status = _write(found, options)
-    if status == 0 and found["summary"]["interrupted"]:
+    status = _write(results, options)
+    if status == 0 and results["summary"]["interrupted"]:
         status = 130
-    elif status == 0 and found["summary"]["failed"]:
+    elif status == 0 and results["summary"]["failed"]:
         status = 1
     return status
 
 
-def _write(found: Any, options: argparse.Namespace) -> int:
+def _write(results: Any, options: argparse.Namespace) -> int:
     """Write the file, if one was asked for; returns the exit status."""
     if options.json is not None:
         try:
-            document.write(found, options.json)
+            document.write(results, options.json)
         except OSError as error:
             print(f"{options.parser.prog}: error: {options.json}: {error}", file=sys.stderr)
             return 1
@@ -156,15 +156,15 @@ def _run_sync(options: argparse.Namespace) -> int:
     try:
         _check_progress_bar()
         _check_json(options.json)
-        asked = sync.request(options.device, options.quick, options.seconds_per_case)
+        request = sync.request(options.device, options.quick, options.seconds_per_case)
     except (_Mistake, sync.Failed) as error:
         options.parser.error(str(error))
     try:
-        found = sync.run(asked)
+        results = sync.run(request)
     except sync.Failed as error:
         print(f"{options.parser.prog}: error: {error}", file=sys.stderr)
         return 1
-    return _write(found, options)
+    return _write(results, options)
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:

@@ -91,7 +91,8 @@ def on_chip_bytes(properties: Any) -> int:
 
     Parameters
     ----------
-    properties : what ``torch.cuda.get_device_properties`` returns
+    properties
+        what ``torch.cuda.get_device_properties`` returns
     """
     registers = getattr(properties, "regs_per_multiprocessor", _REGISTERS)
     shared = getattr(properties, "shared_memory_per_multiprocessor", _SHARED_BYTES)

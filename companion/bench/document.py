@@ -244,8 +244,8 @@ def summarize(
     for name in PASSES:
         records = [pass_of(case, name) for case in functions]
         speedup[name] = geometric_mean(record["speedup"] for record in records)
-        found = (record["compile_speedup"] for record in records)
-        compile_speedup[name] = geometric_mean(ratio for ratio in found if ratio is not None)
+        ratios = (record["compile_speedup"] for record in records)
+        compile_speedup[name] = geometric_mean(ratio for ratio in ratios if ratio is not None)
         noise[name] = _mean_noise([case["noise"][name] for case in functions])
         slower += [_slower(case, name) for case in cases if _is_slower(case, name)]
     return Summary(
@@ -292,7 +292,8 @@ def check_writable(path: Path) -> None:
 
     Raises
     ------
-    OSError : it cannot; the message says why, in words for a user
+    OSError
+        it cannot; the message says why, in words for a user
     """
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -311,7 +312,8 @@ def write(document: Document | dict[str, Any], path: Path) -> None:
 
     Raises
     ------
-    OSError : it cannot be written
+    OSError
+        it cannot be written
     """
     text = json.dumps(_rounded(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     target = path.resolve()

@@ -112,28 +112,28 @@ class Bench:
         return {contender: self.make_timer(on_sets) for contender, on_sets in calls.items()}
 
     def _record(self, name: str, case: Case, samples: Samples) -> PassRecord:
-        found = _measured(samples.seconds)
+        spreads = _measured(samples.seconds)
         noise = spread(paired_ratios(samples.seconds["again"], samples.seconds["torch"]))
 
         def maybe(key: str) -> float | None:
-            return found[key].median if key in found else None
+            return spreads[key].median if key in spreads else None
 
-        ours_us = found["ours_us"].median
+        ours_us = spreads["ours_us"].median
         return PassRecord(
-            copy_us=found["copy_us"].median,
+            copy_us=spreads["copy_us"].median,
             ours_us=ours_us,
-            torch_us=found["torch_us"].median,
+            torch_us=spreads["torch_us"].median,
             compile_us=maybe("compile_us"),
             native_us=maybe("native_us"),
-            ours_copies=found["ours_copies"].median,
-            torch_copies=found["torch_copies"].median,
+            ours_copies=spreads["ours_copies"].median,
+            torch_copies=spreads["torch_copies"].median,
             compile_copies=maybe("compile_copies"),
             native_copies=maybe("native_copies"),
-            speedup=found["speedup"].median,
+            speedup=spreads["speedup"].median,
             compile_speedup=maybe("compile_speedup"),
             native_speedup=maybe("native_speedup"),
-            verdict=verdict(found["speedup"], noise),
-            quartiles={key: [value.low, value.high] for key, value in found.items()},
+            verdict=verdict(spreads["speedup"], noise),
+            quartiles={key: [value.low, value.high] for key, value in spreads.items()},
             samples=len(samples.seconds["ours"]),
             page_faults=samples.page_faults,
             **self.bounds(name, case, ours_us),
@@ -142,17 +142,17 @@ class Bench:
 
 def _measured(seconds: dict[str, list[float]]) -> dict[str, Spread]:
     """The times in microseconds, and the ratios, of the contenders that took part."""
-    found = {}
+    spreads = {}
     for contender in ("copy", "ours", "torch", "compile", "native"):
         if contender in seconds:
             samples = seconds[contender]
-            found[f"{contender}_us"] = spread([1e6 * sample for sample in samples])
-            found[f"{contender}_copies"] = spread(paired_ratios(samples, seconds["copy"]))
+            spreads[f"{contender}_us"] = spread([1e6 * sample for sample in samples])
+            spreads[f"{contender}_copies"] = spread(paired_ratios(samples, seconds["copy"]))
             speedup = "speedup" if contender == "torch" else f"{contender}_speedup"
-            found[speedup] = spread(paired_ratios(samples, seconds["ours"]))
+            spreads[speedup] = spread(paired_ratios(samples, seconds["ours"]))
     for meaningless in ("copy_copies", "copy_speedup", "ours_speedup"):
-        del found[meaningless]
-    return found
+        del spreads[meaningless]
+    return spreads
 
 
 def _noise(samples: Samples) -> Noise:

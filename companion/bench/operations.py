@@ -63,29 +63,29 @@ def layers(case: Case, device: str, backend: str, compiled: bool) -> dict[str, L
     kernels instead of cuDNN's.
     """
     if case.module:
-        found = {
+        contenders = {
             "ours": _module(companion.BatchNorm1d, case),
             "torch": _module(nn.BatchNorm1d, case),
             "again": _module(nn.BatchNorm1d, case),
         }
         if compiled:
-            found["compile"] = _module(nn.BatchNorm1d, case, compiled=True)
-        return found
+            contenders["compile"] = _module(nn.BatchNorm1d, case, compiled=True)
+        return contenders
 
     # As users call it: one more function around it would count, with tiny tensors.
     ours: Callable[..., Tensor] = functional.batch_norm
     if backend != "auto":
         ours = partial(ours, backend=backend)
-    found = {
+    contenders = {
         "ours": _function(ours, case, device),
         "torch": _function(F.batch_norm, case, device),
         "again": _function(F.batch_norm, case, device),
     }
     if device == "cuda":
-        found["native"] = _function(_without_cudnn, case, device)
+        contenders["native"] = _function(_without_cudnn, case, device)
     if compiled:
-        found["compile"] = _function(F.batch_norm, case, device, compiled=True)
-    return found
+        contenders["compile"] = _function(F.batch_norm, case, device, compiled=True)
+    return contenders
 
 
 def _without_cudnn(*arguments: Any) -> Tensor:

@@ -240,9 +240,9 @@ def _slower(slower: Sequence[Slower]) -> list[str]:
     if not slower:
         return ["Slower than PyTorch beyond noise: no case."]
     lines = ["Slower than PyTorch beyond noise:"]
-    for found in slower:
+    for case in slower:
         lines.append(
-            f"  {found['name']} {found['pass_name']}: speed-up {found['speedup']:.2f}, upper "
-            f"quartile {found['speedup_high']:.2f}; PyTorch over itself {_noise(found['noise'])}"
+            f"  {case['name']} {case['pass_name']}: speed-up {case['speedup']:.2f}, upper "
+            f"quartile {case['speedup_high']:.2f}; PyTorch over itself {_noise(case['noise'])}"
         )
     return lines

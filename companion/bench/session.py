@@ -46,15 +46,15 @@ def run(cases: list[Case], request: Request) -> Document:
     warm_up(request.device)
     with ExitStack() as stack:
         bench, gpu = _bench(request, stack)
-        found = _document(cases, request, gpu, memory_reused, load, bench.cache_bytes)
-        print(report.header(found), flush=True)
-        missing = _measure_all(cases, bench, found)
+        results = _document(cases, request, gpu, memory_reused, load, bench.cache_bytes)
+        print(report.header(results), flush=True)
+        missing = _measure_all(cases, bench, results)
     seconds = time.perf_counter() - started
-    found["summary"] = document.summarize(
-        found["cases"], missing.skipped, seconds, missing.interrupted, missing.failed
+    results["summary"] = document.summarize(
+        results["cases"], missing.skipped, seconds, missing.interrupted, missing.failed
     )
-    print("", report.tables(found), "", report.conclusions(found), sep="\n", flush=True)
-    return found
+    print("", report.tables(results), "", report.conclusions(results), sep="\n", flush=True)
+    return results
 
 
 def _bench(request: Request, stack: ExitStack) -> tuple[Bench, Gpu | None]:
@@ -136,7 +136,7 @@ class _Missing(NamedTuple):
     """Whether Ctrl-C kept others from being measured."""
 
 
-def _measure_all(cases: list[Case], bench: Bench, found: Document) -> _Missing:
+def _measure_all(cases: list[Case], bench: Bench, results: Document) -> _Missing:
     """Measure and print case by case, to the last, or until Ctrl-C.
 
     The error of one case is printed, and costs no other case.
@@ -144,7 +144,7 @@ def _measure_all(cases: list[Case], bench: Bench, found: Document) -> _Missing:
     from tqdm import tqdm
 
     names = [case.name for case in cases]
-    table = report.timings(names, report.TRAINING, found)
+    table = report.timings(names, report.TRAINING, results)
     group, skipped, failed = None, [], []
     # No bar where nobody would see it; rows of the table go past it.
     progress = tqdm(cases, file=sys.stderr, disable=None, leave=False, unit="case")
@@ -165,7 +165,7 @@ def _measure_all(cases: list[Case], bench: Bench, found: Document) -> _Missing:
             if record is None:
                 skipped.append(case.name)
             else:
-                found["cases"].append(record)
+                results["cases"].append(record)
                 if case.group != group:
                     group = case.group
                     tqdm.write(group, file=sys.stdout)
@@ -173,8 +173,8 @@ def _measure_all(cases: list[Case], bench: Bench, found: Document) -> _Missing:
                 sys.stdout.flush()
             if interruption.asked:
                 break
-    seen = len(found["cases"]) + len(skipped) + len(failed)
-    return _Missing(skipped, failed, interrupted=seen < len(cases))
+    done = len(results["cases"]) + len(skipped) + len(failed)
+    return _Missing(skipped, failed, interrupted=done < len(cases))
 
 
 def _measure(case: Case, bench: Bench) -> CaseRecord | None:

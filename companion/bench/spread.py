@@ -33,7 +33,8 @@ def paired_ratios(numerators: Sequence[float], denominators: Sequence[float]) ->
 
     Raises
     ------
-    ValueError : not as many of the one as of the other
+    ValueError
+        not as many of the one as of the other
     """
     return [a / b for a, b in zip(numerators, denominators, strict=True)]
 
@@ -52,8 +53,10 @@ def verdict(speedup: Spread, noise: Spread) -> Verdict:
 
     Parameters
     ----------
-    speedup : of the paired ratios PyTorch/ours
-    noise : of the paired ratios PyTorch/PyTorch, measured in the same rounds
+    speedup
+        of the paired ratios PyTorch/ours
+    noise
+        of the paired ratios PyTorch/PyTorch, measured in the same rounds
     """
     factor = max(noise.high, 1.0 / noise.low, 1.0)
     if speedup.high < 1.0 / factor:

@@ -123,9 +123,12 @@ def suite(device: str, dtypes: tuple[str, ...], quick: bool = False) -> list[Cas
 
     Parameters
     ----------
-    device : "cpu" or "cuda"
-    dtypes : keys of :data:`DTYPES`
-    quick : a selection
+    device
+        "cpu" or "cuda"
+    dtypes
+        keys of :data:`DTYPES`
+    quick
+        a selection
     """
     if device == "cuda":
         cases = _resnet50((32, 256)) + _ROWS + _FEW_CHANNELS

@@ -58,7 +58,8 @@ def request(device: str, quick: bool, seconds: float | None) -> Request:
 
     Raises
     ------
-    Failed : fewer than two GPUs, where GPUs were asked for
+    Failed
+        fewer than two GPUs, where GPUs were asked for
     """
     processes = PROCESSES
     if device == "cuda":
@@ -70,19 +71,20 @@ def request(device: str, quick: bool, seconds: float | None) -> Request:
     return Request(device, processes, shapes, seconds or (0.5 if quick else 3.0), quick)
 
 
-def run(asked: Request) -> dict[str, Any]:
+def run(request: Request) -> dict[str, Any]:
     """Measure, print the report on standard output, and return what ``--json`` writes.
 
     Raises
     ------
-    Failed : a process died, raised an error, or hung
+    Failed
+        a process died, raised an error, or hung
     """
     started = time.perf_counter()
-    document = _document(asked)
+    document = _document(request)
     print(_header(document), flush=True)
-    table = _table(asked.device)
+    table = _table(request.device)
     print("\n" + table.head(), flush=True)
-    for case in _measured(asked):
+    for case in _measured(request):
         document["cases"].append(case)
         print(*_rows(table, case), sep="\n", flush=True)
     model = fit(list(_points(document["cases"])))
@@ -94,13 +96,13 @@ def run(asked: Request) -> dict[str, Any]:
             "points": model.points,
             "median_relative_error": model.error,
         }
-        document["predicted"] = _predicted(model, asked)
+        document["predicted"] = _predicted(model, request)
     document["seconds"] = time.perf_counter() - started
-    print("", *_conclusions(document, model, asked), sep="\n", flush=True)
+    print("", *_conclusions(document, model, request), sep="\n", flush=True)
     return document
 
 
-def _document(asked: Request) -> dict[str, Any]:
+def _document(request: Request) -> dict[str, Any]:
     """Everything but the measurements."""
     revision = machine.revision()
     return {
@@ -116,11 +118,11 @@ def _document(asked: Request) -> dict[str, Any]:
             "load": machine.load(),
         },
         "settings": {
-            "device": asked.device,
-            "processes": list(asked.processes),
+            "device": request.device,
+            "processes": list(request.processes),
             "threads_per_process": 1,
-            "seconds_per_case": asked.seconds,
-            "quick": asked.quick,
+            "seconds_per_case": request.seconds,
+            "quick": request.quick,
         },
         "cases": [],
         "model": None,
@@ -128,24 +130,24 @@ def _document(asked: Request) -> dict[str, Any]:
     }
 
 
-def _measured(asked: Request) -> Iterator[dict[str, Any]]:
+def _measured(request: Request) -> Iterator[dict[str, Any]]:
     from tqdm import tqdm
 
-    total = len(asked.processes) * len(asked.shapes)
+    total = len(request.processes) * len(request.shapes)
     with tqdm(total=total, file=sys.stderr, disable=None, leave=False, unit="case") as progress:
-        for ranks in asked.processes:
+        for ranks in request.processes:
             progress.set_description(f"{ranks} process{'es' * (ranks > 1)}")
-            for found in _run_processes(ranks, asked):
+            for measurements in _run_processes(ranks, request):
                 progress.update()
-                yield _case(ranks, found)
+                yield _case(ranks, measurements)
 
 
-def _run_processes(ranks: int, asked: Request) -> Iterator[dict[str, Any]]:
+def _run_processes(ranks: int, request: Request) -> Iterator[dict[str, Any]]:
     """Start processes, and pass on what they measure; whatever happens, none is left running."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        job = sync_worker.Job(ranks, asked.device, asked.shapes, asked.seconds, folder)
+        job = sync_worker.Job(ranks, request.device, request.shapes, request.seconds, folder)
         started = [
             context.Process(target=sync_worker.process, args=(rank, job, results), daemon=True)
             for rank in range(ranks)
@@ -153,7 +155,7 @@ def _run_processes(ranks: int, asked: Request) -> Iterator[dict[str, Any]]:
         try:
             for one in started:
                 one.start()
-            for _ in asked.shapes:
+            for _ in request.shapes:
                 yield _next(results, started)
         finally:
             for one in started:
@@ -166,24 +168,24 @@ def _next(results: Any, started: Sequence[Any]) -> dict[str, Any]:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         try:
-            found = results.get(timeout=1.0)
+            measurements = results.get(timeout=1.0)
         except queue.Empty:
             dead = [one.exitcode for one in started if one.exitcode]
             if dead:
                 raise Failed(f"--sync: a process ended with status {dead[0]}") from None
             continue
-        if isinstance(found, str):
-            raise Failed(f"--sync: {found}")
-        return found
+        if isinstance(measurements, str):
+            raise Failed(f"--sync: {measurements}")
+        return measurements
     raise Failed(f"--sync: the processes have said nothing for {_PATIENCE:.0f} s")
 
 
-def _case(ranks: int, found: dict[str, Any]) -> dict[str, Any]:
+def _case(ranks: int, measurements: dict[str, Any]) -> dict[str, Any]:
     """One shape with one number of processes: times per call in microseconds, and quartiles."""
     passes = {}
     for name in (FORWARD, BACKWARD):
-        seconds = {layer: times[name] for layer, times in found["seconds"].items()}
-        messages, size = found["traffic"]["sync"][name]
+        seconds = {layer: times[name] for layer, times in measurements["seconds"].items()}
+        messages, size = measurements["traffic"]["sync"][name]
         passes[name] = {
             "messages": messages,
             "bytes": size,
@@ -192,14 +194,14 @@ def _case(ranks: int, found: dict[str, Any]) -> dict[str, Any]:
             "added": sync_worker.summary(seconds["sync"], seconds["local"]),
         }
         if "torch" in seconds:
-            messages, size = found["traffic"]["torch"][name]
+            messages, size = measurements["traffic"]["torch"][name]
             passes[name]["torch"] = sync_worker.summary(seconds["torch"])
             passes[name] |= {"torch_messages": messages, "torch_bytes": size}
     return {
         "ranks": ranks,
-        "shape": list(found["shape"]),
-        "channels": found["shape"][1],
-        "rounds": found["rounds"],
+        "shape": list(measurements["shape"]),
+        "channels": measurements["shape"][1],
+        "rounds": measurements["rounds"],
         **passes,
     }
 
@@ -211,7 +213,7 @@ def _points(cases: Sequence[dict[str, Any]]) -> Iterator[Point]:
             yield Point(case["ranks"], case["channels"], name, seconds)
 
 
-def _predicted(model: Model, asked: Request) -> list[dict[str, Any]]:
+def _predicted(model: Model, request: Request) -> list[dict[str, Any]]:
     """What the model says of forward and backward pass together."""
     return [
         {
@@ -221,8 +223,8 @@ def _predicted(model: Model, asked: Request) -> list[dict[str, Any]]:
             "us": 1e6
             * sum(model.seconds(ranks, shape[1], name, schedule) for name in (FORWARD, BACKWARD)),
         }
-        for ranks in (*asked.processes, *EXTRAPOLATED)
-        for shape in asked.shapes
+        for ranks in (*request.processes, *EXTRAPOLATED)
+        for shape in request.shapes
         for schedule in ("ring", "tree")
     ]
 
@@ -251,14 +253,18 @@ def _table(device: str) -> Table:
 def _rows(table: Table, case: dict[str, Any]) -> Iterator[str]:
     shape = "x".join(map(str, case["shape"]))
     for name in (FORWARD, BACKWARD):
-        found = case[name]
-        times = [found[key]["us"] for key in ("sync", "local", "added")]
-        times += [found["torch"]["us"]] if "torch" in found else []
-        shown = [str(found["messages"]), str(found["bytes"]), *(f"{time:.0f}" for time in times)]
-        yield table.row(f"{case['ranks']} × {shape} {name}", shown)
+        measured = case[name]
+        times = [measured[key]["us"] for key in ("sync", "local", "added")]
+        times += [measured["torch"]["us"]] if "torch" in measured else []
+        cells = [
+            str(measured["messages"]),
+            str(measured["bytes"]),
+            *(f"{time:.0f}" for time in times),
+        ]
+        yield table.row(f"{case['ranks']} × {shape} {name}", cells)
 
 
-def _conclusions(document: dict[str, Any], model: Model | None, asked: Request) -> Iterator[str]:
+def _conclusions(document: dict[str, Any], model: Model | None, request: Request) -> Iterator[str]:
     if model is None:
         yield "No model: too few measurements in which synchronization took time."
         return
@@ -279,15 +285,15 @@ def _conclusions(document: dict[str, Any], model: Model | None, asked: Request) 
         + case[BACKWARD]["added"]["us"]
         for case in document["cases"]
     }
-    counts = [count for count in (*asked.processes, *EXTRAPOLATED) if count > 1]
+    counts = [count for count in (*request.processes, *EXTRAPOLATED) if count > 1]
     table = Table(24, [(f"p = {count}", 12) for count in counts])
     yield table.head()
-    for shape in asked.shapes:
+    for shape in request.shapes:
         channels = shape[1]
         sent = values(channels, FORWARD) + values(channels, BACKWARD)
-        known = [measured.get((count, channels)) for count in counts]
-        shown = ["–" if time is None else f"{time:.0f}" for time in known]
-        yield table.row(f"C = {channels} ({sent} values)", shown)
+        medians = [measured.get((count, channels)) for count in counts]
+        cells = ["–" if time is None else f"{time:.0f}" for time in medians]
+        yield table.row(f"C = {channels} ({sent} values)", cells)
         for schedule in ("ring", "tree"):
             times = [f"{predicted[count, channels, schedule]:.0f}" for count in counts]
             yield table.row(f"  model, {schedule}", times)

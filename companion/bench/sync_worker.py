@@ -56,9 +56,9 @@ def process(rank: int, job: Job, results: Any) -> None:
             timeout=TIMEOUT,
         )
         for shape in job.shapes:
-            found = _measure(shape, device, job.seconds)
+            measurements = _measure(shape, device, job.seconds)
             if rank == 0:
-                results.put(found)
+                results.put(measurements)
         distributed.destroy_process_group()
     except Exception as error:
         results.put(f"rank {rank} of {job.ranks}: {type(error).__name__}: {error}")
@@ -150,11 +150,11 @@ def _traffic(pair: _Pair, grad_y: Tensor, value_bytes: int) -> list[list[int]]:
 
     PyTorch's layer sends float32.
     """
-    found = []
-    kept: list[Tensor] = []
+    traffic = []
+    outputs: list[Tensor] = []
     passes: list[Callable[[], Any]] = [
-        lambda: kept.append(pair.forward()),
-        lambda: kept[0].backward(grad_y),
+        lambda: outputs.append(pair.forward()),
+        lambda: outputs[0].backward(grad_y),
     ]
     for call in passes:
         with torch.profiler.profile(record_shapes=True) as profile:
@@ -162,8 +162,8 @@ def _traffic(pair: _Pair, grad_y: Tensor, value_bytes: int) -> list[list[int]]:
         sent = [event for event in profile.events() if event.name.startswith(("gloo:", "nccl:"))]
         shapes: list[list[int]] = [next(filter(None, event.input_shapes), []) for event in sent]
         values = sum(math.prod(shape) for shape in shapes)
-        found.append([len(sent), value_bytes * values])
-    return found
+        traffic.append([len(sent), value_bytes * values])
+    return traffic
 
 
 def summary(samples: list[float], against: list[float] | None = None) -> dict[str, float]:

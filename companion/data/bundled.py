@@ -15,15 +15,20 @@ def digits(seed: int = 0, dtype: torch.dtype = torch.float32) -> Split:
 
     Parameters
     ----------
-    seed : of the split into 1,347 training and 450 test images
-    dtype : of the inputs
+    seed
+        of the split into 1,347 training and 450 test images
+    dtype
+        of the inputs
 
     Raises
     ------
-    ModuleNotFoundError : scikit-learn is not installed
+    ModuleNotFoundError
+        scikit-learn is not installed
 
-    Source: Alpaydin & Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI; as bundled
-    with scikit-learn.
+    References
+    ----------
+    Alpaydin & Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI; as bundled with
+    scikit-learn.
 
     Examples
     --------
@@ -46,16 +51,20 @@ def table(name: str) -> tuple[np.ndarray, list[str]]:
 
     Parameters
     ----------
-    name : "iris", "wine" or "breast_cancer"
+    name
+        "iris", "wine" or "breast_cancer"
 
     Returns
     -------
-    values ``(m, features)``, and the features' names
+    tuple[np.ndarray, list[str]]
+        values ``(m, features)``, and the features' names
 
     Raises
     ------
-    ValueError : another name
-    ModuleNotFoundError : scikit-learn is not installed
+    ValueError
+        another name
+    ModuleNotFoundError
+        scikit-learn is not installed
 
     Examples
     --------

@@ -84,16 +84,23 @@ def mnist(
 
     Parameters
     ----------
-    dtype : of the images, ``(m, 1, 28, 28)``
-    download : whether the files, 11 MB, may be fetched if they are not in :func:`folder`
-    progress : whether to draw a progress bar on stderr while they are
+    dtype
+        of the images, ``(m, 1, 28, 28)``
+    download
+        whether the files, 11 MB, may be fetched if they are not in :func:`folder`
+    progress
+        whether to draw a progress bar on stderr while they are
 
     Raises
     ------
-    DownloadError : a file is neither there nor to be had; the message says where to put it
-    ModuleNotFoundError : pooch, which downloads, is missing
+    DownloadError
+        a file is neither there nor to be had; the message says where to put it
+    ModuleNotFoundError
+        pooch, which downloads, is missing
 
-    Source: LeCun, Bottou, Bengio & Haffner (1998), "Gradient-based learning applied to document
+    References
+    ----------
+    LeCun, Bottou, Bengio & Haffner (1998), "Gradient-based learning applied to document
     recognition".
 
     Examples
@@ -114,7 +121,18 @@ def fashion_mnist(
 ) -> Split:
     """28×28 pictures of clothes in ten classes, in sizes and format as :func:`mnist`; 31 MB.
 
-    Source: Xiao, Rasul & Vollgraf (2017), arXiv:1708.07747.
+    Parameters
+    ----------
+    dtype
+        of the images, ``(m, 1, 28, 28)``
+    download
+        whether the files, 31 MB, may be fetched if they are not in :func:`folder`
+    progress
+        whether to draw a progress bar on stderr while they are
+
+    References
+    ----------
+    Xiao, Rasul & Vollgraf (2017), arXiv:1708.07747.
 
     Examples
     --------
@@ -134,9 +152,20 @@ def cifar10(
 ) -> Split:
     """32×32 colour pictures in ten classes, 50,000 to train with and 10,000 to test; 170 MB.
 
-    Parameters and errors as :func:`mnist`; the images are ``(m, 3, 32, 32)``.
+    Errors as :func:`mnist`.
 
-    Source: Krizhevsky (2009), "Learning multiple layers of features from tiny images".
+    Parameters
+    ----------
+    dtype
+        of the images, ``(m, 3, 32, 32)``
+    download
+        whether the file, 170 MB, may be fetched if it is not in :func:`folder`
+    progress
+        whether to draw a progress bar on stderr while it is
+
+    References
+    ----------
+    Krizhevsky (2009), "Learning multiple layers of features from tiny images".
 
     Examples
     --------
@@ -174,7 +203,8 @@ def idx(content: bytes) -> np.ndarray:
 
     Raises
     ------
-    ValueError : the bytes are no such file of unsigned bytes
+    ValueError
+        the bytes are no such file of unsigned bytes
     """
     rank = content[3] if len(content) > 3 else 0
     start = 4 + 4 * rank

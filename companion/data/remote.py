@@ -54,7 +54,8 @@ def folder() -> Path:
 
     Raises
     ------
-    ModuleNotFoundError : pooch, which knows the user's cache folder, is missing
+    ModuleNotFoundError
+        pooch, which knows the user's cache folder, is missing
 
     Examples
     --------
@@ -74,14 +75,21 @@ def read(file: RemoteFile, *, download: bool = True, progress: bool = True) -> b
 
     Parameters
     ----------
-    download : whether it may be fetched
-    progress : whether to draw a progress bar on stderr while it is
+    file
+        which one
+    download
+        whether it may be fetched
+    progress
+        whether to draw a progress bar on stderr while it is
 
     Raises
     ------
-    DownloadError : the file is not there and could not be fetched, or what is there is not the file
-    ModuleNotFoundError : pooch, which downloads, is missing
-    OSError : the folder cannot be read or written
+    DownloadError
+        the file is not there and could not be fetched, or what is there is not the file
+    ModuleNotFoundError
+        pooch, which downloads, is missing
+    OSError
+        the folder cannot be read or written
     """
     path = folder() / file.path
     if not path.exists():
@@ -99,9 +107,12 @@ def fetch(file: RemoteFile, path: Path, *, progress: bool = True) -> None:
 
     Raises
     ------
-    DownloadError : no mirror served; the message names each with its reason
-    ModuleNotFoundError : pooch is missing
-    OSError : the folder cannot be written
+    DownloadError
+        no mirror served; the message names each with its reason
+    ModuleNotFoundError
+        pooch is missing
+    OSError
+        the folder cannot be written
     """
     _pooch()
     from filelock import FileLock
@@ -192,10 +203,10 @@ def _verified(file: RemoteFile, path: Path) -> bytes:
     except (EOFError, OSError, zlib.error):
         raise _WrongContent("what came is not a whole gzip file") from None
     algorithm, _, expected = file.checksum.partition(":")
-    found = hashlib.new(algorithm, content if file.of_content else packed).hexdigest()
-    if found != expected:
+    checksum = hashlib.new(algorithm, content if file.of_content else packed).hexdigest()
+    if checksum != expected:
         raise _WrongContent(
-            f"its content is wrong: the {algorithm} checksum is {found}, expected {expected}"
+            f"its content is wrong: the {algorithm} checksum is {checksum}, expected {expected}"
         )
     return content
 

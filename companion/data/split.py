@@ -8,7 +8,14 @@ from torch import Tensor
 
 
 class Split(NamedTuple):
-    """A training and a test set: inputs ``(m, ...)``, classes ``(m,)`` as int64.
+    """A training and a test set.
+
+    Parameters
+    ----------
+    x_train, x_test
+        inputs, ``(m, ...)``
+    y_train, y_test
+        classes, ``(m,)``, int64
 
     Examples
     --------

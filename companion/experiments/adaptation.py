@@ -51,12 +51,12 @@ def _start(config: Config, _variant: str, seed: int, device: torch.device) -> Ta
     sizes = (split.x_train.shape[1], *config.hidden, 10)
 
     def look(model: nn.Module, _: dict[str, Tensor]) -> dict[str, float]:
-        found = {}
+        accuracies = {}
         for name, test in shifted.items():
-            found[f"{name}, training's statistics"] = test_accuracy(model, test)
+            accuracies[f"{name}, training's statistics"] = test_accuracy(model, test)
             with adapted_statistics(model, test.x_test, source_size=0.0):
-                found[f"{name}, the test's"] = test_accuracy(model, test)
-        return found
+                accuracies[f"{name}, the test's"] = test_accuracy(model, test)
+        return accuracies
 
     def scalars(curves: Curves) -> Scalars:
         return {name: values[-1] for name, values in curves.items() if name != "step"}

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
         options.parser.error(str(error))
     folder = options.out or Path("runs") / experiment.name
     try:
-        found = runner.run(
+        result = runner.run(
             experiment,
             config,
             options.seeds or tuple(range(1 if options.quick else experiment.seeds)),
@@ -115,19 +115,19 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.parser.prog}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        kept = (folder / runner.CHECKPOINT).exists()
-        how = f"--out {folder} --resume goes on from there" if kept else "nothing was written"
+        resumable = (folder / runner.CHECKPOINT).exists()
+        how = f"--out {folder} --resume goes on from there" if resumable else "nothing was written"
         print(f"\ninterrupted; {how}", file=sys.stderr)
         return 130
-    _print(found, folder)
+    _print(result, folder)
     return 0
 
 
-def _experiment(options: argparse.Namespace, known: dict[str, Experiment]) -> Experiment:
-    if options.name in known:
-        return known[options.name]
-    got = "no NAME was given" if options.name is None else f"there is no {options.name!r}"
-    raise _Mistake(f"{got}; the experiments are {', '.join(known)}")
+def _experiment(options: argparse.Namespace, experiments: dict[str, Experiment]) -> Experiment:
+    if options.name in experiments:
+        return experiments[options.name]
+    fault = "no NAME was given" if options.name is None else f"there is no {options.name!r}"
+    raise _Mistake(f"{fault}; the experiments are {', '.join(experiments)}")
 
 
 def _config(options: argparse.Namespace, experiment: Experiment) -> Any:
@@ -141,9 +141,9 @@ def _config(options: argparse.Namespace, experiment: Experiment) -> Any:
     return dataclasses.replace(config, steps=options.steps)
 
 
-def _print(found: dict[str, Any], folder: Path) -> None:
-    print(f"{found['experiment']}: {found['summary']}\n{found['source']}")
-    for name, value in found["conclusion"].items():
+def _print(result: dict[str, Any], folder: Path) -> None:
+    print(f"{result['experiment']}: {result['summary']}\n{result['source']}")
+    for name, value in result["conclusion"].items():
         values = value if isinstance(value, list) else [value]
         print(f"  {name}: {', '.join('none' if v is None else f'{v:.4g}' for v in values)}")
-    print(f"{found['seconds']:.0f} s; written: {folder / 'result.json'}, {folder / 'arrays.npz'}")
+    print(f"{result['seconds']:.0f} s; written: {folder / 'result.json'}, {folder / 'arrays.npz'}")

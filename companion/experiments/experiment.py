@@ -51,8 +51,8 @@ class Experiment:
 
 def by_seed(trials: Sequence[Trial], variant: str) -> list[Record]:
     """The records of one variant, in the order of their seeds."""
-    found = sorted((trial for trial in trials if trial.variant == variant), key=lambda t: t.seed)
-    return [trial.record for trial in found]
+    chosen = sorted((trial for trial in trials if trial.variant == variant), key=lambda t: t.seed)
+    return [trial.record for trial in chosen]
 
 
 def number(value: float | None) -> float:

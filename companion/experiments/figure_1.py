@@ -105,7 +105,7 @@ def _conclude(_config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
 
     Drift is compared up to where the plain network reaches the threshold, and from there on.
     """
-    found: dict[str, list[float | None]] = {
+    conclusion: dict[str, list[float | None]] = {
         "times_sooner_at_threshold": [],
         "times_sooner_at_plains_final_accuracy": [],
         "final_accuracy_gain": [],
@@ -124,9 +124,9 @@ def _conclude(_config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
             ratio(_drift(plain, split, None), _drift(bn, split, None)),
             ratio(plain.scalars["widening"], bn.scalars["widening"]),
         )
-        for values_of_seeds, value in zip(found.values(), values, strict=True):
+        for values_of_seeds, value in zip(conclusion.values(), values, strict=True):
             values_of_seeds.append(value)
-    return found
+    return conclusion
 
 
 def _settled(steps: Sequence[float]) -> int:

@@ -69,15 +69,15 @@ def training(config: Config, variant: Variant, seed: int, device: torch.device) 
 def _conclude(_config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
     """The paper's table: steps to the plain network's maximum, and the maximum, for each seed."""
     aims = [number(record.scalars["max_accuracy"]) for record in by_seed(trials, "plain")]
-    found: dict[str, Any] = {}
+    conclusion: dict[str, Any] = {}
     for variant in VARIANTS:
         records = by_seed(trials, variant)
-        found[f"{variant}: steps to the plain network's maximum"] = [
+        conclusion[f"{variant}: steps to the plain network's maximum"] = [
             steps_to_accuracy(record.curves["step"], record.curves["accuracy"], aim)
             for record, aim in zip(records, aims, strict=True)
         ]
-        found[f"{variant}: maximum accuracy"] = [r.scalars["max_accuracy"] for r in records]
-    return found
+        conclusion[f"{variant}: maximum accuracy"] = [r.scalars["max_accuracy"] for r in records]
+    return conclusion
 
 
 EXPERIMENT = Experiment(

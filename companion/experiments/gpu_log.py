@@ -42,16 +42,17 @@ def read(folder: Path = FOLDER) -> tuple[str, list[Row]]:
 
     Raises
     ------
-    FileNotFoundError : there is no log in `folder`
+    FileNotFoundError
+        there is no log in `folder`
     """
     header, _, table = (folder / NAME).read_text(encoding="utf-8").partition("\n\n")
     rows = []
     for line in table.splitlines():
-        if found := _ROW.fullmatch(line.rstrip()):
-            values = [float(value) for value in found[3].split()]
+        if match := _ROW.fullmatch(line.rstrip()):
+            values = [float(value) for value in match[3].split()]
             copies = {
                 name: dict(zip(CONTENDERS, values[5 * index :], strict=False))
                 for index, name in enumerate(PASSES)
             }
-            rows.append(Row(found[1], float(found[2]), copies))
+            rows.append(Row(match[1], float(match[2]), copies))
     return header, rows

@@ -18,8 +18,10 @@ from .tasks import Computation, Record, Task
 
 @dataclass(frozen=True)
 class Config:
-    """Random Gaussian inputs and weights in float64; `skipped` layers at either end are not read,
-    for the growth is that of layers far from the ends."""
+    """Random Gaussian inputs and weights in float64.
+
+    `skipped` layers at either end are not read: the growth is that of layers far from the ends.
+    """
 
     width: int = 512
     depth: int = 30
@@ -31,7 +33,9 @@ class Config:
 def predicted(kind: str, m: int) -> float:
     """Growth of the gradient's norm per layer: √(π/(π−1)) with ReLU, √((m−2)/(m−3)) without.
 
-    Source: Yang et al. (2019), arXiv:1902.08129; the first for large batches.
+    References
+    ----------
+    Yang et al. (2019), arXiv:1902.08129; the first for large batches.
 
     Examples
     --------

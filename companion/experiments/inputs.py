@@ -24,7 +24,8 @@ def pictures(dataset: str, device: torch.device) -> data.Split:
 
     Raises
     ------
-    ValueError : there is no such `dataset`
+    ValueError
+        there is no such `dataset`
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset: expected one of {', '.join(DATASETS)}, got {dataset!r}")

@@ -50,7 +50,7 @@ def _start(config: Config, variant: str, seed: int, device: torch.device) -> Tas
 
 def _conclude(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
     """For each seed the largest rate that trains, and how many times larger it is with BN."""
-    found: dict[str, list[float | None]] = {"plain": [], "bn": [], "ratio": []}
+    largest: dict[str, list[float | None]] = {"plain": [], "bn": [], "ratio": []}
     for seed in sorted({trial.seed for trial in trials}):
         for kind in ("plain", "bn"):
             rates = (
@@ -60,12 +60,12 @@ def _conclude(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
                 and trial.variant.startswith(f"{kind} ")
                 and number(trial.record.scalars["accuracy"]) >= config.threshold
             )
-            found[kind].append(max(rates, default=None))
-        found["ratio"].append(ratio(found["bn"][-1], found["plain"][-1]))
+            largest[kind].append(max(rates, default=None))
+        largest["ratio"].append(ratio(largest["bn"][-1], largest["plain"][-1]))
     return {
-        "largest rate, plain": found["plain"],
-        "largest rate, bn": found["bn"],
-        "times larger with bn": found["ratio"],
+        "largest rate, plain": largest["plain"],
+        "largest rate, bn": largest["bn"],
+        "times larger with bn": largest["ratio"],
     }
 
 

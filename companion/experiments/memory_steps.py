@@ -104,8 +104,8 @@ def moments_chains(x: Array, shift: float) -> Any:
             address += step
         total = total + wide(a + b)
         squares = squares + wide(a_squares + b_squares)
-    rest = moments(x[chains * CHAIN * LANES :], shift)
-    return sum_of_lanes(total) + rest[0], sum_of_lanes(squares) + rest[1]
+    remainder = moments(x[chains * CHAIN * LANES :], shift)
+    return sum_of_lanes(total) + remainder[0], sum_of_lanes(squares) + remainder[1]
 
 
 @compiled
@@ -172,16 +172,21 @@ def forward(
         second_sweep(x, gamma, beta, eps, first, last, sums, stream, y)
 
 
-def textbook(x: Array, gamma: Array, beta: Array, eps: float, y: Array, room: Array) -> None:
+def textbook(x: Array, gamma: Array, beta: Array, eps: float, y: Array, scratch: Array) -> None:
     """Algorithm 1, an operation a line; each is a pass over memory by PyTorch.
 
     Parameters
     ----------
-    x, y : ``(N, C, S)``
-    gamma, beta : ``(C,)``
-    room : as `x`, for what is computed in between
+    x, y
+        ``(N, C, S)``
+    gamma, beta
+        ``(C,)``
+    eps
+        ε, added to the variance, inside the root
+    scratch
+        as `x`, for what is computed in between
     """
-    values, squares, centred = (torch.from_numpy(array) for array in (x, room, y))
+    values, squares, centred = (torch.from_numpy(array) for array in (x, scratch, y))
     scale, shift = (torch.from_numpy(array)[:, None] for array in (gamma, beta))
     batch_mean = values.mean(dim=(0, 2), keepdim=True)
     torch.sub(values, batch_mean, out=centred)
@@ -218,24 +223,28 @@ def measure(
 
     Parameters
     ----------
-    contenders : by name
-    unit : the name of the one that others are compared with
-    seconds : to spend at least; every function is called six times or more
+    contenders
+        by name
+    unit
+        the name of the one that others are compared with
+    seconds
+        to spend at least; every function is called six times or more
 
     Raises
     ------
-    ValueError : the unit is not among the contenders
+    ValueError
+        the unit is not among the contenders
     """
     if unit not in contenders:
         raise ValueError(f"unit: expected one of {', '.join(contenders)}, got {unit!r}")
     timers = {name: timing.host_timer(call) for name, call in contenders.items()}
     with _one_thread():
-        found = timing.measure(timers, timing.Limits(seconds)).seconds
+        samples_of = timing.measure(timers, timing.Limits(seconds)).seconds
     return Timings(
-        seconds={name: spread(samples) for name, samples in found.items()},
+        seconds={name: spread(samples) for name, samples in samples_of.items()},
         ratios={
-            name: spread(paired_ratios(samples, found[unit]))
-            for name, samples in found.items()
+            name: spread(paired_ratios(samples, samples_of[unit]))
+            for name, samples in samples_of.items()
             if name != unit
         },
     )

@@ -63,26 +63,33 @@ def bytes_moved(name: str, tensor: int, in_flight: int | None = None, kept: int 
 
     Parameters
     ----------
-    name : "forward", "backward", or "fixed": forward, with statistics that are given
-    tensor : bytes of one activation
-    in_flight : bytes of each activation in a block: all of its first sweep comes before its second;
-        by default the whole tensor
-    kept : bytes that stay in the cache or on the chip between the two sweeps
+    name
+        "forward", "backward", or "fixed": forward, with statistics that are given
+    tensor
+        bytes of one activation
+    in_flight
+        bytes of each activation in a block: all of its first sweep comes before its second; by
+        default the whole tensor
+    kept
+        bytes that stay in the cache or on the chip between the two sweeps
 
     Raises
     ------
-    ValueError : another name; a block that is empty or larger than the tensor
+    ValueError
+        another name; a block that is empty or larger than the tensor
 
-    Source: Eq. (3) memory-speed/blocked-traffic.
+    References
+    ----------
+    Eq. (3) memory-speed/blocked-traffic.
     """
     if name not in _LEAST:
         raise ValueError(f"name: expected one of {', '.join(_LEAST)}, got {name!r}")
     in_flight = tensor if in_flight is None else in_flight
     if not 0 < in_flight <= tensor:
         raise ValueError(f"in_flight: expected 1 to {tensor} bytes, got {in_flight}")
-    blocks, rest = divmod(tensor, in_flight)
+    blocks, last = divmod(tensor, in_flight)
     twice = _SWEPT_TWICE[name]
-    again = blocks * max(twice * in_flight - kept, 0) + max(twice * rest - kept, 0)
+    again = blocks * max(twice * in_flight - kept, 0) + max(twice * last - kept, 0)
     return _LEAST[name] * tensor + again
 
 
@@ -91,11 +98,16 @@ def attainable(intensity: float, bandwidth: float, rate: float) -> float:
 
     Parameters
     ----------
-    intensity : operations per byte moved
-    bandwidth : bytes per second
-    rate : operations per second, if bytes were free
+    intensity
+        operations per byte moved
+    bandwidth
+        bytes per second
+    rate
+        operations per second, if bytes were free
 
-    Source: Eq. (2) memory-speed/roofline; Williams, Waterman & Patterson (2009).
+    References
+    ----------
+    Eq. (2) memory-speed/roofline; Williams, Waterman & Patterson (2009).
     """
     return min(rate, intensity * bandwidth)
 
@@ -105,12 +117,15 @@ def recorded(device: str = "cpu", folder: Path = FOLDER) -> Document:
 
     Parameters
     ----------
-    device : "cpu" or "cuda"
-    folder : where the file ``bench-DEVICE.json`` is
+    device
+        "cpu" or "cuda"
+    folder
+        where the file ``bench-DEVICE.json`` is
 
     Raises
     ------
-    FileNotFoundError : there is none; the message says how to record one
+    FileNotFoundError
+        there is none; the message says how to record one
     """
     name = f"bench-{device}"
     command = f"python -m companion bench --device {device} --json book/results/{name}.json"

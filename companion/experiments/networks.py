@@ -28,8 +28,14 @@ def perceptron(
 
     Parameters
     ----------
-    sizes : of the input, the hidden layers and the output
-    normalization : makes a layer for a number of features; None: no normalization
+    sizes
+        of the input, the hidden layers and the output
+    activation
+        makes an activation, a layer without arguments
+    normalization
+        makes a layer for a number of features; None: no normalization
+    weight_std
+        standard deviation of the weights at the start
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes[:-1]):
@@ -60,10 +66,15 @@ def convolutional(
 
     Parameters
     ----------
-    channels, side : of the square input images
-    normalization : makes a layer for a number of channels, between a convolution and its
-        activation; None: no normalization
-    widths : the convolutions' numbers of channels
+    channels, side
+        of the square input images
+    activation
+        makes an activation, a layer without arguments
+    normalization
+        makes a layer for a number of channels, between a convolution and its activation; None: no
+        normalization
+    widths
+        the convolutions' numbers of channels
     """
     layers: list[nn.Module] = []
     for width in widths:

@@ -39,12 +39,12 @@ class Config:
 
 def activation_inputs(model: nn.Sequential, x: Tensor) -> list[Tensor]:
     """What each ReLU of `model` receives, ``(m, units)``."""
-    found = []
+    inputs = []
     for layer in model:
         if isinstance(layer, nn.ReLU):
-            found.append(x)
+            inputs.append(x)
         x = layer(x)
-    return found
+    return inputs
 
 
 def _drift_probe(x: Tensor) -> Probe:

@@ -110,28 +110,34 @@ def run(
 
     Parameters
     ----------
-    task : "x" and "grad_y" ``(m, C)``, "target" ``(m, 3)``; "splits", how many rows each rank
+    task
+        "x" and "grad_y" ``(m, C)``, "target" ``(m, 3)``; "splits", how many rows each rank
         normalizes, a list for each experiment, of all ranks or the first few; "steps", the same for
         :func:`train_step`, of all ranks
-    processes : number of ranks
-    timeout : in seconds, after which they are ended
+    processes
+        number of ranks
+    timeout
+        in seconds, after which they are ended
 
     Returns
     -------
-    for each rank its results of "splits", of those it takes part in, and of "steps"
+    list[dict[str, list[dict[str, Tensor]]]]
+        for each rank its results of "splits", of those it takes part in, and of "steps"
 
     Raises
     ------
-    RuntimeError : a rank failed, with the end of what it wrote; or PyTorch without ``distributed``
-    TimeoutError : the ranks were not done in time
+    RuntimeError
+        a rank failed, with the end of what it wrote; or PyTorch without ``distributed``
+    TimeoutError
+        the ranks were not done in time
     """
     if not dist.is_available():
         raise RuntimeError("this build of PyTorch has no torch.distributed")
     with tempfile.TemporaryDirectory() as folder:
         torch.save(dict(task), Path(folder) / "task.pt")
         _torchrun(["-m", "companion.experiments.ranks", folder], processes, timeout)
-        found = [Path(folder) / f"rank-{rank}.pt" for rank in range(processes)]
-        return [torch.load(path, weights_only=True) for path in found]
+        paths = [Path(folder) / f"rank-{rank}.pt" for rank in range(processes)]
+        return [torch.load(path, weights_only=True) for path in paths]
 
 
 def _torchrun(program: Sequence[str], processes: int, timeout: float) -> None:

@@ -27,11 +27,17 @@ def read(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
 
     Parameters
     ----------
-    command : records it, when run in the book's repository
+    name
+        of the file, without its ending
+    command
+        records it, when run in the book's repository
+    folder
+        that holds it
 
     Raises
     ------
-    FileNotFoundError : there is none; the message has the command
+    FileNotFoundError
+        there is none; the message has the command
     """
     path = folder / f"{name}.json"
     if not path.exists():
@@ -39,8 +45,8 @@ def read(name: str, command: str, folder: Path = FOLDER) -> dict[str, Any]:
             f"there is no recorded run {path.name}. To record one, in the book's repository:\n"
             f"{command}"
         )
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return run
 
 
 def experiment(name: str) -> dict[str, Any]:
@@ -48,7 +54,8 @@ def experiment(name: str) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError : it has not been recorded; the message has the command
+    FileNotFoundError
+        it has not been recorded; the message has the command
 
     Examples
     --------
@@ -58,20 +65,21 @@ def experiment(name: str) -> dict[str, Any]:
     return read(name, f"python -m companion run {name} --out runs/{name}")
 
 
-def trials(found: dict[str, Any], variant: str) -> list[dict[str, Any]]:
+def trials(run: dict[str, Any], variant: str) -> list[dict[str, Any]]:
     """The trials of one variant, in the order of their seeds.
 
     Raises
     ------
-    ValueError : there is no such variant
+    ValueError
+        there is no such variant
 
     Examples
     --------
     >>> [trial["seed"] for trial in trials(experiment("smoothness"), "bn")]
     [0, 1, 2, 3, 4]
     """
-    chosen = [trial for trial in found["trials"] if trial["variant"] == variant]
+    chosen = [trial for trial in run["trials"] if trial["variant"] == variant]
     if not chosen:
-        variants = dict.fromkeys(trial["variant"] for trial in found["trials"])
+        variants = dict.fromkeys(trial["variant"] for trial in run["trials"])
         raise ValueError(f"variant: expected one of {', '.join(variants)}, got {variant!r}")
     return sorted(chosen, key=lambda trial: trial["seed"])

@@ -63,17 +63,18 @@ def write(
 
     Raises
     ------
-    OSError : a file cannot be written
+    OSError
+        a file cannot be written
     """
-    found = {
+    result = {
         **description,
         "seconds": sum(trial.seconds for trial in trials),
         "conclusion": experiment.conclude(config, trials),
         "trials": [_summary(trial) for trial in trials],
     }
     _write_arrays(folder / "arrays.npz", trials)
-    document.write(found, folder / "result.json")
-    return found
+    document.write(result, folder / "result.json")
+    return result
 
 
 def _summary(trial: Trial) -> dict[str, Any]:
@@ -122,9 +123,10 @@ def load(path: Path | str) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError : it is not one of this schema
+    ValueError
+        it is not one of this schema
     """
-    found = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or "experiment" not in found:
+    result = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "experiment" not in result:
         raise ValueError(f"path: expected an experiment's result of schema {SCHEMA}, got {path}")
-    return found
+    return result

@@ -92,20 +92,36 @@ def run(
 
     Parameters
     ----------
-    folder : made if it is not there; holds ``checkpoint.pt`` until the run is finished
-    resume : go on where a run into `folder` ended; a finished one is left as it is
-    save_every : seconds between checkpoints; 0: after every step
-    progress : whether to draw progress bars on stderr
+    experiment
+        what to run
+    config
+        its configuration
+    seeds
+        one for each trial
+    device
+        where the trials run
+    folder
+        made if it is not there; holds ``checkpoint.pt`` until the run is finished
+    resume
+        go on where a run into `folder` ended; a finished one is left as it is
+    save_every
+        seconds between checkpoints; 0: after every step
+    progress
+        whether to draw progress bars on stderr
 
     Returns
     -------
-    the content of ``result.json``
+    dict[str, Any]
+        the content of ``result.json``
 
     Raises
     ------
-    CannotRun : `folder` holds a run already, or, to resume, one of something else, or none
-    KeyboardInterrupt : after a SIGINT, once the step is done and the checkpoint written
-    OSError : `folder` cannot be written
+    CannotRun
+        `folder` holds a run already, or, to resume, one of something else, or none
+    KeyboardInterrupt
+        after a SIGINT, once the step is done and the checkpoint written
+    OSError
+        `folder` cannot be written
     """
     current = _Run(experiment, config, seeds, device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,9 +138,9 @@ def run(
 
     while len(current.trials) < len(current.planned):
         _run_trial(current, checkpoint, save_every, progress)
-    found = results.write(folder, current.description, experiment, config, current.trials)
+    content = results.write(folder, current.description, experiment, config, current.trials)
     checkpoint.unlink()
-    return found
+    return content
 
 
 def _run_trial(current: _Run, checkpoint: Path, save_every: float, progress: bool) -> None:

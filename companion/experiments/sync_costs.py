@@ -13,7 +13,8 @@ def recorded(folder: Path = FOLDER) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError : there is none; the message says how to record one
+    FileNotFoundError
+        there is none; the message says how to record one
     """
     command = "python -m companion bench --sync --json book/results/bench-sync.json"
     return read("bench-sync", command, folder)

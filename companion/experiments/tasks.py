@@ -62,12 +62,15 @@ class Batches:
 
     Parameters
     ----------
-    examples, batch_size : how many there are, and how many a batch takes
-    seed : of all the orders
+    examples, batch_size
+        how many there are, and how many a batch takes
+    seed
+        of all the orders
 
     Raises
     ------
-    ValueError : `batch_size` is not between 1 and `examples`
+    ValueError
+        `batch_size` is not between 1 and `examples`
     """
 
     def __init__(self, examples: int, batch_size: int, seed: int) -> None:
@@ -96,17 +99,26 @@ class Training:
 
     Parameters
     ----------
-    model : trained in training mode; its parameters that require a gradient are
-    split : inputs ``(m, ...)`` and classes ``(m,)`` to train and to test with, on its device
-    seed : of the order of the examples
-    steps, batch_size : how many steps, of how many examples
-    learning_rate, momentum, weight_decay : of PyTorch's SGD
-    look_every : steps from look to look; there is one before the first step and one after the last
-        in any case. None: no others
-    probe : called at each look with the model in evaluation mode, without gradients; what it
-        returns becomes the curves, beside "step" and "accuracy", the test accuracy
-    conclude : turns the curves into the record's scalars; by default "accuracy", the last one
-    before_step : called with this object before each step
+    model
+        trained in training mode; its parameters that require a gradient are
+    split
+        inputs ``(m, ...)`` and classes ``(m,)`` to train and to test with, on its device
+    seed
+        of the order of the examples
+    steps, batch_size
+        how many steps, of how many examples
+    learning_rate, momentum, weight_decay
+        of PyTorch's SGD
+    look_every
+        steps from look to look; there is one before the first step and one after the last in any
+        case. None: no others
+    probe
+        called at each look with the model in evaluation mode, without gradients; what it returns
+        becomes the curves, beside "step" and "accuracy", the test accuracy
+    conclude
+        turns the curves into the record's scalars; by default "accuracy", the last one
+    before_step
+        called with this object before each step
     """
 
     model: nn.Module
@@ -169,13 +181,13 @@ class Training:
     @torch.no_grad()
     def _look(self) -> None:
         self.model.eval()
-        found = {
+        values = {
             "step": float(self.step),
             "accuracy": test_accuracy(self.model, self.split),
             **self.probe(self.model, self._kept),
         }
         self.model.train()
-        for name, value in found.items():
+        for name, value in values.items():
             self._curves.setdefault(name, []).append(value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -219,22 +231,22 @@ class Computation:
     def __init__(self, find: Callable[[], Record]) -> None:
         self.step = 0
         self._find = find
-        self._found: Record | None = None
+        self._record: Record | None = None
 
     def advance(self) -> None:
-        self._found = self._find()
+        self._record = self._find()
         self.step = 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"found": None if self._found is None else tuple(self._found)}
+        return {"found": None if self._record is None else tuple(self._record)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["found"] is not None:
-            self._found, self.step = Record(*state["found"]), 1
+            self._record, self.step = Record(*state["found"]), 1
 
     def status(self) -> str:
         return ""
 
     def record(self) -> Record:
-        assert self._found is not None
-        return self._found
+        assert self._record is not None
+        return self._record

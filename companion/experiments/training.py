@@ -15,13 +15,17 @@ def minibatches(
 
     Parameters
     ----------
-    x, y : inputs ``(m, ...)`` and targets ``(m, ...)``
-    batch_size : from 1 to m
-    generator : what the order is drawn from
+    x, y
+        inputs ``(m, ...)`` and targets ``(m, ...)``
+    batch_size
+        from 1 to m
+    generator
+        what the order is drawn from
 
     Raises
     ------
-    ValueError : `batch_size` is out of its range
+    ValueError
+        `batch_size` is out of its range
     """
     if not 1 <= batch_size <= len(x):
         raise ValueError(f"batch_size: expected 1 to {len(x)}, got {batch_size}")
@@ -47,12 +51,21 @@ def train(
 
     Parameters
     ----------
-    x, y : inputs ``(m, ...)`` and classes ``(m,)``
-    seed : of the order of the mini-batches
+    model
+        is trained in place
+    x, y
+        inputs ``(m, ...)`` and classes ``(m,)``
+    steps, batch_size
+        how many steps, of how many examples
+    learning_rate, momentum
+        of PyTorch's SGD
+    seed
+        of the order of the mini-batches
 
     Returns
     -------
-    the loss of every step, in nats
+    list[float]
+        the loss of every step, in nats
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
     batches = minibatches(x, y, batch_size, torch.Generator().manual_seed(seed))

@@ -57,11 +57,15 @@ def initialize(d: int, h: int, k: int, seed: int = 0) -> Parameters:
 
     Parameters
     ----------
-    d, h, k : numbers of inputs, hidden units and classes, each at least 1
+    d, h, k
+        numbers of inputs, hidden units and classes, each at least 1
+    seed
+        of the weights
 
     Raises
     ------
-    ValueError : a number under 1
+    ValueError
+        a number under 1
     """
     for name, size in (("d", d), ("h", h), ("k", k)):
         if size < 1:
@@ -89,13 +93,19 @@ def forward(p: Parameters, x: ArrayLike) -> Pass:
 
     Parameters
     ----------
-    x : inputs ``(m, d)``, m at least 2
+    p
+        of the network
+    x
+        inputs ``(m, d)``, m at least 2
 
     Raises
     ------
-    ValueError : `x` is not ``(m, d)`` with m ≥ 2
+    ValueError
+        `x` is not ``(m, d)`` with m ≥ 2
 
-    Source: Eqs. (21) to (23) of the chapter `backprop`.
+    References
+    ----------
+    Eqs. (21) to (23) of the chapter `backprop`.
     """
     inputs = np.asarray(x, dtype=np.float64)
     d = p.w1.shape[1]
@@ -112,42 +122,51 @@ def cross_entropy(probabilities: Array, classes: ArrayLike) -> float:
 
     Parameters
     ----------
-    probabilities : ``(m, k)``
-    classes : integers from 0 to k - 1, ``(m,)``
+    probabilities
+        ``(m, k)``
+    classes
+        integers from 0 to k - 1, ``(m,)``
     """
     rows = np.arange(len(probabilities))
     return float(-np.log(probabilities[rows, np.asarray(classes)]).mean())
 
 
-def backward(p: Parameters, forth: Pass, classes: ArrayLike) -> Parameters:
+def backward(p: Parameters, activations: Pass, classes: ArrayLike) -> Parameters:
     """Gradients of the mean cross-entropy with respect to every parameter.
 
     Parameters
     ----------
-    forth : what :func:`forward` returned for `p`
-    classes : integers from 0 to k - 1, ``(m,)``
+    p
+        of the network
+    activations
+        what :func:`forward` returned for `p`
+    classes
+        integers from 0 to k - 1, ``(m,)``
 
     Raises
     ------
-    ValueError : not one class for each example
+    ValueError
+        not one class for each example
 
-    Source: Eqs. (24) to (26) of the chapter `backprop`, Eq. (9) backprop/closed-form in each layer.
+    References
+    ----------
+    Eqs. (24) to (26) of the chapter `backprop`, Eq. (9) backprop/closed-form in each layer.
     """
-    m = len(forth.x)
+    m = len(activations.x)
     labels = np.asarray(classes)
     if labels.shape != (m,):
         raise ValueError(f"classes: expected shape ({m},), got {labels.shape}")
     # Eq. (24) backprop/softmax-gradient
-    grad_logits = forth.probabilities.copy()
+    grad_logits = activations.probabilities.copy()
     grad_logits[np.arange(m), labels] -= 1.0
     grad_logits /= m
     # Eq. (25) backprop/second-layer-gradient
-    grads2 = reference.backward(grad_logits, forth.layer2)
-    grad_w2 = grads2.x.T @ forth.a1
+    grads2 = reference.backward(grad_logits, activations.layer2)
+    grad_w2 = grads2.x.T @ activations.a1
     # Eq. (26) backprop/first-layer-gradient
-    grad_relu = (grads2.x @ p.w2) * (forth.layer1.y > 0)
-    grads1 = reference.backward(grad_relu, forth.layer1)
-    grad_w1 = grads1.x.T @ forth.x
+    grad_relu = (grads2.x @ p.w2) * (activations.layer1.y > 0)
+    grads1 = reference.backward(grad_relu, activations.layer1)
+    grad_w1 = grads1.x.T @ activations.x
     return Parameters(grad_w1, grads1.gamma, grads1.beta, grad_w2, grads2.gamma, grads2.beta)
 
 
@@ -165,17 +184,28 @@ def train(
 
     Parameters
     ----------
-    x, classes : inputs ``(n, d)`` and integers ``(n,)``
-    batch_size : from 2 to n
-    seed : of the choice of the batches
+    p
+        where to start
+    x, classes
+        inputs ``(n, d)`` and integers ``(n,)``
+    steps
+        how many
+    batch_size
+        from 2 to n
+    learning_rate
+        of every step
+    seed
+        of the choice of the batches
 
     Returns
     -------
-    the learned parameters, and the loss of every step in nats
+    tuple[Parameters, list[float]]
+        the learned parameters, and the loss of every step in nats
 
     Raises
     ------
-    ValueError : `batch_size` is out of its range
+    ValueError
+        `batch_size` is out of its range
     """
     inputs, labels = np.asarray(x, dtype=np.float64), np.asarray(classes)
     if not 2 <= batch_size <= len(inputs):
@@ -184,9 +214,9 @@ def train(
     losses = []
     for _ in range(steps):
         picked = rng.choice(len(inputs), batch_size, replace=False)
-        forth = forward(p, inputs[picked])
-        losses.append(cross_entropy(forth.probabilities, labels[picked]))
-        gradient = backward(p, forth, labels[picked])
+        activations = forward(p, inputs[picked])
+        losses.append(cross_entropy(activations.probabilities, labels[picked]))
+        gradient = backward(p, activations, labels[picked])
         p = p.map(lambda value, slope: value - learning_rate * slope, gradient)
     return p, losses
 
@@ -206,14 +236,21 @@ def population(p: Parameters, x: ArrayLike, batch_size: int) -> Statistics:
 
     Parameters
     ----------
-    x : inputs ``(n, d)``, in random order
-    batch_size : from 2 to n
+    p
+        of the network
+    x
+        inputs ``(n, d)``, in random order
+    batch_size
+        from 2 to n
 
     Raises
     ------
-    ValueError : `batch_size` is out of its range
+    ValueError
+        `batch_size` is out of its range
 
-    Source: Algorithm 2, lines 8 to 10, of the paper.
+    References
+    ----------
+    Algorithm 2, lines 8 to 10, of the paper.
     """
     inputs = np.asarray(x, dtype=np.float64)
     if not 2 <= batch_size <= len(inputs):

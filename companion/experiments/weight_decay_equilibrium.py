@@ -34,7 +34,9 @@ class Config:
 def equilibrium_angle(learning_rate: float, weight_decay: float) -> float:
     """arccos(1 − ηλ) ≈ √(2ηλ): the angle a step turns the weights by, in radians.
 
-    Source: van Laarhoven (2017), arXiv:1706.05350; Wan et al. (2020), arXiv:2006.08419.
+    References
+    ----------
+    Van Laarhoven (2017), arXiv:1706.05350; Wan et al. (2020), arXiv:2006.08419.
 
     Examples
     --------

@@ -23,9 +23,12 @@ def bands() -> InteractiveFigure:
 
     Raises
     ------
-    FileNotFoundError : it has not been recorded
+    FileNotFoundError
+        it has not been recorded
 
-    Source: Eqs. (1) and (2) of the chapter `reproducing-the-paper`; Ioffe & Szegedy (2015), Fig. 1.
+    References
+    ----------
+    Eqs. (1) and (2) of the chapter `reproducing-the-paper`; Ioffe & Szegedy (2015), Fig. 1.
 
     Examples
     --------
@@ -34,8 +37,8 @@ def bands() -> InteractiveFigure:
     >>> figure.start["steps"][figure.start["look"]], sorted(figure.start["runs"][0])
     (500, ['batch', 'plain'])
     """
-    found = recorded.experiment("figure-1")
-    trials = {name: recorded.trials(found, variant) for name, variant in NETWORKS.items()}
+    run = recorded.experiment("figure-1")
+    trials = {name: recorded.trials(run, variant) for name, variant in NETWORKS.items()}
     # Before the first step a layer has no statistics yet, and a logarithmic axis has no 0.
     steps = [int(step) for step in trials["plain"][0]["curves"]["step"][1:]]
     look = min(range(len(steps)), key=lambda index: abs(steps[index] - START))
@@ -47,7 +50,7 @@ def bands() -> InteractiveFigure:
             }
             for name in NETWORKS
         }
-        for seed in range(len(found["seeds"]))
+        for seed in range(len(run["seeds"]))
     ]
 
     def picture() -> Figure:

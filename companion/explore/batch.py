@@ -16,7 +16,9 @@ EPS = 1e-5
 def batch() -> InteractiveFigure:
     """A batch of 2 to 8 values to drag, x̂ below it, the moments and the bound on x̂.
 
-    Source: Eqs. (1) to (3) of the chapter `mini-batch-algorithm`.
+    References
+    ----------
+    Eqs. (1) to (3) of the chapter `mini-batch-algorithm`.
 
     Examples
     --------

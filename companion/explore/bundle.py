@@ -43,11 +43,13 @@ def _imported(name: str, path: str) -> str:
 
 def _needed(name: str) -> list[str]:
     """The modules that `name` needs, itself last, each after those it imports."""
-    found: list[str] = []
+    needed: list[str] = []
     if name.endswith(".js"):
         for match in _IMPORT.finditer(_read(name)):
-            found += [each for each in _needed(_imported(name, match["path"])) if each not in found]
-    return [*found, name]
+            needed += [
+                each for each in _needed(_imported(name, match["path"])) if each not in needed
+            ]
+    return [*needed, name]
 
 
 def _defined(name: str) -> str:

@@ -29,7 +29,9 @@ def descent() -> InteractiveFigure:
 
     The learning rate is nine tenths of the largest stable one; with whitened inputs it is 1.
 
-    Source: Eqs. (4) and (5) of the chapter `whitening`.
+    References
+    ----------
+    Eqs. (4) and (5) of the chapter `whitening`.
 
     Examples
     --------

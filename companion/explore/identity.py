@@ -17,7 +17,9 @@ def identity() -> InteractiveFigure:
 
     The feature is the mean radius of the cell nuclei in 256 tumours (:func:`companion.data.table`).
 
-    Source: Eqs. (3) and (8) of the chapter `identity`.
+    References
+    ----------
+    Eqs. (3) and (8) of the chapter `identity`.
 
     Examples
     --------

@@ -30,13 +30,18 @@ PALETTE = {  # on a light page, on a dark one
 class InteractiveFigure:
     """A figure that the reader moves; show it by making it the value of a cell.
 
-    Attributes
+    Parameters
     ----------
-    name : of the module ``js/figures/NAME.js`` that draws it
-    title : a few words, the figure's name for a screen reader
-    description : what it shows at its start, what can be moved, and what that does
-    start : its starting values, as JSON
-    picture : draws the start with Matplotlib, for print, PDF, and pages without scripts
+    name
+        of the module ``js/figures/NAME.js`` that draws it
+    title
+        a few words, the figure's name for a screen reader
+    description
+        what it shows at its start, what can be moved, and what that does
+    start
+        its starting values, as JSON
+    picture
+        draws the start with Matplotlib, for print, PDF, and pages without scripts
 
     Examples
     --------

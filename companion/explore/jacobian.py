@@ -16,7 +16,9 @@ EPS = 1e-5
 def jacobian() -> InteractiveFigure:
     """The map of ∂yᵢ/∂xⱼ of a batch of 2 to 6 values to drag, with a choice of ε.
 
-    Source: Eq. (11) backprop/jacobian; γ is 1.
+    References
+    ----------
+    Eq. (11) backprop/jacobian; γ is 1.
 
     Examples
     --------

@@ -22,15 +22,20 @@ def roofline(bandwidth: float = 2e10, rate: float = 1e11, cache: int = 16) -> In
 
     Parameters
     ----------
-    bandwidth, rate : bytes and operations per second of the machine
-    cache : MiB that stay in the cache between the two sweeps, from 1 to 128
+    bandwidth, rate
+        bytes and operations per second of the machine
+    cache
+        MiB that stay in the cache between the two sweeps, from 1 to 128
 
     Raises
     ------
-    ValueError : a number that is not positive, a cache out of range, or a machine whose ridge,
+    ValueError
+        a number that is not positive, a cache out of range, or a machine whose ridge,
         ``rate / bandwidth``, is not above 0.5 operations per byte
 
-    Source: Eqs. (2) and (3) of the chapter `memory-speed`.
+    References
+    ----------
+    Eqs. (2) and (3) of the chapter `memory-speed`.
 
     Examples
     --------

@@ -23,13 +23,14 @@ def torch_operators(model: nn.Module) -> Iterator[nn.Module]:
 
     Parameters
     ----------
-    model : any module. Its layers have ``backend="torch"`` inside the context, and afterwards what
-        they had before. Fused layers are served too, for which ``companion.convert`` has no
-        counterpart.
+    model
+        any module. Its layers have ``backend="torch"`` inside the context, and afterwards what they
+        had before. Fused layers are served too, for which ``companion.convert`` has no counterpart.
 
     Raises
     ------
-    TypeError : `model` is not a module
+    TypeError
+        `model` is not a module
 
     Examples
     --------

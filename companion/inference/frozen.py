@@ -81,10 +81,13 @@ def frozen_norm(bn: Any) -> FrozenNorm:
 
     Raises
     ------
-    FoldingError : not batch normalization as PyTorch or this package computes it; training mode;
-        no running statistics; hooks; values that are not finite
+    FoldingError
+        not batch normalization as PyTorch or this package computes it; training mode; no running
+        statistics; hooks; values that are not finite
 
-    Source: Eq. (13) mini-batch-algorithm/inference.
+    References
+    ----------
+    Eq. (13) mini-batch-algorithm/inference.
     """
     _check_frozen(bn)
     mean, var = float64(bn.running_mean), float64(bn.running_var)

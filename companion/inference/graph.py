@@ -26,12 +26,12 @@ class _Ranks(fx.Interpreter):
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         super().__init__(module, graph=graph)
-        self.found: dict[fx.Node, int] = {}
+        self.ndims: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor):
-            self.found[n] = result.ndim
+            self.ndims[n] = result.ndim
         return result
 
 
@@ -41,10 +41,13 @@ class GraphFolding:
 
     Parameters
     ----------
-    root : holds the layers; folded ones are added to it, under new names, so that whatever else
-        uses the old ones finds them as they were
-    graph : of calls of `root`'s modules
-    ranks : axes of each result
+    root
+        holds the layers; folded ones are added to it, under new names, so that whatever else uses
+        the old ones finds them as they were
+    graph
+        of calls of `root`'s modules
+    ranks
+        axes of each result
     """
 
     root: nn.Module
@@ -127,11 +130,11 @@ class GraphFolding:
 
     def _check_rank(self, node: fx.Node, layer: nn.Module) -> None:
         """Check that axis 1 of what lies between the two holds the layer's channels."""
-        expected, found = input_rank(layer), self.ranks.get(node)
-        if found != expected:
+        expected, rank = input_rank(layer), self.ranks.get(node)
+        if rank != expected:
             raise FoldingError(
                 f"{type(layer).__name__} and batch normalization share their channels in "
-                f"{expected} axes, got {found}"
+                f"{expected} axes, got {rank}"
             )
 
     def _calls(self, node: fx.Node) -> list[fx.Node]:
@@ -171,13 +174,16 @@ def fold_graph(root: nn.Module, graph: fx.Graph, example: tuple[Any, ...]) -> Gr
 
     Parameters
     ----------
-    root : module whose submodules the graph calls
-    graph : as traced from it
-    example : arguments of the graph; run on a copy, for the axes of what lies between
+    root
+        module whose submodules the graph calls
+    graph
+        as traced from it
+    example
+        arguments of the graph; run on a copy, for the axes of what lies between
     """
     ranks = _Ranks(copy.deepcopy(root), graph)
     ranks.run(*example)
-    folding = GraphFolding(root, graph, ranks.found)
+    folding = GraphFolding(root, graph, ranks.ndims)
     folding.fold()
     return folding
 

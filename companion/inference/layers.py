@@ -33,26 +33,32 @@ def fold_into_previous(layer: Any, bn: Any) -> nn.Module:
 
     Parameters
     ----------
-    layer : Linear, Conv1d to 3d, or ConvTranspose1d to 3d, with or without a bias; it may be in
+    layer
+        Linear, Conv1d to 3d, or ConvTranspose1d to 3d, with or without a bias; it may be in
         training mode, its parameters may be shared or parametrized
-    bn : batch normalization of its output channels, of ``torch.nn`` or of this package (its ghost,
+    bn
+        batch normalization of its output channels, of ``torch.nn`` or of this package (its ghost,
         noisy and frozen layers and batch renormalization included), with running statistics and in
         evaluation mode, in which only frozen layers need not be
 
     Returns
     -------
-    a layer of the class, settings, device and types of `layer`, with parameters of its own and a
-    bias; computed in float64 and rounded once. Nothing given is changed. After Linear it is exact
-    for inputs ``(N, in_features)``: with more axes, batch normalization's channels are not the
-    last one.
+    nn.Module
+        a layer of the class, settings, device and types of `layer`, with parameters of its own and
+        a bias; computed in float64 and rounded once. Nothing given is changed. After Linear it is
+        exact for inputs ``(N, in_features)``: with more axes, batch normalization's channels are
+        not the last one.
 
     Raises
     ------
-    FoldingError : another kind of layer; channels or axes that do not fit; a `bn` in training mode,
-        without running statistics, or with a ReLU of its own; hooks on either; lazy layers not
+    FoldingError
+        another kind of layer; channels or axes that do not fit; a `bn` in training mode, without
+        running statistics, or with a ReLU of its own; hooks on either; lazy layers not
         materialized; a result that is not finite in the layer's type
 
-    Source: Eq. (13) mini-batch-algorithm/inference; Jacob et al. (2018), arXiv:1712.05877, §3.2.
+    References
+    ----------
+    Eq. (13) mini-batch-algorithm/inference; Jacob et al. (2018), arXiv:1712.05877, §3.2.
 
     Examples
     --------
@@ -96,18 +102,24 @@ def fold_into_next(bn: Any, layer: Any) -> nn.Module:
 
     Parameters
     ----------
-    bn : batch normalization in evaluation mode, as in :func:`fold_into_previous`
-    layer : as in :func:`fold_into_previous`
+    bn
+        batch normalization in evaluation mode, as in :func:`fold_into_previous`
+    layer
+        as in :func:`fold_into_previous`
 
     Returns
     -------
-    a layer, as :func:`fold_into_previous`
+    nn.Module
+        a layer, as :func:`fold_into_previous`
 
     Raises
     ------
-    FoldingError : as :func:`fold_into_previous`, and where it would not be exact
+    FoldingError
+        as :func:`fold_into_previous`, and where it would not be exact
 
-    Source: Eq. (13) mini-batch-algorithm/inference.
+    References
+    ----------
+    Eq. (13) mini-batch-algorithm/inference.
 
     Examples
     --------
@@ -162,12 +174,12 @@ def _without_parametrizations(layer: Any) -> Any:
     """A plain layer with the weights that the parametrizations give in evaluation mode."""
     # Copied by hand: PyTorch would take them from the class, which copies share.
     copied = copy.deepcopy(layer).eval()
-    found = {name: getattr(copied, name).detach() for name in copied.parametrizations}
-    trained = {name: getattr(layer.parametrizations, name) for name in found}
+    weights = {name: getattr(copied, name).detach() for name in copied.parametrizations}
+    trained = {name: getattr(layer.parametrizations, name) for name in weights}
     plain = copied.train(layer.training)
     plain.__class__ = type(layer).__bases__[0]
     del plain.parametrizations
-    for name, value in found.items():
+    for name, value in weights.items():
         trains = any(parameter.requires_grad for parameter in trained[name].parameters())
         setattr(plain, name, nn.Parameter(value, requires_grad=trains))
     return plain
@@ -189,9 +201,11 @@ def _channels(layer: Any) -> tuple[int, int]:
 
 
 def _check_fit(layer: Any, bn: Any, channels: int, side: str) -> None:
-    found = bn.running_mean.numel()
-    if found != channels:
-        raise FoldingError(f"bn: expected {channels} channels, as the layer's {side}, got {found}")
+    normalized = bn.running_mean.numel()
+    if normalized != channels:
+        raise FoldingError(
+            f"bn: expected {channels} channels, as the layer's {side}, got {normalized}"
+        )
     spatial = layer.weight.ndim - 2
     for kinds, allowed in _SPATIAL_AXES.items():
         if isinstance(bn, kinds) and spatial not in allowed:

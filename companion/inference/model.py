@@ -41,25 +41,32 @@ def fold(
 
     Parameters
     ----------
-    model : any module; the normalizations of ``torch.nn`` and of this package in it are folded
-        that are in evaluation mode, or frozen; others may train
-    example : its positional arguments, or the one tensor that it takes; its values are not kept
-    tolerance : largest error allowed, relative to the largest output; by default 1e-12 if all
-        outputs are float64, 1e-5 for float32, 1e-2 for float16, 5e-2 for bfloat16
+    model
+        any module; the normalizations of ``torch.nn`` and of this package in it are folded that are
+        in evaluation mode, or frozen; others may train
+    example
+        its positional arguments, or the one tensor that it takes; its values are not kept
+    tolerance
+        largest error allowed, relative to the largest output; by default 1e-12 if all outputs are
+        float64, 1e-5 for float32, 1e-2 for float16, 5e-2 for bfloat16
 
     Returns
     -------
-    model : a ``torch.fx.GraphModule`` that takes the arguments of the example, others having their
+    model : nn.Module
+        a ``torch.fx.GraphModule`` that takes the arguments of the example, others having their
         default values. A layer ``a.b`` is named ``a_b_folded`` once it is folded, the rest as
         before. `model` is not changed. Branches on ``self.training`` and the like are taken as they
         were when traced.
-    report : :class:`FoldReport`, which prints as text
+    report : FoldReport
+        :class:`FoldReport`, which prints as text
 
     Raises
     ------
-    TypeError : `model` is not a module
-    FoldingError : on the example the two models differ by more than `tolerance`; the output holds
-        no floating-point tensor to compare; code around a part of the model uses more of it than
+    TypeError
+        `model` is not a module
+    FoldingError
+        on the example the two models differ by more than `tolerance`; the output holds no
+        floating-point tensor to compare; code around a part of the model uses more of it than
         calling it, see below
 
     Notes
@@ -74,7 +81,9 @@ def fold(
     and kept otherwise, since each call would need its own copy of the weights. Parameters shared
     between layers are not shared with folded ones.
 
-    Source: Eq. (13) mini-batch-algorithm/inference.
+    References
+    ----------
+    Eq. (13) mini-batch-algorithm/inference.
 
     Examples
     --------
@@ -185,14 +194,14 @@ def _outputs_of_folded(model: nn.Module, arguments: tuple[Any, ...]) -> list[Ten
         ) from error
 
 
-def _relative_error(expected: list[Tensor], found: list[Tensor]) -> float:
+def _relative_error(expected: list[Tensor], outputs: list[Tensor]) -> float:
     """Largest difference over largest value; infinite if only one of the two is not finite."""
     if sum(value.numel() for value in expected) == 0:
         raise FoldingError("example: expected an output with floating-point numbers, got none")
-    if [value.shape for value in expected] != [value.shape for value in found]:
+    if [value.shape for value in expected] != [value.shape for value in outputs]:
         return math.inf
     largest = difference = 0.0
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(expected, outputs, strict=True):
         one, other = one.double(), other.double()
         finite = one.isfinite()
         if not torch.equal(finite, other.isfinite()):

@@ -13,8 +13,10 @@ class Folded:
 
     Parameters
     ----------
-    bn, layer : names in the given model
-    place : where the layer stands, ``"previous"`` or ``"next"``
+    bn, layer
+        names in the given model
+    place
+        where the layer stands, ``"previous"`` or ``"next"``
 
     Examples
     --------
@@ -36,8 +38,10 @@ class Kept:
 
     Parameters
     ----------
-    bn : its name in the given model; that of the node, for one without a layer
-    reason : why it was not folded
+    bn
+        its name in the given model; that of the node, for one without a layer
+    reason
+        why it was not folded
 
     Examples
     --------
@@ -58,10 +62,13 @@ class FoldReport:
 
     Parameters
     ----------
-    folded, kept : one entry for each time that a normalization is called
-    relative_error : largest difference between the outputs of the two models on the example, over
-        the largest output
-    tolerance : what it was held against
+    folded, kept
+        one entry for each time that a normalization is called
+    relative_error
+        largest difference between the outputs of the two models on the example, over the largest
+        output
+    tolerance
+        what it was held against
 
     Examples
     --------

@@ -22,9 +22,11 @@ class Calls:
 
     Parameters
     ----------
-    arguments : of the first call
-    alone : whether every call gave tensors with as many axes and nothing else, and every call of a
-        part of it came from within
+    arguments
+        of the first call
+    alone
+        whether every call gave tensors with as many axes and nothing else, and every call of a part
+        of it came from within
     """
 
     arguments: tuple[Any, ...]
@@ -33,12 +35,12 @@ class Calls:
 
 def observe(model: nn.Module, example: tuple[Any, ...]) -> dict[str, Calls]:
     """Run a model, which gets hooks, and see how its modules are called, by name."""
-    found: dict[str, Calls] = {}
+    calls_of: dict[str, Calls] = {}
     stack: list[str] = []
     inner: list[tuple[str, frozenset[str]]] = []
 
     def enter(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls = found.setdefault(name, Calls(args))
+        calls = calls_of.setdefault(name, Calls(args))
         alike = not kwargs and _axes(args) == _axes(calls.arguments)
         calls.alone = calls.alone and alike and None not in _axes(args)
         inner.append((name, frozenset(stack)))
@@ -56,9 +58,9 @@ def observe(model: nn.Module, example: tuple[Any, ...]) -> dict[str, Calls]:
         parts = name.split(".")
         for length in range(1, len(parts)):
             owner = ".".join(parts[:length])
-            if owner in found and owner not in around:
-                found[owner].alone = False
-    return found
+            if owner in calls_of and owner not in around:
+                calls_of[owner].alone = False
+    return calls_of
 
 
 def _axes(arguments: tuple[Any, ...]) -> list[int | None]:
@@ -94,8 +96,10 @@ def trace(
 
     Returns
     -------
-    graph : its calls, or None if the module's own code cannot be traced
-    opaque : the modules that could not be, and why
+    graph : fx.Graph | None
+        its calls, or None if the module's own code cannot be traced
+    opaque : dict[nn.Module, str]
+        the modules that could not be, and why
     """
     opaque: dict[nn.Module, str] = {}
     if has_hooks(module) or "forward" in vars(module):

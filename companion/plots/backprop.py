@@ -139,9 +139,9 @@ def eigenvalues(spectra: Mapping[float, ArrayLike]) -> Figure:
     for (ratio, spectrum), color, dodge in zip(
         spectra.items(), colors, (-0.12, 0.0, 0.12), strict=True
     ):
-        found = np.sort(np.asarray(spectrum))
-        places = np.arange(1, len(found) + 1)
-        ax.plot(places + dodge, found, "o", color=color, markersize=6, label=f"ε = {ratio:g} σ²")
+        values = np.sort(np.asarray(spectrum))
+        places = np.arange(1, len(values) + 1)
+        ax.plot(places + dodge, values, "o", color=color, markersize=6, label=f"ε = {ratio:g} σ²")
     ax.annotate("on 1: always 0", (1, 0), xytext=(2.3, -0.02), color=THEORY)
     ax.annotate("on x̂: ε/(σ² + ε)", (2, 0.5), xytext=(2.5, 0.44), color=THEORY)
     ax.annotate("m − 2 directions: 1", (6, 1), xytext=(5.2, 0.86), color=THEORY)
@@ -167,8 +167,8 @@ def scale_law(scales: ArrayLike, weight_norms: ArrayLike, input_norms: ArrayLike
 def learning_rates(rates: Sequence[float], accuracies: Mapping[str, ArrayLike]) -> Figure:
     """Training accuracy of several seeds against the learning rate."""
     fig, ax = figure(height=3.2)
-    for (label, found), color in zip(accuracies.items(), (PLAIN, BATCH), strict=True):
-        runs = np.asarray(found)
+    for (label, accuracy), color in zip(accuracies.items(), (PLAIN, BATCH), strict=True):
+        runs = np.asarray(accuracy)
         ax.semilogx(rates, runs.mean(axis=1), color=color, label=label)
         ax.semilogx(rates, runs, "o", color=color, markersize=4, alpha=0.6)
     ax.axhline(0.1, color=NEUTRAL, linestyle=":")
@@ -193,12 +193,12 @@ def drift(runs: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
 def gradient_growth(norms: ArrayLike, rate: float) -> Figure:
     """Norm of the gradient layer by layer below the top, for several networks."""
     fig, ax = figure(height=3.0)
-    found = np.asarray(norms)
-    layers = np.arange(found.shape[1])
-    ax.semilogy(layers, found.T / found[:, :1].T, color=BATCH, alpha=0.6, linewidth=1.2)
+    measured = np.asarray(norms)
+    layers = np.arange(measured.shape[1])
+    ax.semilogy(layers, measured.T / measured[:, :1].T, color=BATCH, alpha=0.6, linewidth=1.2)
     ax.semilogy(layers, rate**layers, color=THEORY, linestyle="--")
     ax.text(layers[-1], rate ** layers[-1] * 1.2, f"{rate:.2f} per layer", color=THEORY, ha="right")
-    ax.text(layers[-1], found[0, -1] / found[0, 0] / 3, "measured", color=BATCH, ha="right")
+    ax.text(layers[-1], measured[0, -1] / measured[0, 0] / 3, "measured", color=BATCH, ha="right")
     ax.set(xlabel="layers below the top", ylabel="gradient norm, relative")
     ax.set_xticks(layers[::5])
     return fig

@@ -46,8 +46,10 @@ def card(title: str, part: str) -> Figure:
 
     Parameters
     ----------
-    title : of the page
-    part : of the book that the page belongs to; may be empty
+    title
+        of the page
+    part
+        of the book that the page belongs to; may be empty
 
     Examples
     --------

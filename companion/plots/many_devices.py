@@ -22,7 +22,8 @@ def shares(values: ArrayLike, alone: ArrayLike, together: ArrayLike) -> Figure:
 
     Parameters
     ----------
-    values, alone, together : ``(ranks, rows)``
+    values, alone, together
+        ``(ranks, rows)``
     """
     fig, axes = figure(3, height=3.0)
     panels = {
@@ -107,8 +108,10 @@ def gradients(
 
     Parameters
     ----------
-    slopes, everyone, own : ``(m,)``, in the order of the ranks
-    rows : how many of them each rank has
+    slopes, everyone, own
+        ``(m,)``, in the order of the ranks
+    rows
+        how many of them each rank has
     """
     fig, ax = figure(height=3.3)
     places = np.arange(np.size(slopes))

@@ -77,10 +77,10 @@ def steps(traffic: Mapping[str, Traffic], measured: Mapping[str, Spread]) -> Fig
     return fig
 
 
-def _whiskers(ax: Any, rows: Any, found: Sequence[Spread]) -> None:
-    medians = [each.median for each in found]
-    low = [each.median - each.low for each in found]
-    high = [each.high - each.median for each in found]
+def _whiskers(ax: Any, rows: Any, spreads: Sequence[Spread]) -> None:
+    medians = [each.median for each in spreads]
+    low = [each.median - each.low for each in spreads]
+    high = [each.high - each.median for each in spreads]
     ax.errorbar(medians, rows, xerr=[low, high], fmt="o", color=BATCH, label="measured")
 
 
@@ -91,8 +91,12 @@ def roofline(
 
     Parameters
     ----------
-    bandwidth, rate : bytes and operations per second
-    least : intensity at the left edge
+    bandwidth, rate
+        bytes and operations per second
+    points
+        the programs by name
+    least
+        intensity at the left edge
     """
     fig, ax = figure(height=3.8)
     ridge = rate / bandwidth

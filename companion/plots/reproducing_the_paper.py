@@ -68,8 +68,10 @@ def forgetting(
 
     Parameters
     ----------
-    spreads, gradients : for "plain" and "bn", a number for each hidden layer
-    factor : by which both shrink from layer to layer, at most, by the theorem
+    spreads, gradients
+        for "plain" and "bn", a number for each hidden layer
+    factor
+        by which both shrink from layer to layer, at most, by the theorem
     """
     fig, axes = figure(2, height=3.0)
     for network, (label, color) in _NETWORKS.items():
@@ -95,7 +97,10 @@ def controls(curves: Mapping[str, Mapping[str, Sequence[Curves]]], threshold: fl
 
     Parameters
     ----------
-    curves : by network, then by setting, the runs
+    curves
+        by network, then by setting, the runs
+    threshold
+        an accuracy to draw a line at
     """
     fig, axes = figure(2, height=3.4, sharey=True)
     styles = ("-", "--", "-.", ":")

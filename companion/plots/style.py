@@ -58,12 +58,17 @@ def figure(
 
     Parameters
     ----------
-    height : of one row, in inches
-    options : passed on to ``matplotlib.figure.Figure.subplots``
+    columns, rows
+        of the grid
+    height
+        of one row, in inches
+    options
+        passed on to ``matplotlib.figure.Figure.subplots``
 
     Returns
     -------
-    figure, axes : the axes alone if there is one, else an array of them
+    figure, axes
+        the axes alone if there is one, else an array of them
     """
     drawn = Figure(figsize=(7.2, height * rows))
     return drawn, drawn.subplots(rows, columns, **options)

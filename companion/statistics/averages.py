@@ -37,22 +37,27 @@ class RunningAverage:
 
     Parameters
     ----------
-    momentum : α, the weight of a new tensor in the exponential average, in (0, 1]; None: all
-        tensors weigh alike, as ``momentum=None`` does in a batch normalization layer
-    steps : number of tensors so far
-    value : their average, float64; of no tensor, whatever was given to :meth:`empty`
+    momentum
+        α, the weight of a new tensor in the exponential average, in (0, 1]; None: all tensors weigh
+        alike, as ``momentum=None`` does in a batch normalization layer
+    steps
+        number of tensors so far
+    value
+        their average, float64; of no tensor, whatever was given to :meth:`empty`
 
     Raises
     ------
-    ValueError : a momentum outside (0, 1], a negative number of steps
+    ValueError
+        a momentum outside (0, 1], a negative number of steps
 
     Notes
     -----
     A step moves the average by α/(1 - (1-α)^t) of the difference, which is 1/t in the limit α → 0.
     So the average of equal tensors is that tensor to the last digit, at every step.
 
-    Source: Eq. (14) mini-batch-algorithm/running-average; Kingma & Ba (2015), arXiv:1412.6980,
-    section 3.
+    References
+    ----------
+    Eq. (14) mini-batch-algorithm/running-average; Kingma & Ba (2015), arXiv:1412.6980, section 3.
 
     Examples
     --------
@@ -126,21 +131,28 @@ def debias(running: Tensor, start: float, momentum: float, steps: int) -> Tensor
 
     Parameters
     ----------
-    running : any shape, floating point
-    start : what it began at
-    momentum : α, the weight of a new batch, in (0, 1]
-    steps : t, the number of batches since, at least 1 (``num_batches_tracked`` of a layer)
+    running
+        any shape, floating point
+    start
+        what it began at
+    momentum
+        α, the weight of a new batch, in (0, 1]
+    steps
+        t, the number of batches since, at least 1 (``num_batches_tracked`` of a layer)
 
     Returns
     -------
-    float64, the shape of `running`; rounding in `running` is magnified by 1/(1 - (1-α)^t)
+    Tensor
+        float64, the shape of `running`; rounding in `running` is magnified by 1/(1 - (1-α)^t)
 
     Raises
     ------
-    ValueError : a momentum outside (0, 1], or no step
+    ValueError
+        a momentum outside (0, 1], or no step
 
-    Source: Eq. (14) mini-batch-algorithm/running-average; Kingma & Ba (2015), arXiv:1412.6980,
-    section 3.
+    References
+    ----------
+    Eq. (14) mini-batch-algorithm/running-average; Kingma & Ba (2015), arXiv:1412.6980, section 3.
 
     Examples
     --------
@@ -167,14 +179,19 @@ def ema_variance(momentum: float, steps: float = math.inf) -> float:
 
     Parameters
     ----------
-    momentum : α, in (0, 1]
-    steps : t, the number of values, at least 1; infinite by default
+    momentum
+        α, in (0, 1]
+    steps
+        t, the number of values, at least 1; infinite by default
 
     Raises
     ------
-    ValueError : a momentum outside (0, 1], or no step
+    ValueError
+        a momentum outside (0, 1], or no step
 
-    Source: the sum of the squared weights of Eq. (14) mini-batch-algorithm/running-average.
+    References
+    ----------
+    The sum of the squared weights of Eq. (14) mini-batch-algorithm/running-average.
 
     Examples
     --------
@@ -194,7 +211,14 @@ def ema_lag(momentum: float, steps: float = math.inf) -> float:
     (1-α)/α - t(1-α)^t/(1 - (1-α)^t): 0 after one step, (1-α)/α in the end. An average of something
     that moves by d a step trails it by d times this.
 
-    Parameters, errors and source as :func:`ema_variance`.
+    Errors and source as :func:`ema_variance`.
+
+    Parameters
+    ----------
+    momentum
+        α, in (0, 1]
+    steps
+        t, the number of values, at least 1; infinite by default
 
     Examples
     --------

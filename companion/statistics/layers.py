@@ -20,7 +20,8 @@ def tracking_layers(model: nn.Module) -> dict[str, Layer]:
 
     Raises
     ------
-    TypeError : `model` is not a module
+    TypeError
+        `model` is not a module
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")

@@ -27,14 +27,17 @@ class RunningMoments:
 
     Parameters
     ----------
-    count : number of values per channel; 0 says that there is none yet
-    mean : ``(C,)``, float64
-    m2 : Σ(x - mean)² per channel, ``(C,)``, float64, on the device of `mean`
+    count
+        number of values per channel; 0 says that there is none yet
+    mean
+        ``(C,)``, float64
+    m2
+        Σ(x - mean)² per channel, ``(C,)``, float64, on the device of `mean`
 
     Raises
     ------
-    ValueError : a negative count, or tensors that are not float64 of one shape ``(C,)`` and one
-        device
+    ValueError
+        a negative count, or tensors that are not float64 of one shape ``(C,)`` and one device
 
     Examples
     --------
@@ -72,14 +75,19 @@ class RunningMoments:
 
         Parameters
         ----------
-        values : real tensor ``(m, C)`` or ``(N, C, *spatial)``, any device; no gradient passes
+        values
+            real tensor ``(m, C)`` or ``(N, C, *spatial)``, any device; no gradient passes
 
         Raises
         ------
-        ValueError : a rank under 2
-        TypeError : complex numbers
+        ValueError
+            a rank under 2
+        TypeError
+            complex numbers
 
-        Source: Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
+        References
+        ----------
+        Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
         """
         if values.ndim < 2:
             shape = tuple(values.shape)
@@ -94,9 +102,9 @@ class RunningMoments:
         mean = x.mean(axes, keepdim=True)
         centred = x - mean
         # The mean's rounding error is what is left of the sum of deviations: take it out again.
-        rest = centred.sum(axes)
-        m2 = (centred.square().sum(axes) - rest.square() / count).clamp(min=0.0)
-        return cls(count, mean.reshape(-1) + rest / count, m2)
+        residue = centred.sum(axes)
+        m2 = (centred.square().sum(axes) - residue.square() / count).clamp(min=0.0)
+        return cls(count, mean.reshape(-1) + residue / count, m2)
 
     def update(self, values: Tensor) -> RunningMoments:
         """Moments after another batch, of any size; with one row it is Welford's step.
@@ -129,18 +137,23 @@ def merge(*parts: RunningMoments) -> RunningMoments:
 
     Parameters
     ----------
-    parts : at least one; empty ones change nothing
+    parts
+        at least one; empty ones change nothing
 
     Returns
     -------
-    RunningMoments : independent of the order of the parts up to rounding. Their means carry a
-        rounding error of float64's spacing at their own size: of 1e-8 at an offset of 1e8.
+    RunningMoments
+        independent of the order of the parts up to rounding. Their means carry a rounding error of
+        float64's spacing at their own size: of 1e-8 at an offset of 1e8.
 
     Raises
     ------
-    ValueError : no part, or parts with different numbers of channels
+    ValueError
+        no part, or parts with different numbers of channels
 
-    Source: Eq. (11) mini-batch-algorithm/chan-merge, for any number of parts.
+    References
+    ----------
+    Eq. (11) mini-batch-algorithm/chan-merge, for any number of parts.
 
     Examples
     --------
@@ -167,14 +180,19 @@ def merge_rows(counts: Tensor, means: Tensor, m2: Tensor) -> tuple[Tensor, Tenso
 
     Parameters
     ----------
-    counts : ``(p,)``, float64, values per channel; exact up to 2⁵³
-    means, m2 : ``(p, C)``, float64; where the count is 0, anything finite
+    counts
+        ``(p,)``, float64, values per channel; exact up to 2⁵³
+    means, m2
+        ``(p, C)``, float64; where the count is 0, anything finite
 
     Returns
     -------
-    count, mean, m2 : ``()``, ``(C,)`` and ``(C,)``, float64; all 0 where all counts are 0
+    count, mean, m2 : Tensor
+        ``()``, ``(C,)`` and ``(C,)``, float64; all 0 where all counts are 0
 
-    Source: Eq. (11) mini-batch-algorithm/chan-merge, for any number of parts.
+    References
+    ----------
+    Eq. (11) mini-batch-algorithm/chan-merge, for any number of parts.
     """
     total = counts.sum()
     filled = (counts > 0)[:, None]

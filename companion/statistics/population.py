@@ -19,15 +19,20 @@ def population_moments(loader: Iterable[Any]) -> RunningMoments:
 
     Parameters
     ----------
-    loader : of batches ``(m, C)`` or ``(N, C, *spatial)``, or of tuples that begin with one; read
-        once, and one batch is held at a time
+    loader
+        of batches ``(m, C)`` or ``(N, C, *spatial)``, or of tuples that begin with one; read once,
+        and one batch is held at a time
 
     Raises
     ------
-    TypeError : an item that is neither
-    ValueError : nothing in `loader`; batches of different numbers of channels
+    TypeError
+        an item that is neither
+    ValueError
+        nothing in `loader`; batches of different numbers of channels
 
-    Source: Eq. (11) mini-batch-algorithm/chan-merge.
+    References
+    ----------
+    Eq. (11) mini-batch-algorithm/chan-merge.
 
     Examples
     --------

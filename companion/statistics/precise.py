@@ -57,30 +57,40 @@ def update_precise(
 
     Parameters
     ----------
-    model : any module, for example ``torch.optim.swa_utils.AveragedModel``; in place
-    loader : of tensors, or of tuples that begin with one, which goes to the model; of anything that
+    model
+        any module, for example ``torch.optim.swa_utils.AveragedModel``; in place
+    loader
+        of tensors, or of tuples that begin with one, which goes to the model; of anything that
         contains a tensor if `forward` is given
-    num_samples : how many samples to use, at least 1; the batch that exceeds them is cut, unless
-        `forward` is given: then it is used whole
-    passes : how many times to go through the samples; fewer when nothing changes any more. More
-        than 1 needs a loader that can be read again and yields the same samples
-    forward : runs the model, ``forward(model, item)``; by default ``model(tensor)``
-    progress : whether to show a bar, if tqdm is installed
+    num_samples
+        how many samples to use, at least 1; the batch that exceeds them is cut, unless `forward` is
+        given: then it is used whole
+    passes
+        how many times to go through the samples; fewer when nothing changes any more. More than 1
+        needs a loader that can be read again and yields the same samples
+    forward
+        runs the model, ``forward(model, item)``; by default ``model(tensor)``
+    progress
+        whether to show a bar, if tqdm is installed
 
     Raises
     ------
-    TypeError : `model` is not a module; an item that the model cannot be given
-    ValueError : a number under 1; several passes over an iterator; a layer with fewer than two
-        values, or with moments that are not finite in the statistics' type
-    RuntimeError : no layer was called (that is so if a compiled model ignores hooks: give the
-        module that was compiled)
-    and whatever `loader` and `model` raise
-
-    After an error nothing is changed. Modes and momenta are always as before, and no gradient is
-    recorded.
+    TypeError
+        `model` is not a module; an item that the model cannot be given
+    ValueError
+        a number under 1; several passes over an iterator; a layer with fewer than two values, or
+        with moments that are not finite in the statistics' type
+    RuntimeError
+        no layer was called (that is so if a compiled model ignores hooks: give the module that was
+        compiled)
+    Exception
+        whatever `loader` and `model` raise
 
     Notes
     -----
+    After an error nothing is changed. Modes and momenta are always as before, and no gradient is
+    recorded.
+
     *Left alone* are layers without running statistics, layers that were not called, and frozen
     ones: with momentum 0, or in evaluation mode while the model is in training mode.
 
@@ -96,8 +106,10 @@ def update_precise(
 
     Answers pytorch/pytorch#49082 (``update_bn`` decides how the model is called).
 
-    Source: Eq. (11) mini-batch-algorithm/chan-merge, Eq. (12) mini-batch-algorithm/population;
-    Wu & Johnson (2021), arXiv:2105.07576.
+    References
+    ----------
+    Eq. (11) mini-batch-algorithm/chan-merge, Eq. (12) mini-batch-algorithm/population; Wu & Johnson
+    (2021), arXiv:2105.07576.
 
     Examples
     --------
@@ -118,22 +130,24 @@ def update_precise(
     if not layers:
         return
     feed = partial(send_samples, model, loader, num_samples, forward)
-    found: dict[str, _Found] = {}
+    collected: dict[str, _Collected] = {}
     with evaluation_mode(model), restored_statistics(layers.values()):
         for _ in range(passes):
-            before, found = found, _collect(layers, found, feed, num_samples, progress)
-            if before and all(before[name].equals(found[name]) for name in found):
+            before, collected = collected, _collect(layers, collected, feed, num_samples, progress)
+            if before and all(before[name].equals(collected[name]) for name in collected):
                 break
-    if not found:
+    if not collected:
         raise RuntimeError(f"model: expected calls of {', '.join(layers)}, got none")
-    updates = [update for name in found for update in _updates(name, layers[name], found[name])]
+    updates = [
+        update for name in collected for update in _updates(name, layers[name], collected[name])
+    ]
     for buffer, value in updates:
         buffer.copy_(value)
 
 
 @dataclass
-class _Found:
-    """What a pass finds out about a layer."""
+class _Collected:
+    """What a pass collects from a layer."""
 
     moments: RunningMoments
     calls: int = field(default=0)
@@ -142,7 +156,7 @@ class _Found:
         self.moments = merge(self.moments, moments)
         self.calls += 1
 
-    def equals(self, other: _Found) -> bool:
+    def equals(self, other: _Collected) -> bool:
         mine, theirs = self.moments, other.moments
         return torch.equal(mine.mean, theirs.mean) and torch.equal(mine.m2, theirs.m2)
 
@@ -159,13 +173,13 @@ def _adopt(layer: Layer, mean: Tensor, var: Tensor) -> None:
 
 def _collect(
     layers: Mapping[str, Layer],
-    before: Mapping[str, _Found],
+    before: Mapping[str, _Collected],
     feed: Callable[[Callable[[int], object]], None],
     num_samples: int,
     progress: bool,
-) -> dict[str, _Found]:
-    """Go through the samples once; layers found `before` use those statistics, others batches'."""
-    found: dict[str, _Found] = {}
+) -> dict[str, _Collected]:
+    """Go through the samples once; layers seen `before` use those statistics, others batches'."""
+    collected: dict[str, _Collected] = {}
 
     def note(name: str, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # The layer's own complaint about a wrong input, before its moments are taken.
@@ -173,7 +187,7 @@ def _collect(
         moments = input_moments(layer, args, kwargs)
         if moments.count == 0:
             return
-        so_far = found.setdefault(name, _Found(RunningMoments.empty(moments.mean.numel())))
+        so_far = collected.setdefault(name, _Collected(RunningMoments.empty(moments.mean.numel())))
         so_far.add(moments)
         if name not in before:
             own = moments if moments.count > 1 else so_far.moments
@@ -188,18 +202,18 @@ def _collect(
         feed(stack.enter_context(progress_bar(num_samples, progress)))
     for name, layer in layers.items():
         none = RunningMoments.empty(layer.num_features, device_of(layer))
-        here = found.get(name, _Found(none))
-        together = across_processes(layer, here.moments)
+        local = collected.get(name, _Collected(none))
+        together = across_processes(layer, local.moments)
         if together.count == 1:
             raise ValueError(f"loader: expected at least 2 values per channel in {name!r}, got 1")
         if together.count:
-            found[name] = _Found(together, here.calls)
-    return found
+            collected[name] = _Collected(together, local.calls)
+    return collected
 
 
-def _updates(name: str, layer: Layer, found: _Found) -> list[tuple[Tensor, Tensor]]:
+def _updates(name: str, layer: Layer, collected: _Collected) -> list[tuple[Tensor, Tensor]]:
     """The layer's buffers and their new values, all of them possible."""
-    moments = found.moments
+    moments = collected.moments
     updates = []
     for buffer, value in (
         (layer.running_mean, moments.mean),
@@ -215,5 +229,5 @@ def _updates(name: str, layer: Layer, found: _Found) -> list[tuple[Tensor, Tenso
             )
         updates.append((buffer, stored))
     if layer.num_batches_tracked is not None:
-        updates.append((layer.num_batches_tracked, torch.tensor(found.calls)))
+        updates.append((layer.num_batches_tracked, torch.tensor(collected.calls)))
     return updates

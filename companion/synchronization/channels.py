@@ -62,8 +62,10 @@ def name_of(group: Any) -> str:
 
     Raises
     ------
-    TypeError : it is no process group
-    ValueError : this process does not belong to it
+    TypeError
+        it is no process group
+    ValueError
+        this process does not belong to it
     """
     if group is None:
         return ""
@@ -89,10 +91,10 @@ _channels: WeakKeyDictionary[Any, Channel] = WeakKeyDictionary()
 def channel(name: str, device: torch.device) -> Channel:
     """The channel of the group of that name, opened where it is not open yet."""
     group = _resolve(name)
-    found = _channels.get(group)
-    if found is None:
-        found = _channels[group] = Channel(group, device)
-    return found
+    opened = _channels.get(group)
+    if opened is None:
+        opened = _channels[group] = Channel(group, device)
+    return opened
 
 
 class Channel:
@@ -100,8 +102,10 @@ class Channel:
 
     Parameters
     ----------
-    group : a process group that this process belongs to
-    device : of the tensors
+    group
+        a process group that this process belongs to
+    device
+        of the tensors
     """
 
     def __init__(self, group: Any, device: torch.device) -> None:
@@ -126,7 +130,8 @@ class Channel:
 
         Raises
         ------
-        RuntimeError : they differ, or the ranks are in the calls of different layers
+        RuntimeError
+            they differ, or the ranks are in the calls of different layers
         """
         if not call.check or call.key in self._agreed:
             return
@@ -139,10 +144,10 @@ class Channel:
         self._compare([row[0] for row in received], call, AGREEMENT)
         names = ("channels", "types of activation", "values of eps", "values of momentum")
         for index, name in enumerate(names, start=1):
-            found = [row[index] for row in received]
-            if len(set(found)) > 1:
-                shown = [_shown(name, value) for value in found]
-                listed = ", ".join(f"{value} on rank {rank}" for rank, value in enumerate(shown))
+            values_of_ranks = [row[index] for row in received]
+            if len(set(values_of_ranks)) > 1:
+                texts = [_shown(name, value) for value in values_of_ranks]
+                listed = ", ".join(f"{value} on rank {rank}" for rank, value in enumerate(texts))
                 raise RuntimeError(
                     f"{self._where(call, AGREEMENT)}: expected the same {name} on all ranks, "
                     f"got {listed}"
@@ -154,7 +159,8 @@ class Channel:
 
         Raises
         ------
-        RuntimeError : a rank is gone, or in another call
+        RuntimeError
+            a rank is gone, or in another call
         """
         received = self._gather(message, call, FORWARD)
         if received.is_cpu:
@@ -167,7 +173,8 @@ class Channel:
 
         Raises
         ------
-        RuntimeError : a rank is gone
+        RuntimeError
+            a rank is gone
         """
         with self._explained(call, BACKWARD):
             if self._own is None:
@@ -207,14 +214,14 @@ class Channel:
     def _where(self, call: Call, operation: str) -> str:
         return f"{call.layer}: {operation}, rank {self.rank} of {self.size}"
 
-    def _compare(self, found: list[float], call: Call, operation: str) -> None:
+    def _compare(self, received: list[float], call: Call, operation: str) -> None:
         """Raise if the ranks are not all in the same call."""
-        others = [rank for rank, tag in enumerate(found) if tag != found[self.rank]]
+        others = [rank for rank, tag in enumerate(received) if tag != received[self.rank]]
         if not others:
             return
         layers = {tag_of(self._history, f"{FORWARD} {layer}"): layer for layer in self._layers}
-        guesses = {rank: layers.get(int(found[rank])) for rank in others}
-        said = [
+        guesses = {rank: layers.get(int(received[rank])) for rank in others}
+        positions = [
             f"rank {rank} is in another call"
             if layer is None
             else f"rank {rank} is in a call of {layer}"
@@ -223,7 +230,7 @@ class Channel:
         recent = ", ".join(self._recent) or "none"
         raise RuntimeError(
             f"{self._where(call, operation)}: expected all ranks in the same call, but "
-            f"{', '.join(said)}; a rank has skipped a call, or made one more, here or before. "
+            f"{', '.join(positions)}; a rank has skipped a call, or made one more, here or before. "
             f"Latest calls of this rank: {recent}"
         )
 

@@ -71,10 +71,10 @@ def merged(messages: Tensor) -> Statistics:
 
     Source: Eq. (11) mini-batch-algorithm/chan-merge.
     """
-    found = tags(messages)
-    counts = messages[:, 0] - found * _COUNTS
+    call_tags = tags(messages)
+    counts = messages[:, 0] - call_tags * _COUNTS
     means, m2 = messages[:, 1:].chunk(2, dim=1)
     count, mean, m2 = merge_rows(counts, means, m2)
     # Where the host may not look, a mistake must not pass for a result either.
-    alike = torch.where((found == found[0]).all(), 1.0, torch.nan)
+    alike = torch.where((call_tags == call_tags[0]).all(), 1.0, torch.nan)
     return Statistics(count, mean * alike, m2 / count.clamp(min=1.0) * alike)

@@ -1,12 +1,7 @@
 """Relatives of batch normalization: other statistics in training, or other ones at inference."""
 
 from companion.variants.adaptive import adapted_statistics
-from companion.variants.decorrelated import (
-    DecorrelatedBatchNorm1d,
-    DecorrelatedBatchNorm2d,
-    IterNorm1d,
-    IterNorm2d,
-)
+from companion.variants.decorrelated import DecorrelatedBatchNorm1d, DecorrelatedBatchNorm2d
 from companion.variants.entropy_minimization import tent
 from companion.variants.example_weighting import (
     ExampleWeightedBatchNorm1d,
@@ -27,6 +22,7 @@ from companion.variants.instance import (
     InstanceNorm3d,
     instance_norm,
 )
+from companion.variants.iterative import IterNorm1d, IterNorm2d
 from companion.variants.layer import LayerNorm, layer_norm
 from companion.variants.masked import (
     MaskedBatchNorm1d,

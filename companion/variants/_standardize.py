@@ -15,18 +15,23 @@ def standardize(x: Tensor, axes: Iterable[int], eps: float) -> Tensor:
 
     Parameters
     ----------
-    x : floating-point tensor
-    axes : what mean and variance run over, at least 2 values each
-    eps : added to the variance, inside the root; positive
+    x
+        floating-point tensor
+    axes
+        what mean and variance run over, at least 2 values each
+    eps
+        added to the variance, inside the root; positive
 
     Returns
     -------
-    float64 tensor of the shape of `x`. Centred before it is squared, so that an offset costs no
-    more than float64's rounding of it; differentiable, statistics included, by autograd
+    Tensor
+        float64 tensor of the shape of `x`. Centred before it is squared, so that an offset costs no
+        more than float64's rounding of it; differentiable, statistics included, by autograd
 
     Raises
     ------
-    ValueError : 1 value behind each mean; `eps` is not positive
+    ValueError
+        1 value behind each mean; `eps` is not positive
     """
     axes = tuple(axes)
     values = 1

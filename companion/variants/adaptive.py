@@ -38,19 +38,24 @@ def adapted_statistics(
 
     Parameters
     ----------
-    model : its batch normalization layers, PyTorch's or this package's, keep running statistics
-    x : inputs of the test domain, ``(n, ...)``, at least one; no labels
-    source_size : N, how many test examples the running statistics are worth, at least 0. 0 replaces
-        them (AdaBN); infinity keeps them; for few examples 8 to 128 are good in the paper
+    model
+        its batch normalization layers, PyTorch's or this package's, keep running statistics
+    x
+        inputs of the test domain, ``(n, ...)``, at least one; no labels
+    source_size
+        N, how many test examples the running statistics are worth, at least 0. 0 replaces them
+        (AdaBN); infinity keeps them; for few examples 8 to 128 are good in the paper
 
     Yields
     ------
-    the model, in evaluation mode. To keep what it is now, copy it, or its state dictionary
+    nn.Module
+        the model, in evaluation mode. To keep what it is now, copy it, or its state dictionary
 
     Raises
     ------
-    ValueError : no example; `source_size` below 0; a model without batch normalization layers, or
-        with one that keeps no running statistics
+    ValueError
+        no example; `source_size` below 0; a model without batch normalization layers, or with one
+        that keeps no running statistics
 
     Notes
     -----
@@ -61,7 +66,9 @@ def adapted_statistics(
     shift that moves the classes' proportions in `x` is not a shift to adapt to: adapted statistics
     then do harm.
 
-    Source: Schneider et al. (2020), arXiv:2006.16971; Li et al. (2016), arXiv:1603.04779.
+    References
+    ----------
+    Schneider et al. (2020), arXiv:2006.16971; Li et al. (2016), arXiv:1603.04779.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Batch normalization that decorrelates: each group of channels is whitened by its batch.
 
-Two layers that differ in one line. Decorrelated batch normalization takes the exact Σ^(-1/2) of an
-eigendecomposition; iterative normalization approaches it by matrix products.
+Decorrelated batch normalization takes the exact Σ^(-1/2) of an eigendecomposition; iterative
+normalization, in ``iterative.py``, approaches it by matrix products.
 
 Both keep a running mean and a running *covariance*, and whiten at inference by what that says. The
 papers' code averages the whitening matrices instead. Averaging covariances is right: the unbiased
@@ -11,7 +11,7 @@ inference have variances above 1. Of one Gaussian channel and m values the facto
 E[σ/σ_B] = √(m/2)·Γ((m-2)/2)/Γ((m-1)/2), 1.20 at m = 8. Of d channels it is finite only for
 m > d + 1. Groups of one channel are batch normalization exactly, running statistics included.
 
-Source: Huang et al. (2018), arXiv:1804.08450; Huang et al. (2019), arXiv:1904.03441.
+Source: Huang et al. (2018), arXiv:1804.08450.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ from companion.kernels.interface import Running
 from companion.running import recomputing, update_running
 from companion.whitening.checks import check_count, check_groups
 from companion.whitening.moments import Moments, moments
-from companion.whitening.newton_schulz import newton_schulz
 from companion.whitening.zca import inverse_root
 
-__all__ = ["DecorrelatedBatchNorm1d", "DecorrelatedBatchNorm2d", "IterNorm1d", "IterNorm2d"]
+__all__ = ["DecorrelatedBatchNorm1d", "DecorrelatedBatchNorm2d"]
 
 _STATISTICS = ("running_mean", "running_covariance")
 
 
 class _DecorrelatedBatchNorm(nn.Module):
-    """What the four layers share; the inverse root is the exact one."""
+    """What these layers and the iterative ones share; the inverse root is the exact one."""
 
     _layouts: ClassVar[dict[int, str]]
     num_features: int
@@ -136,19 +135,27 @@ class _DecorrelatedBatchNorm(nn.Module):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
-        ValueError : another rank; one value per channel where the batch's statistics are used
-        RuntimeError : another number of channels, or another device than the layer's
-        NotImplementedError : integers, booleans or complex numbers
-        TypeError : not a tensor
+        ValueError
+            another rank; one value per channel where the batch's statistics are used
+        RuntimeError
+            another number of channels, or another device than the layer's
+        NotImplementedError
+            integers, booleans or complex numbers
+        TypeError
+            not a tensor
 
+        Notes
+        -----
         Every error comes before anything is changed.
         """
         self._check_input(input)
@@ -206,37 +213,6 @@ class _DecorrelatedBatchNorm(nn.Module):
             )
 
 
-class _ByIteration(_DecorrelatedBatchNorm):
-    """The inverse root after some steps of the Newton–Schulz iteration."""
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: torch.device | str | int | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        groups: int = 1,
-        steps: int = 5,
-    ) -> None:
-        check_count("steps", steps)
-        super().__init__(
-            *(num_features, eps, momentum, affine, track_running_stats, device, dtype),
-            groups=groups,
-        )
-        self.steps = steps
-
-    def extra_repr(self) -> str:
-        """The number of channels and the options, `steps` last."""
-        return f"{super().extra_repr()}, steps={self.steps}"
-
-    def _whitening_matrix(self, sigma: Tensor) -> Tensor:
-        return newton_schulz(sigma, self.steps)
-
-
 def _identity_like(sigma: Tensor) -> Tensor:
     return torch.eye(sigma.shape[-1], dtype=sigma.dtype, device=sigma.device).expand_as(sigma)
 
@@ -250,30 +226,35 @@ def _finite(sigma: Tensor) -> Tensor:
     return torch.where(finite, sigma, _identity_like(sigma))
 
 
-_PARAMETERS = """
+class DecorrelatedBatchNorm1d(_DecorrelatedBatchNorm):
+    """Decorrelated batch normalization of ``(N, C)`` or ``(N, C, L)``.
+
+    y = weight·(Σ + εI)^(-1/2)(x - mean) + bias, in groups of channels.
 
     Parameters
     ----------
-    num_features : C, the number of channels
-    eps : ε, added to every eigenvalue of the covariance, positive: the variance below which a
+    num_features
+        C, the number of channels
+    eps
+        ε, added to every eigenvalue of the covariance, positive: the variance below which a
         direction counts as noise
-    momentum : weight of a batch in the running statistics; None averages all batches alike
-    affine : whether to learn a weight and a bias per channel
-    track_running_stats : whether to keep running statistics; without them the statistics of the
-        batch are used in evaluation too
-    device, dtype : of the parameters
-    groups : into how many groups of C/`groups` neighbouring channels to cut the channels; each is
-        whitened by itself. C groups are batch normalization"""
-
-_STEPS = """
-    steps : T, steps of the iteration; :func:`companion.whitening.whitening_matrix` says how many
-        are needed"""
-
-_NOTES = """
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine
+        whether to learn a weight and a bias per channel
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of the parameters
+    groups
+        into how many groups of C/`groups` neighbouring channels to cut the channels; each is
+        whitened by itself. C groups are batch normalization
 
     Raises
     ------
-    TypeError, ValueError : a number of another kind, or out of its range
+    TypeError, ValueError
+        a number of another kind, or out of its range
 
     Notes
     -----
@@ -294,20 +275,10 @@ _NOTES = """
     These layers are not subclasses of PyTorch's batch normalization, so that no tool converts or
     folds them as if they were.
 
-    Source: """
-
-_BY_EIGENVALUES = """Huang et al. (2018), arXiv:1804.08450, with a running covariance; Eq. (13)
-    whitening/three-whitenings and Eq. (20) whitening/zca-gradient."""
-
-_BY_ITERATION = """Huang et al. (2019), arXiv:1904.03441, with a running covariance and the stable
-    form of the iteration."""
-
-
-class DecorrelatedBatchNorm1d(_DecorrelatedBatchNorm):
-    __doc__ = f"""Decorrelated batch normalization of ``(N, C)`` or ``(N, C, L)``.
-
-    y = weight·(Σ + εI)^(-1/2)(x - mean) + bias, in groups of channels.{_PARAMETERS}{_NOTES}\
-{_BY_EIGENVALUES}
+    References
+    ----------
+    Huang et al. (2018), arXiv:1804.08450, with a running covariance; Eq. (13)
+    whitening/three-whitenings and Eq. (20) whitening/zca-gradient.
 
     Examples
     --------
@@ -318,14 +289,49 @@ class DecorrelatedBatchNorm1d(_DecorrelatedBatchNorm):
     >>> torch.allclose(torch.cov(y.T, correction=0), torch.eye(4), atol=1e-3)
     True
     """
+
     _layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
 
 
 class DecorrelatedBatchNorm2d(_DecorrelatedBatchNorm):
-    __doc__ = f"""Decorrelated batch normalization of ``(N, C, H, W)``.
+    """Decorrelated batch normalization of ``(N, C, H, W)``.
 
-    As :class:`DecorrelatedBatchNorm1d`; every position of every example is one value of a
-    channel.{_PARAMETERS}{_NOTES}{_BY_EIGENVALUES}
+    y = weight·(Σ + εI)^(-1/2)(x - mean) + bias, in groups of channels; every position of every
+    example is one value of a channel.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        ε, added to every eigenvalue of the covariance, positive: the variance below which a
+        direction counts as noise
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine
+        whether to learn a weight and a bias per channel
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of the parameters
+    groups
+        into how many groups of C/`groups` neighbouring channels to cut the channels; each is
+        whitened by itself. C groups are batch normalization
+
+    Raises
+    ------
+    TypeError, ValueError
+        a number of another kind, or out of its range
+
+    Notes
+    -----
+    See :class:`DecorrelatedBatchNorm1d`.
+
+    References
+    ----------
+    Huang et al. (2018), arXiv:1804.08450, with a running covariance; Eq. (13)
+    whitening/three-whitenings and Eq. (20) whitening/zca-gradient.
 
     Examples
     --------
@@ -334,42 +340,5 @@ class DecorrelatedBatchNorm2d(_DecorrelatedBatchNorm):
     >>> DecorrelatedBatchNorm2d(32, groups=2)(torch.randn(4, 32, 5, 5)).shape
     torch.Size([4, 32, 5, 5])
     """
-    _layouts: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
 
-
-class IterNorm1d(_ByIteration):
-    __doc__ = f"""Iterative normalization of ``(N, C)`` or ``(N, C, L)``.
-
-    As :class:`DecorrelatedBatchNorm1d`, with T steps of the Newton–Schulz iteration for the root. A
-    principal axis that holds the share a of its group's variance (with ε) comes out with the
-    variance q_T², where q_0 = √a and q_(k+1) = q_k(3 - q_k²)/2: with few steps weak directions, the
-    noisiest to estimate, stay weak.{_PARAMETERS}{_STEPS}{_NOTES}{_BY_ITERATION}
-
-    Examples
-    --------
-    >>> import torch
-    >>> from companion.variants.decorrelated import IterNorm1d
-    >>> x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)).cumsum(dim=1)
-    >>> for steps in (5, 15):
-    ...     y = IterNorm1d(4, steps=steps)(x)
-    ...     print(torch.allclose(torch.cov(y.T, correction=0), torch.eye(4), atol=1e-3))
-    False
-    True
-    """
-    _layouts: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
-
-
-class IterNorm2d(_ByIteration):
-    __doc__ = f"""Iterative normalization of ``(N, C, H, W)``.
-
-    As :class:`IterNorm1d`; every position of every example is one value of a
-    channel.{_PARAMETERS}{_STEPS}{_NOTES}{_BY_ITERATION}
-
-    Examples
-    --------
-    >>> import torch
-    >>> from companion.variants.decorrelated import IterNorm2d
-    >>> IterNorm2d(32, groups=2)(torch.randn(4, 32, 5, 5)).shape
-    torch.Size([4, 32, 5, 5])
-    """
     _layouts: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}

@@ -33,14 +33,17 @@ def tent(model: nn.Module, *, learning_rate: float = 1e-3) -> Iterator[Callable[
 
     Parameters
     ----------
-    model : a classifier with batch normalization layers, PyTorch's or this package's, at least one
-        of them with a weight or a bias
-    learning_rate : of Adam, positive; the paper's for small images is the default
+    model
+        a classifier with batch normalization layers, PyTorch's or this package's, at least one of
+        them with a weight or a bias
+    learning_rate
+        of Adam, positive; the paper's for small images is the default
 
     Raises
     ------
-    ValueError : a model without batch normalization layers, or none with parameters; a learning
-        rate that is not positive. In a call: 1 value per channel, as in training
+    ValueError
+        a model without batch normalization layers, or none with parameters; a learning rate that is
+        not positive. In a call: 1 value per channel, as in training
 
     Notes
     -----
@@ -53,7 +56,9 @@ def tent(model: nn.Module, *, learning_rate: float = 1e-3) -> Iterator[Callable[
     Afterwards the model is what it was: modes, statistics, values, gradients and ``requires_grad``
     of its parameters, also after an error. To keep what it is now, copy its state dictionary.
 
-    Source: Wang et al. (2021), arXiv:2006.10726.
+    References
+    ----------
+    Wang et al. (2021), arXiv:2006.10726.
 
     Examples
     --------

@@ -69,18 +69,22 @@ class _ExampleWeightedBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
         ValueError, RuntimeError, NotImplementedError, TypeError
             as batch normalization; nothing is changed then
 
-        Source: Summers & Dinneen (2020), arXiv:1906.03548.
+        References
+        ----------
+        Summers & Dinneen (2020), arXiv:1906.03548.
         """
         mean, var = self.running_mean, self.running_var
         unmixed = self.training or self.alpha == 0.0 or not isinstance(input, Tensor)
@@ -108,7 +112,8 @@ class _ExampleWeightedBatchNorm(_CompanionBatchNorm):
         return with_layout_of(input, y.to(input.dtype).reshape(input.shape))
 
 
-_PARAMETERS = """
+class ExampleWeightedBatchNorm1d(_ExampleWeightedBatchNorm, BatchNorm1d):
+    """Batch normalization of ``(N, C)`` or ``(N, C, L)`` with example weighting at inference.
 
     At inference, with mean m_i and biased variance v_i of example i over its own positions,
 
@@ -120,14 +125,31 @@ _PARAMETERS = """
 
     Parameters
     ----------
-    num_features : C, the number of channels
-    alpha : α, the example's share, from 0 to 1; an attribute too. 1/B makes up for training with
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    alpha
+        α, the example's share, from 0 to 1; an attribute too. 1/B makes up for training with
         batches (or ghost batches) of B examples; the paper searches it on validation data
-    others : as the layer it derives from
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Raises
     ------
-    ValueError : `alpha` outside of 0 to 1
+    ValueError
+        `alpha` outside of 0 to 1
 
     Notes
     -----
@@ -138,45 +160,123 @@ _PARAMETERS = """
     *Training* is that of the layer it derives from. State dictionaries are, too: load those of a
     model that is trained already. `backend` has no effect where examples share.
 
-    Source: Summers & Dinneen (2020), arXiv:1906.03548; Singh & Shrivastava (2019),
-    arXiv:1904.06031.
+    References
+    ----------
+    Summers & Dinneen (2020), arXiv:1906.03548; Singh & Shrivastava (2019), arXiv:1904.06031.
 
     Examples
     --------
-"""
-
-
-class ExampleWeightedBatchNorm1d(_ExampleWeightedBatchNorm, BatchNorm1d):
-    __doc__ = (
-        "Batch normalization of ``(N, C)`` or ``(N, C, L)`` with example weighting at inference."
-        + _PARAMETERS
-        + """
     >>> layer, x = ExampleWeightedBatchNorm1d(1, alpha=0.5).eval(), torch.tensor([[2.0]])
     >>> layer(x).detach()  # mean 1, variance 0.5·0 + 0.5·1 + 0.25·4 = 1.5
     tensor([[0.8165]])
     """
-    )
 
 
 class ExampleWeightedBatchNorm2d(_ExampleWeightedBatchNorm, BatchNorm2d):
-    __doc__ = (
-        "Batch normalization of ``(N, C, H, W)`` with example weighting at inference."
-        + _PARAMETERS
-        + """
+    """Batch normalization of ``(N, C, H, W)`` with example weighting at inference.
+
+    At inference, with mean m_i and biased variance v_i of example i over its own positions,
+
+        μ_i = α·m_i + (1 - α)·μ,
+        σ²_i = α·v_i + (1 - α)·σ² + α(1 - α)(m_i - μ)²,
+        y_i = γ·(x_i - μ_i)/√(σ²_i + ε) + β:
+
+    the mean and variance of a mixture of the example, α of it, and the running distribution.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    alpha
+        α, the example's share, from 0 to 1; an attribute too. 1/B makes up for training with
+        batches (or ghost batches) of B examples; the paper searches it on validation data
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    ValueError
+        `alpha` outside of 0 to 1
+
+    Notes
+    -----
+    See :class:`ExampleWeightedBatchNorm1d`.
+
+    References
+    ----------
+    Summers & Dinneen (2020), arXiv:1906.03548; Singh & Shrivastava (2019), arXiv:1904.06031.
+
+    Examples
+    --------
     >>> layer, x = ExampleWeightedBatchNorm2d(3, alpha=1.0).eval(), torch.randn(2, 3, 4, 4)
     >>> torch.allclose(layer(x), torch.nn.functional.instance_norm(x), atol=1e-5)
     True
     """
-    )
 
 
 class ExampleWeightedBatchNorm3d(_ExampleWeightedBatchNorm, BatchNorm3d):
-    __doc__ = (
-        "Batch normalization of ``(N, C, D, H, W)`` with example weighting at inference."
-        + _PARAMETERS
-        + """
+    """Batch normalization of ``(N, C, D, H, W)`` with example weighting at inference.
+
+    At inference, with mean m_i and biased variance v_i of example i over its own positions,
+
+        μ_i = α·m_i + (1 - α)·μ,
+        σ²_i = α·v_i + (1 - α)·σ² + α(1 - α)(m_i - μ)²,
+        y_i = γ·(x_i - μ_i)/√(σ²_i + ε) + β:
+
+    the mean and variance of a mixture of the example, α of it, and the running distribution.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    alpha
+        α, the example's share, from 0 to 1; an attribute too. 1/B makes up for training with
+        batches (or ghost batches) of B examples; the paper searches it on validation data
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    ValueError
+        `alpha` outside of 0 to 1
+
+    Notes
+    -----
+    See :class:`ExampleWeightedBatchNorm1d`.
+
+    References
+    ----------
+    Summers & Dinneen (2020), arXiv:1906.03548; Singh & Shrivastava (2019), arXiv:1904.06031.
+
+    Examples
+    --------
     >>> layer = ExampleWeightedBatchNorm3d(3, alpha=1 / 8).eval()
     >>> layer(torch.randn(1, 3, 2, 4, 4)).shape
     torch.Size([1, 3, 2, 4, 4])
     """
-    )

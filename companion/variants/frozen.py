@@ -83,18 +83,22 @@ class _FrozenBatchNorm(nn.Module):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1, any number of values
+        input
+            floating-point tensor with `num_features` channels in axis 1, any number of values
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
         ValueError, RuntimeError, NotImplementedError, TypeError
             as batch normalization in evaluation mode
 
-        Source: Eq. (13) mini-batch-algorithm/inference.
+        References
+        ----------
+        Eq. (13) mini-batch-algorithm/inference.
         """
         if isinstance(input, Tensor) and input.dim() not in self._layouts:
             expected = " or ".join(f"{rank} {axes}" for rank, axes in self._layouts.items())
@@ -111,23 +115,31 @@ def _at_least_single(statistic: Tensor) -> Tensor:
     return statistic.to(torch.float32) if statistic.dtype in HALF_PRECISION else statistic
 
 
-_PARAMETERS = """
+class FrozenBatchNorm1d(_FrozenBatchNorm):
+    """Batch normalization of ``(N, C)`` or ``(N, C, L)`` that stays in evaluation mode.
 
     y = (x - running_mean)/√(running_var + ε)·weight + bias, whatever the mode, with buffers that
     no optimizer and no gradient reaches.
 
     Parameters
     ----------
-    num_features : C, the number of channels
-    eps : added to the variance, inside the root
-    momentum : of no effect; there for code that builds batch normalization layers
-    affine, bias : whether there is a weight, and a bias next to it
-    track_running_stats : True; there for code that builds batch normalization layers
-    device, dtype : of the buffers; the statistics are float32 for half precision
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect; there for code that builds batch normalization layers
+    affine, bias
+        whether there is a weight, and a bias next to it
+    track_running_stats
+        True; there for code that builds batch normalization layers
+    device, dtype
+        of the buffers; the statistics are float32 for half precision
 
     Raises
     ------
-    ValueError : `track_running_stats` is False
+    ValueError
+        `track_running_stats` is False
 
     Notes
     -----
@@ -135,18 +147,12 @@ _PARAMETERS = """
     way. The layer is not a subclass of it: ``convert_sync_batchnorm`` would synchronize it,
     ``torch.optim.swa_utils.update_bn`` would reset its statistics. Gradients reach the input.
 
-    Source: Eq. (13) of the chapter `mini-batch-algorithm`; He et al. (2016), arXiv:1512.03385.
+    References
+    ----------
+    Eq. (13) of the chapter `mini-batch-algorithm`; He et al. (2016), arXiv:1512.03385.
 
     Examples
     --------
-"""
-
-
-class FrozenBatchNorm1d(_FrozenBatchNorm):
-    __doc__ = (
-        "Batch normalization of ``(N, C)`` or ``(N, C, L)`` that stays in evaluation mode."
-        + _PARAMETERS
-        + """
     >>> trained = torch.nn.BatchNorm1d(3)
     >>> y = trained(torch.randn(8, 3))
     >>> layer = FrozenBatchNorm1d(3)
@@ -156,31 +162,93 @@ class FrozenBatchNorm1d(_FrozenBatchNorm):
     >>> torch.allclose(layer.train()(x), trained.eval()(x), atol=1e-6)
     True
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = BatchNorm1d._layouts
 
 
 class FrozenBatchNorm2d(_FrozenBatchNorm):
-    __doc__ = (
-        "Batch normalization of ``(N, C, H, W)`` that stays in evaluation mode."
-        + _PARAMETERS
-        + """
+    """Batch normalization of ``(N, C, H, W)`` that stays in evaluation mode.
+
+    y = (x - running_mean)/√(running_var + ε)·weight + bias, whatever the mode, with buffers that
+    no optimizer and no gradient reaches.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect; there for code that builds batch normalization layers
+    affine, bias
+        whether there is a weight, and a bias next to it
+    track_running_stats
+        True; there for code that builds batch normalization layers
+    device, dtype
+        of the buffers; the statistics are float32 for half precision
+
+    Raises
+    ------
+    ValueError
+        `track_running_stats` is False
+
+    Notes
+    -----
+    See :class:`FrozenBatchNorm1d`.
+
+    References
+    ----------
+    Eq. (13) of the chapter `mini-batch-algorithm`; He et al. (2016), arXiv:1512.03385.
+
+    Examples
+    --------
     >>> list(FrozenBatchNorm2d(3).parameters())
     []
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = BatchNorm2d._layouts
 
 
 class FrozenBatchNorm3d(_FrozenBatchNorm):
-    __doc__ = (
-        "Batch normalization of ``(N, C, D, H, W)`` that stays in evaluation mode."
-        + _PARAMETERS
-        + """
+    """Batch normalization of ``(N, C, D, H, W)`` that stays in evaluation mode.
+
+    y = (x - running_mean)/√(running_var + ε)·weight + bias, whatever the mode, with buffers that
+    no optimizer and no gradient reaches.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect; there for code that builds batch normalization layers
+    affine, bias
+        whether there is a weight, and a bias next to it
+    track_running_stats
+        True; there for code that builds batch normalization layers
+    device, dtype
+        of the buffers; the statistics are float32 for half precision
+
+    Raises
+    ------
+    ValueError
+        `track_running_stats` is False
+
+    Notes
+    -----
+    See :class:`FrozenBatchNorm1d`.
+
+    References
+    ----------
+    Eq. (13) of the chapter `mini-batch-algorithm`; He et al. (2016), arXiv:1512.03385.
+
+    Examples
+    --------
     >>> FrozenBatchNorm3d(3)(torch.randn(1, 3, 1, 1, 1)).shape  # one value per channel will do
     torch.Size([1, 3, 1, 1, 1])
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = BatchNorm3d._layouts
 
 
@@ -211,23 +279,28 @@ def freeze(model: nn.Module) -> nn.Module:
 
     Parameters
     ----------
-    model : any module; may be a batch normalization layer itself
+    model
+        any module; may be a batch normalization layer itself
 
     Returns
     -------
-    `model`, the same object. Its output in evaluation mode is what it was; layers that are frozen
-    already are left alone.
+    nn.Module
+        `model`, the same object. Its output in evaluation mode is what it was; layers that are
+        frozen already are left alone.
 
     Raises
     ------
-    TypeError : `model` is not a module, or a batch normalization layer in it is none of PyTorch's
-        or this package's three, nor a ghost, noisy or renormalizing one, which are batch
-        normalization at inference: a layer left out would go on learning
-    ValueError : a layer keeps no running statistics
-    Nothing is changed then.
+    TypeError
+        `model` is not a module, or a batch normalization layer in it is none of PyTorch's or this
+        package's three, nor a ghost, noisy or renormalizing one, which are batch normalization at
+        inference: a layer left out would go on learning
+    ValueError
+        a layer keeps no running statistics
 
     Notes
     -----
+    Nothing is changed then.
+
     An optimizer made before keeps the former parameters, without effect on the model.
 
     Examples

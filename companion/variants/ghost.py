@@ -72,19 +72,24 @@ class _GhostBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
-        ValueError : a ghost batch would hold one value per channel
+        ValueError
+            a ghost batch would hold one value per channel
         ValueError, RuntimeError, NotImplementedError, TypeError
             as the layer without ghosts; nothing is changed then
 
-        Source: Eq. (11) regularization-noise/ghost-noise.
+        References
+        ----------
+        Eq. (11) regularization-noise/ghost-noise.
         """
         if not self.training or not isinstance(input, Tensor) or input.ndim < 2:
             return super().forward(input)
@@ -169,7 +174,8 @@ def _unfold(y: Tensor, number: int) -> Tensor:
     return y.unflatten(1, (number, -1)).transpose(0, 1).flatten(0, 1)
 
 
-_PARAMETERS = """
+class GhostBatchNorm1d(_GhostBatchNorm, BatchNorm1d):
+    """Ghost batch normalization of ``(N, C)`` or ``(N, C, L)``.
 
     In training the batch is cut, in its order, into ghost batches of `ghost_size` examples, and
     each is normalized with its own mean and variance. Examples that are left over join the last
@@ -177,14 +183,31 @@ _PARAMETERS = """
 
     Parameters
     ----------
-    num_features : C, the number of channels
-    ghost_size : examples behind each mean and variance, at least 1; with one value per example
-        (no spatial axes) at least 2
-    others : as the layer it derives from
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    ghost_size
+        examples behind each mean and variance, at least 1; with one value per example (no spatial
+        axes) at least 2
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Raises
     ------
-    TypeError, ValueError : `ghost_size` is not an integer of at least 1
+    TypeError, ValueError
+        `ghost_size` is not an integer of at least 1
 
     Notes
     -----
@@ -193,43 +216,114 @@ _PARAMETERS = """
 
     *Inference* is that of the layer it derives from, and so is everything else.
 
-    Source: Hoffer, Hubara & Soudry (2017), arXiv:1705.08741.
+    References
+    ----------
+    Hoffer, Hubara & Soudry (2017), arXiv:1705.08741.
 
     Examples
     --------
-"""
-
-
-class GhostBatchNorm1d(_GhostBatchNorm, BatchNorm1d):
-    __doc__ = (
-        "Ghost batch normalization of ``(N, C)`` or ``(N, C, L)``."
-        + _PARAMETERS
-        + """
     >>> x = torch.arange(12.0).view(12, 1)
     >>> y = GhostBatchNorm1d(1, ghost_size=4)(x)
     >>> torch.allclose(y[:4], y[8:], atol=1e-5)  # each ghost batch is centred on its own
     True
     """
-    )
 
 
 class GhostBatchNorm2d(_GhostBatchNorm, BatchNorm2d):
-    __doc__ = (
-        "Ghost batch normalization of ``(N, C, H, W)``."
-        + _PARAMETERS
-        + """
+    """Ghost batch normalization of ``(N, C, H, W)``.
+
+    In training the batch is cut, in its order, into ghost batches of `ghost_size` examples, and
+    each is normalized with its own mean and variance. Examples that are left over join the last
+    ghost batch. A batch that holds fewer than two ghost batches is normalized as a whole.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    ghost_size
+        examples behind each mean and variance, at least 1; with one value per example (no spatial
+        axes) at least 2
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    TypeError, ValueError
+        `ghost_size` is not an integer of at least 1
+
+    Notes
+    -----
+    See :class:`GhostBatchNorm1d`.
+
+    References
+    ----------
+    Hoffer, Hubara & Soudry (2017), arXiv:1705.08741.
+
+    Examples
+    --------
     >>> GhostBatchNorm2d(3, ghost_size=2)(torch.randn(5, 3, 4, 4)).shape  # ghosts of 2 and 3
     torch.Size([5, 3, 4, 4])
     """
-    )
 
 
 class GhostBatchNorm3d(_GhostBatchNorm, BatchNorm3d):
-    __doc__ = (
-        "Ghost batch normalization of ``(N, C, D, H, W)``."
-        + _PARAMETERS
-        + """
+    """Ghost batch normalization of ``(N, C, D, H, W)``.
+
+    In training the batch is cut, in its order, into ghost batches of `ghost_size` examples, and
+    each is normalized with its own mean and variance. Examples that are left over join the last
+    ghost batch. A batch that holds fewer than two ghost batches is normalized as a whole.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    ghost_size
+        examples behind each mean and variance, at least 1; with one value per example (no spatial
+        axes) at least 2
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    TypeError, ValueError
+        `ghost_size` is not an integer of at least 1
+
+    Notes
+    -----
+    See :class:`GhostBatchNorm1d`.
+
+    References
+    ----------
+    Hoffer, Hubara & Soudry (2017), arXiv:1705.08741.
+
+    Examples
+    --------
     >>> GhostBatchNorm3d(3, ghost_size=2)(torch.randn(4, 3, 2, 4, 4)).shape
     torch.Size([4, 3, 2, 4, 4])
     """
-    )

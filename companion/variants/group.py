@@ -28,27 +28,36 @@ def group_norm(
 
     Parameters
     ----------
-    input : ``(N, C, *)``, float16, bfloat16, float32 or float64
-    num_groups : G, a divisor of C
-    weight, bias : ``(C,)``, any floating-point type; 1 and 0 if None
-    eps : added to the variance, inside the root; positive
+    input
+        ``(N, C, *)``, float16, bfloat16, float32 or float64
+    num_groups
+        G, a divisor of C
+    weight, bias
+        ``(C,)``, any floating-point type; 1 and 0 if None
+    eps
+        added to the variance, inside the root; positive
 
     Returns
     -------
-    tensor of the shape, type and memory format of `input`; computed in float64, rounded once
+    Tensor
+        of the shape, type and memory format of `input`; computed in float64, rounded once
 
     Raises
     ------
-    ValueError : a rank under 2; G does not divide C; 1 value in a group; a parameter of another
-        shape; `eps` is not positive
-    TypeError : not a floating-point tensor
+    ValueError
+        a rank under 2; G does not divide C; 1 value in a group; a parameter of another shape; `eps`
+        is not positive
+    TypeError
+        not a floating-point tensor
 
     Notes
     -----
     G = 1 is layer normalization over ``(C, *)``, G = C instance normalization. An empty batch gives
     an empty result.
 
-    Source: Wu & He (2018), arXiv:1803.08494.
+    References
+    ----------
+    Wu & He (2018), arXiv:1803.08494.
 
     Examples
     --------
@@ -76,7 +85,22 @@ class GroupNorm(nn.GroupNorm):
     Constructor, parameters and state dictionary are PyTorch's. The statistics are float64; one
     value in a group is refused, where PyTorch returns the bias.
 
-    Source: Wu & He (2018), arXiv:1803.08494.
+    Parameters
+    ----------
+    num_groups
+        G, a divisor of C
+    num_channels
+        C
+    eps
+        added to the variance, inside the root
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    device, dtype
+        of the parameters
+
+    References
+    ----------
+    Wu & He (2018), arXiv:1803.08494.
 
     Examples
     --------

@@ -26,20 +26,28 @@ def instance_norm(
 
     Parameters
     ----------
-    input : ``(N, C, *)`` with at least one spatial axis; float16, bfloat16, float32 or float64
-    weight, bias : ``(C,)``, any floating-point type; 1 and 0 if None
-    eps : added to the variance, inside the root; positive
+    input
+        ``(N, C, *)`` with at least one spatial axis; float16, bfloat16, float32 or float64
+    weight, bias
+        ``(C,)``, any floating-point type; 1 and 0 if None
+    eps
+        added to the variance, inside the root; positive
 
     Returns
     -------
-    tensor of the shape, type and memory format of `input`; computed in float64, rounded once
+    Tensor
+        of the shape, type and memory format of `input`; computed in float64, rounded once
 
     Raises
     ------
-    ValueError : a rank under 3; 1 position; a parameter of another shape; `eps` is not positive
-    TypeError : not a floating-point tensor
+    ValueError
+        a rank under 3; 1 position; a parameter of another shape; `eps` is not positive
+    TypeError
+        not a floating-point tensor
 
-    Source: Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
+    References
+    ----------
+    Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
 
     Examples
     --------
@@ -82,7 +90,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
 
         Raises
         ------
-        ValueError, TypeError : another rank or number of channels, and as :func:`instance_norm`
+        ValueError, TypeError
+            another rank or number of channels, and as :func:`instance_norm`
         """
         check_input(input, 1, "(N, C, ...)")
         if input.ndim not in self._layouts:
@@ -101,67 +110,132 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         return y if axis else y.squeeze(0)
 
 
-_PARAMETERS = """
+class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
+    """Instance normalization of ``(N, C, L)`` or ``(C, L)``, as PyTorch's layer.
+
+    y = (x - mean)/√(var + ε)·weight + bias, with mean and biased variance of each example and
+    channel.
 
     Parameters
     ----------
-    num_features : C, the number of channels
-    eps : added to the variance, inside the root
-    momentum : of no effect
-    affine : whether to learn a weight and a bias per channel
-    track_running_stats : False
-    device, dtype : of the parameters
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect
+    affine
+        whether to learn a weight and a bias per channel
+    track_running_stats
+        False
+    device, dtype
+        of the parameters
 
     Raises
     ------
-    ValueError : `track_running_stats` is True
+    ValueError
+        `track_running_stats` is True
 
     Notes
     -----
     Constructor, parameters and state dictionary are PyTorch's. The statistics are float64.
 
-    Source: Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
+    References
+    ----------
+    Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
 
     Examples
     --------
-"""
-
-
-class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
-    __doc__ = (
-        "Instance normalization of ``(N, C, L)`` or ``(C, L)``, as ``torch.nn.InstanceNorm1d``."
-        + _PARAMETERS
-        + """
     >>> InstanceNorm1d(3)(torch.randn(2, 3, 8)).mean().abs() < 1e-6
     tensor(True)
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = {2: "(C, L)", 3: "(N, C, L)"}
 
 
 class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
-    __doc__ = (
-        "Instance normalization of ``(N, C, H, W)`` or ``(C, H, W)``, as "
-        "``torch.nn.InstanceNorm2d``."
-        + _PARAMETERS
-        + """
+    """Instance normalization of ``(N, C, H, W)`` or ``(C, H, W)``, as PyTorch's layer.
+
+    y = (x - mean)/√(var + ε)·weight + bias, with mean and biased variance of each example and
+    channel.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect
+    affine
+        whether to learn a weight and a bias per channel
+    track_running_stats
+        False
+    device, dtype
+        of the parameters
+
+    Raises
+    ------
+    ValueError
+        `track_running_stats` is True
+
+    Notes
+    -----
+    See :class:`InstanceNorm1d`.
+
+    References
+    ----------
+    Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
+
+    Examples
+    --------
     >>> image = torch.rand(1, 3, 8, 8)
     >>> layer = InstanceNorm2d(3)
     >>> torch.allclose(layer(0.3 * image + 0.5), layer(image), atol=1e-2)  # contrast is removed
     True
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = {3: "(C, H, W)", 4: "(N, C, H, W)"}
 
 
 class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
-    __doc__ = (
-        "Instance normalization of ``(N, C, D, H, W)`` or ``(C, D, H, W)``, as "
-        "``torch.nn.InstanceNorm3d``."
-        + _PARAMETERS
-        + """
+    """Instance normalization of ``(N, C, D, H, W)`` or ``(C, D, H, W)``, as PyTorch's layer.
+
+    y = (x - mean)/√(var + ε)·weight + bias, with mean and biased variance of each example and
+    channel.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect
+    affine
+        whether to learn a weight and a bias per channel
+    track_running_stats
+        False
+    device, dtype
+        of the parameters
+
+    Raises
+    ------
+    ValueError
+        `track_running_stats` is True
+
+    Notes
+    -----
+    See :class:`InstanceNorm1d`.
+
+    References
+    ----------
+    Ulyanov, Vedaldi & Lempitsky (2016), arXiv:1607.08022.
+
+    Examples
+    --------
     >>> InstanceNorm3d(3, affine=True)(torch.randn(2, 3, 2, 4, 4)).shape
     torch.Size([2, 3, 2, 4, 4])
     """
-    )
+
     _layouts: ClassVar[dict[int, str]] = {4: "(C, D, H, W)", 5: "(N, C, D, H, W)"}

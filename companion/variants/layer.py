@@ -31,22 +31,31 @@ def layer_norm(
 
     Parameters
     ----------
-    input : ``(*, *normalized_shape)``, float16, bfloat16, float32 or float64
-    normalized_shape : sizes of the last axes of `input`, at least one
-    weight, bias : of shape `normalized_shape`, any floating-point type; 1 and 0 if None
-    eps : added to the variance, inside the root; positive
+    input
+        ``(*, *normalized_shape)``, float16, bfloat16, float32 or float64
+    normalized_shape
+        sizes of the last axes of `input`, at least one
+    weight, bias
+        of shape `normalized_shape`, any floating-point type; 1 and 0 if None
+    eps
+        added to the variance, inside the root; positive
 
     Returns
     -------
-    tensor of the shape, type and memory format of `input`; computed in float64, rounded once
+    Tensor
+        of the shape, type and memory format of `input`; computed in float64, rounded once
 
     Raises
     ------
-    ValueError : other last axes; 1 value to normalize over; a parameter of another shape; `eps` is
-        not positive
-    TypeError : not a floating-point tensor
+    ValueError
+        other last axes; 1 value to normalize over; a parameter of another shape; `eps` is not
+        positive
+    TypeError
+        not a floating-point tensor
 
-    Source: Ba, Kiros & Hinton (2016), arXiv:1607.06450; here with ε, and over any axes.
+    References
+    ----------
+    Ba, Kiros & Hinton (2016), arXiv:1607.06450; here with ε, and over any axes.
 
     Examples
     --------
@@ -77,7 +86,20 @@ class LayerNorm(nn.LayerNorm):
     Constructor, parameters and state dictionary are PyTorch's. The statistics are float64; a single
     value to normalize over is refused, where PyTorch returns the bias.
 
-    Source: Ba, Kiros & Hinton (2016), arXiv:1607.06450.
+    Parameters
+    ----------
+    normalized_shape
+        sizes of the last axes of the input, at least one
+    eps
+        added to the variance, inside the root
+    elementwise_affine, bias
+        whether there is a weight per element, and a bias next to it
+    device, dtype
+        of the parameters
+
+    References
+    ----------
+    Ba, Kiros & Hinton (2016), arXiv:1607.06450.
 
     Examples
     --------

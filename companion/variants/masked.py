@@ -48,33 +48,43 @@ def masked_batch_norm(
 
     Parameters
     ----------
-    x : ``(N, C, *spatial)``, float16, bfloat16, float32 or float64
-    mask : boolean, True at valid positions; ``(N, *spatial)``, or with a channel axis of size 1,
+    x
+        ``(N, C, *spatial)``, float16, bfloat16, float32 or float64
+    mask
+        boolean, True at valid positions; ``(N, *spatial)``, or with a channel axis of size 1,
         ``(N, 1, *spatial)``; any size may be 1, and is then repeated
-    running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked, \
-    skip_nonfinite, backend : as in :func:`companion.functional.batch_norm`
+    running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked
+        as in :func:`companion.functional.batch_norm`
+    skip_nonfinite, backend
+        as in :func:`companion.functional.batch_norm`
 
     Returns
     -------
-    tensor of the shape, type and memory format of `x`
+    Tensor
+        of the shape, type and memory format of `x`
 
     Raises
     ------
-    TypeError : a mask that is not boolean
-    ValueError : a mask of another shape or device; fewer than 2 valid positions in training
-    and what :func:`companion.functional.batch_norm` raises
-
-    Every error comes before anything is changed.
+    TypeError
+        a mask that is not boolean
+    ValueError
+        a mask of another shape or device; fewer than 2 valid positions in training
+    Exception
+        what :func:`companion.functional.batch_norm` raises
 
     Notes
     -----
+    Every error comes before anything is changed.
+
     In training the number of valid positions decides a shape, so the host waits for the device,
     and neither ``torch.func.vmap`` nor a CUDA graph can hold the call. Outside training neither
     holds.
 
     Answers pytorch/pytorch#70529.
 
-    Source: Eqs. (1) to (4) and (13) of the chapter `mini-batch-algorithm`, over the valid values.
+    References
+    ----------
+    Eqs. (1) to (4) and (13) of the chapter `mini-batch-algorithm`, over the valid values.
 
     Examples
     --------
@@ -142,16 +152,20 @@ class _MaskedBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
-        mask : as in :func:`masked_batch_norm`
+        input
+            floating-point tensor with `num_features` channels in axis 1
+        mask
+            as in :func:`masked_batch_norm`
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`; 0 where the mask is False
+        Tensor
+            of the shape, type and memory format of `input`; 0 where the mask is False
 
         Raises
         ------
-        as the layer without a mask and as :func:`masked_batch_norm`; nothing is changed then
+        Exception
+            as the layer without a mask and as :func:`masked_batch_norm`; nothing is changed then
         """
         if mask is None:
             return super().forward(input)
@@ -165,21 +179,35 @@ class _MaskedBatchNorm(_CompanionBatchNorm):
         return activation_moments(_pack(input.detach(), _checked_mask(input, mask)))
 
 
-_PARAMETERS = """
+class MaskedBatchNorm1d(_MaskedBatchNorm, BatchNorm1d):
+    """Batch normalization of ``(N, C)`` or ``(N, C, L)`` with a mask ``(N,)`` or ``(N, L)``.
 
     ``layer(x, mask=mask)`` leaves positions where the mask is False out of statistics and
     gradients, and returns 0 there; see :func:`masked_batch_norm`. Without a mask it is the layer
     that it derives from, and so are parameters, buffers and options.
 
     Answers pytorch/pytorch#70529.
-    """
 
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
-class MaskedBatchNorm1d(_MaskedBatchNorm, BatchNorm1d):
-    __doc__ = (
-        "Batch normalization of ``(N, C)`` or ``(N, C, L)`` with a mask ``(N,)`` or ``(N, L)``."
-        + _PARAMETERS
-        + """
     Examples
     --------
     >>> layer = MaskedBatchNorm1d(1, momentum=1.0)
@@ -187,14 +215,37 @@ class MaskedBatchNorm1d(_MaskedBatchNorm, BatchNorm1d):
     >>> layer.running_mean.item(), layer.running_var.item()
     (2.0, 2.0)
     """
-    )
 
 
 class MaskedBatchNorm2d(_MaskedBatchNorm, BatchNorm2d):
-    __doc__ = (
-        "Batch normalization of ``(N, C, H, W)`` with a mask ``(N, H, W)``."
-        + _PARAMETERS
-        + """
+    """Batch normalization of ``(N, C, H, W)`` with a mask ``(N, H, W)``.
+
+    ``layer(x, mask=mask)`` leaves positions where the mask is False out of statistics and
+    gradients, and returns 0 there; see :func:`masked_batch_norm`. Without a mask it is the layer
+    that it derives from, and so are parameters, buffers and options.
+
+    Answers pytorch/pytorch#70529.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
     Examples
     --------
     >>> layer = MaskedBatchNorm2d(1)
@@ -203,4 +254,3 @@ class MaskedBatchNorm2d(_MaskedBatchNorm, BatchNorm2d):
     >>> layer(x, mask=mask)[1, :, :, 2:].abs().max().item()
     0.0
     """
-    )

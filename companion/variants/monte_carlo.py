@@ -34,23 +34,31 @@ def monte_carlo_predict(
 
     Parameters
     ----------
-    model : maps a batch to one tensor; its batch normalization layers, PyTorch's or this package's,
+    model
+        maps a batch to one tensor; its batch normalization layers, PyTorch's or this package's,
         keep running statistics
-    x : inputs ``(N, ...)``
-    training_inputs : what the mini-batches are drawn from, ``(M, ...)``
-    batch_size : from 2 to M; that of training, to have the noise of training
-    samples : number of mini-batches, at least 1
-    generator : what the mini-batches are drawn with
+    x
+        inputs ``(N, ...)``
+    training_inputs
+        what the mini-batches are drawn from, ``(M, ...)``
+    batch_size
+        from 2 to M; that of training, to have the noise of training
+    samples
+        number of mini-batches, at least 1
+    generator
+        what the mini-batches are drawn with
 
     Returns
     -------
-    the model's outputs, ``(samples, N, ...)``, without gradients. Their mean over axis 0 is the
-    prediction, their variance the uncertainty.
+    Tensor
+        the model's outputs, ``(samples, N, ...)``, without gradients. Their mean over axis 0 is the
+        prediction, their variance the uncertainty.
 
     Raises
     ------
-    ValueError : a number out of its range; a model without batch normalization layers, or with one
-        that keeps no running statistics
+    ValueError
+        a number out of its range; a model without batch normalization layers, or with one that
+        keeps no running statistics
 
     Notes
     -----
@@ -58,8 +66,9 @@ def monte_carlo_predict(
     A layer that the model calls twice keeps the statistics of the second call. With ghost batch
     normalization, give the ghost batches' size as `batch_size`.
 
-    Source: Teye, Azizpour & Smith (2018), arXiv:1802.06455;
-    Eq. (19) regularization-noise/mc-prediction.
+    References
+    ----------
+    Teye, Azizpour & Smith (2018), arXiv:1802.06455; Eq. (19) regularization-noise/mc-prediction.
 
     Examples
     --------

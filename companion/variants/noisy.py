@@ -72,20 +72,25 @@ class _NoisyBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
-        RuntimeError : a forward pass that activation checkpointing repeats, with a `generator`:
-            it would draw other noise
+        RuntimeError
+            a forward pass that activation checkpointing repeats, with a `generator`: it would draw
+            other noise
         ValueError, RuntimeError, NotImplementedError, TypeError
             as batch normalization; nothing is changed then
 
-        Source: Santurkar et al. (2018), arXiv:1805.11604, appendix, "noisy" batch normalization.
+        References
+        ----------
+        Santurkar et al. (2018), arXiv:1805.11604, appendix, "noisy" batch normalization.
         """
         if self.training and self.generator is not None and recomputing():
             raise RuntimeError(
@@ -117,7 +122,8 @@ class _NoisyBatchNorm(_CompanionBatchNorm):
         return scale.to(y.device), shift.to(y.device)
 
 
-_PARAMETERS = """
+class NoisyBatchNorm1d(_NoisyBatchNorm, BatchNorm1d):
+    """Batch normalization of ``(N, C)`` or ``(N, C, L)`` with noise after it.
 
     In training y = s·BatchNorm(x) + m. In every call each channel draws
 
@@ -129,16 +135,35 @@ _PARAMETERS = """
 
     Parameters
     ----------
-    num_features : C, the number of channels
-    shift_limit, scale_limit : n_μ and n_σ of the paper, at least 0 and 1
-    shift_spread, scale_spread : r_μ and r_σ of the paper, at least 0; the latter is taken as a
-        standard deviation. The defaults of the four are the paper's
-    generator : what the noise is drawn with; PyTorch's default one if None
-    others : as the layer it derives from
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    shift_limit, scale_limit
+        n_μ and n_σ of the paper, at least 0 and 1
+    shift_spread, scale_spread
+        r_μ and r_σ of the paper, at least 0; the latter is taken as a standard deviation. The
+        defaults of the four are the paper's
+    generator
+        what the noise is drawn with; PyTorch's default one if None
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Raises
     ------
-    ValueError : one of the four numbers is too low
+    ValueError
+        one of the four numbers is too low
 
     Notes
     -----
@@ -149,18 +174,12 @@ _PARAMETERS = """
     *Devices.* The noise is drawn on the generator's device and moved; one generator gives the same
     noise to every device.
 
-    Source: Santurkar, Tsipras, Ilyas & Mądry (2018), arXiv:1805.11604.
+    References
+    ----------
+    Santurkar, Tsipras, Ilyas & Mądry (2018), arXiv:1805.11604.
 
     Examples
     --------
-"""
-
-
-class NoisyBatchNorm1d(_NoisyBatchNorm, BatchNorm1d):
-    __doc__ = (
-        "Batch normalization of ``(N, C)`` or ``(N, C, L)`` with noise after it."
-        + _PARAMETERS
-        + """
     >>> x = torch.randn(8, 3)
     >>> runs = [
     ...     NoisyBatchNorm1d(3, generator=torch.Generator().manual_seed(0))(x) for _ in range(2)
@@ -168,28 +187,121 @@ class NoisyBatchNorm1d(_NoisyBatchNorm, BatchNorm1d):
     >>> torch.equal(*runs)
     True
     """
-    )
 
 
 class NoisyBatchNorm2d(_NoisyBatchNorm, BatchNorm2d):
-    __doc__ = (
-        "Batch normalization of ``(N, C, H, W)`` with noise after it."
-        + _PARAMETERS
-        + """
+    """Batch normalization of ``(N, C, H, W)`` with noise after it.
+
+    In training y = s·BatchNorm(x) + m. In every call each channel draws
+
+        μ ~ U(-shift_limit, shift_limit) and σ ~ U(1, scale_limit),
+
+    and each activation, of each example and position, draws from its channel's distribution
+
+        m ~ U(μ - shift_spread, μ + shift_spread) and s ~ N(σ, scale_spread²).
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    shift_limit, scale_limit
+        n_μ and n_σ of the paper, at least 0 and 1
+    shift_spread, scale_spread
+        r_μ and r_σ of the paper, at least 0; the latter is taken as a standard deviation. The
+        defaults of the four are the paper's
+    generator
+        what the noise is drawn with; PyTorch's default one if None
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    ValueError
+        one of the four numbers is too low
+
+    Notes
+    -----
+    See :class:`NoisyBatchNorm1d`.
+
+    References
+    ----------
+    Santurkar, Tsipras, Ilyas & Mądry (2018), arXiv:1805.11604.
+
+    Examples
+    --------
     >>> layer, x = NoisyBatchNorm2d(3), torch.randn(2, 3, 4, 4)
     >>> torch.equal(layer(x), layer(x))  # other noise at every step
     False
     """
-    )
 
 
 class NoisyBatchNorm3d(_NoisyBatchNorm, BatchNorm3d):
-    __doc__ = (
-        "Batch normalization of ``(N, C, D, H, W)`` with noise after it."
-        + _PARAMETERS
-        + """
+    """Batch normalization of ``(N, C, D, H, W)`` with noise after it.
+
+    In training y = s·BatchNorm(x) + m. In every call each channel draws
+
+        μ ~ U(-shift_limit, shift_limit) and σ ~ U(1, scale_limit),
+
+    and each activation, of each example and position, draws from its channel's distribution
+
+        m ~ U(μ - shift_spread, μ + shift_spread) and s ~ N(σ, scale_spread²).
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    shift_limit, scale_limit
+        n_μ and n_σ of the paper, at least 0 and 1
+    shift_spread, scale_spread
+        r_μ and r_σ of the paper, at least 0; the latter is taken as a standard deviation. The
+        defaults of the four are the paper's
+    generator
+        what the noise is drawn with; PyTorch's default one if None
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    ValueError
+        one of the four numbers is too low
+
+    Notes
+    -----
+    See :class:`NoisyBatchNorm1d`.
+
+    References
+    ----------
+    Santurkar, Tsipras, Ilyas & Mądry (2018), arXiv:1805.11604.
+
+    Examples
+    --------
     >>> layer, x = NoisyBatchNorm3d(3).eval(), torch.randn(2, 3, 2, 4, 4)
     >>> torch.equal(layer(x), layer(x))
     True
     """
-    )

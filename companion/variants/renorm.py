@@ -33,14 +33,19 @@ class LinearSchedule:
 
     Parameters
     ----------
-    start, stop : the numbers
-    first_step, last_step : the steps, the first one below the last one
+    start, stop
+        the numbers
+    first_step, last_step
+        the steps, the first one below the last one
 
     Raises
     ------
-    ValueError : `last_step` is not above `first_step`
+    ValueError
+        `last_step` is not above `first_step`
 
-    Source: Ioffe (2017), arXiv:1702.03275, which relaxes r_max and d_max so.
+    References
+    ----------
+    Ioffe (2017), arXiv:1702.03275, which relaxes r_max and d_max so.
 
     Examples
     --------
@@ -110,18 +115,22 @@ class _BatchRenorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
+        input
+            floating-point tensor with `num_features` channels in axis 1
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
         ValueError, RuntimeError, NotImplementedError, TypeError
             as batch normalization; nothing is changed then
 
-        Source: Ioffe (2017), arXiv:1702.03275, Algorithm 1.
+        References
+        ----------
+        Ioffe (2017), arXiv:1702.03275, Algorithm 1.
         """
         if not self.training or not isinstance(input, Tensor) or self.running_mean is None:
             return super().forward(input)
@@ -207,7 +216,8 @@ def _check_limit(name: str, limit: float | Schedule, least: float) -> None:
             raise ValueError(f"{name}: expected numbers not below {least}, got {end}")
 
 
-_PARAMETERS = """
+class BatchRenorm1d(_BatchRenorm, BatchNorm1d):
+    """Batch renormalization of ``(N, C)`` or ``(N, C, L)``.
 
     In training
 
@@ -219,17 +229,33 @@ _PARAMETERS = """
 
     Parameters
     ----------
-    num_features : C, the number of channels
-    track_running_stats : True; r and d need the running statistics
-    r_max : limit of r, at least 1; a number, or a function of the step
-    d_max : limit of d, at least 0; a number, or a function of the step. The defaults of both are
-        the paper's schedules. The step is the number of batches tracked before this one, as a
-        tensor ``()``, so that nothing waits for the device
-    others : as the layer it derives from
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        True; r and d need the running statistics
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    r_max
+        limit of r, at least 1; a number, or a function of the step
+    d_max
+        limit of d, at least 0; a number, or a function of the step. The defaults of both are the
+        paper's schedules. The step is the number of batches tracked before this one, as a tensor
+        ``()``, so that nothing waits for the device
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Raises
     ------
-    TypeError, ValueError : a limit of another kind or too low; `track_running_stats` is False
+    TypeError, ValueError
+        a limit of another kind or too low; `track_running_stats` is False
 
     Notes
     -----
@@ -243,45 +269,128 @@ _PARAMETERS = """
 
     *Inference* is that of the layer it derives from, and so is everything else.
 
-    Source: Ioffe (2017), arXiv:1702.03275.
+    References
+    ----------
+    Ioffe (2017), arXiv:1702.03275.
 
     Examples
     --------
-"""
-
-
-class BatchRenorm1d(_BatchRenorm, BatchNorm1d):
-    __doc__ = (
-        "Batch renormalization of ``(N, C)`` or ``(N, C, L)``."
-        + _PARAMETERS
-        + """
     >>> x = torch.randn(8, 3)
     >>> unlimited = BatchRenorm1d(3, r_max=float("inf"), d_max=float("inf"))
     >>> before = unlimited.eval()(x)
     >>> torch.allclose(unlimited.train()(x), before, atol=1e-5)
     True
     """
-    )
 
 
 class BatchRenorm2d(_BatchRenorm, BatchNorm2d):
-    __doc__ = (
-        "Batch renormalization of ``(N, C, H, W)``."
-        + _PARAMETERS
-        + """
+    """Batch renormalization of ``(N, C, H, W)``.
+
+    In training
+
+        y = γ·((x - μ_B)/σ_B·r + d) + β,
+        r = σ_B/σ within [1/r_max, r_max],  d = (μ_B - μ)/σ within [-d_max, d_max],
+
+    where μ_B and σ_B = √(σ²_B + ε) are the batch's, μ and σ = √(running_var + ε) the running
+    ones as they were before this batch. No gradient passes through r and d.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        True; r and d need the running statistics
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    r_max
+        limit of r, at least 1; a number, or a function of the step
+    d_max
+        limit of d, at least 0; a number, or a function of the step. The defaults of both are the
+        paper's schedules. The step is the number of batches tracked before this one, as a tensor
+        ``()``, so that nothing waits for the device
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    TypeError, ValueError
+        a limit of another kind or too low; `track_running_stats` is False
+
+    Notes
+    -----
+    See :class:`BatchRenorm1d`.
+
+    References
+    ----------
+    Ioffe (2017), arXiv:1702.03275.
+
+    Examples
+    --------
     >>> layer = BatchRenorm2d(3, r_max=LinearSchedule(1.0, 3.0, 100, 800), d_max=0.5)
     >>> layer(torch.randn(2, 3, 4, 4)).shape
     torch.Size([2, 3, 4, 4])
     """
-    )
 
 
 class BatchRenorm3d(_BatchRenorm, BatchNorm3d):
-    __doc__ = (
-        "Batch renormalization of ``(N, C, D, H, W)``."
-        + _PARAMETERS
-        + """
+    """Batch renormalization of ``(N, C, D, H, W)``.
+
+    In training
+
+        y = γ·((x - μ_B)/σ_B·r + d) + β,
+        r = σ_B/σ within [1/r_max, r_max],  d = (μ_B - μ)/σ within [-d_max, d_max],
+
+    where μ_B and σ_B = √(σ²_B + ε) are the batch's, μ and σ = √(running_var + ε) the running
+    ones as they were before this batch. No gradient passes through r and d.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        True; r and d need the running statistics
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    r_max
+        limit of r, at least 1; a number, or a function of the step
+    d_max
+        limit of d, at least 0; a number, or a function of the step. The defaults of both are the
+        paper's schedules. The step is the number of batches tracked before this one, as a tensor
+        ``()``, so that nothing waits for the device
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    TypeError, ValueError
+        a limit of another kind or too low; `track_running_stats` is False
+
+    Notes
+    -----
+    See :class:`BatchRenorm1d`.
+
+    References
+    ----------
+    Ioffe (2017), arXiv:1702.03275.
+
+    Examples
+    --------
     >>> BatchRenorm3d(3)(torch.randn(2, 3, 2, 4, 4)).shape
     torch.Size([2, 3, 2, 4, 4])
     """
-    )

@@ -37,14 +37,32 @@ class SyncBatchNorm(_CompanionBatchNorm):
 
     Parameters
     ----------
-    num_features, eps, momentum, affine, track_running_stats, device, dtype, bias, \
-    skip_nonfinite : as :class:`companion.BatchNorm2d`
-    process_group : the processes; None: all. A process makes every call that the others make, in
-        the same order, also where it has no rows
-    relu : whether a ReLU follows, after the residual if there is one
-    backend : see :func:`companion.functional.sync_batch_norm`
-    check : whether to compare channels, type, eps and momentum between all ranks at the first call
-    name : what errors call the layer; :func:`convert_sync` takes its name in the model
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    process_group
+        the processes; None: all. A process makes every call that the others make, in the same
+        order, also where it has no rows
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    relu
+        whether a ReLU follows, after the residual if there is one
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        see :func:`companion.functional.sync_batch_norm`
+    check
+        whether to compare channels, type, eps and momentum between all ranks at the first call
+    name
+        what errors call the layer; :func:`convert_sync` takes its name in the model
 
     Notes
     -----
@@ -152,12 +170,15 @@ class SyncBatchNorm(_CompanionBatchNorm):
 
         Parameters
         ----------
-        input : floating-point tensor with `num_features` channels in axis 1
-        residual : shape, type and device of `input`, or None; added before the ReLU
+        input
+            floating-point tensor with `num_features` channels in axis 1
+        residual
+            shape, type and device of `input`, or None; added before the ReLU
 
         Returns
         -------
-        tensor of the shape, type and memory format of `input`
+        Tensor
+            of the shape, type and memory format of `input`
 
         Raises
         ------
@@ -199,19 +220,24 @@ def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
 
     Parameters
     ----------
-    model : any module; may be a batch normalization layer itself
-    process_group : the processes; None: all, where a layer is not synchronized in a group already
+    model
+        any module; may be a batch normalization layer itself
+    process_group
+        the processes; None: all, where a layer is not synchronized in a group already
 
     Returns
     -------
-    `model`, the same object. Swapped are this package's and PyTorch's ``BatchNorm1d``, ``2d`` and
-    ``3d``, this package's with a ReLU, and ``torch.nn.SyncBatchNorm``; other variants, subclasses
-    and lazy layers are left alone. ``companion.convert`` is the way back.
+    nn.Module
+        `model`, the same object. Swapped are this package's and PyTorch's ``BatchNorm1d``, ``2d``
+        and ``3d``, this package's with a ReLU, and ``torch.nn.SyncBatchNorm``; other variants,
+        subclasses and lazy layers are left alone. ``companion.convert`` is the way back.
 
     Raises
     ------
-    TypeError : `model` is not a module, or `process_group` no process group
-    ValueError : this process does not belong to `process_group`
+    TypeError
+        `model` is not a module, or `process_group` no process group
+    ValueError
+        this process does not belong to `process_group`
 
     Examples
     --------

@@ -27,26 +27,35 @@ def weight_norm(v: Tensor, g: Tensor, dim: int | None = 0) -> Tensor:
 
     Parameters
     ----------
-    v : the direction, any shape; a floating-point tensor without slices of zeros
-    g : the lengths: as v, with size 1 on all axes but `dim` (PyTorch's layout)
-    dim : the axis of the output units; None for one length for all of v, ``()`` or all sizes 1
+    v
+        the direction, any shape; a floating-point tensor without slices of zeros
+    g
+        the lengths: as v, with size 1 on all axes but `dim` (PyTorch's layout)
+    dim
+        the axis of the output units; None for one length for all of v, ``()`` or all sizes 1
 
     Returns
     -------
-    tensor of the shape and type of `v`; computed in float64, so that no square overflows
+    Tensor
+        of the shape and type of `v`; computed in float64, so that no square overflows
 
     Raises
     ------
-    ValueError : another shape of `g`
-    TypeError : `v` is not a floating-point tensor
-    IndexError : `dim` is not an axis of `v`
+    ValueError
+        another shape of `g`
+    TypeError
+        `v` is not a floating-point tensor
+    IndexError
+        `dim` is not an axis of `v`
 
     Notes
     -----
     The gradient with respect to v is orthogonal to v, so that steps only lengthen it; that with
     respect to g is the component of ∂L/∂w along v.
 
-    Source: Salimans & Kingma (2016), arXiv:1602.07868, Eq. (2); gradients Eq. (3).
+    References
+    ----------
+    Salimans & Kingma (2016), arXiv:1602.07868, Eq. (2); gradients Eq. (3).
 
     Examples
     --------
@@ -72,9 +81,12 @@ class WeightNorm(nn.Module):
 
     Parameters
     ----------
-    dim : the axis of the output units; None for one length for the whole weight
+    dim
+        the axis of the output units; None for one length for the whole weight
 
-    Source: Salimans & Kingma (2016), arXiv:1602.07868, Eq. (2).
+    References
+    ----------
+    Salimans & Kingma (2016), arXiv:1602.07868, Eq. (2).
 
     Examples
     --------

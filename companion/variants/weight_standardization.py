@@ -20,24 +20,31 @@ def weight_standardize(weight: Tensor, eps: float = 1e-5) -> Tensor:
 
     Parameters
     ----------
-    weight : of a linear or convolution layer, ``(out, in, *kernel)``, floating point
-    eps : added to the biased variance, inside the root; positive
+    weight
+        of a linear or convolution layer, ``(out, in, *kernel)``, floating point
+    eps
+        added to the biased variance, inside the root; positive
 
     Returns
     -------
-    tensor of the shape and type of `weight`; computed in float64. Row means are 0, row variances
-    var/(var + ε)
+    Tensor
+        of the shape and type of `weight`; computed in float64. Row means are 0, row variances
+        var/(var + ε)
 
     Raises
     ------
-    ValueError : a rank under 2; 1 weight per unit; `eps` is not positive
-    TypeError : not a floating-point tensor
+    ValueError
+        a rank under 2; 1 weight per unit; `eps` is not positive
+    TypeError
+        not a floating-point tensor
 
     Notes
     -----
     The gradient with respect to w has mean 0 over each row, and at ε → 0 is orthogonal to w.
 
-    Source: Qiao et al. (2019), arXiv:1903.10520, with ε inside the root.
+    References
+    ----------
+    Qiao et al. (2019), arXiv:1903.10520, with ε inside the root.
 
     Examples
     --------
@@ -58,9 +65,12 @@ class WeightStandardization(nn.Module):
 
     Parameters
     ----------
-    eps : added to the variance, inside the root
+    eps
+        added to the variance, inside the root
 
-    Source: Qiao et al. (2019), arXiv:1903.10520.
+    References
+    ----------
+    Qiao et al. (2019), arXiv:1903.10520.
 
     Examples
     --------

@@ -38,9 +38,12 @@ def inverse_factor(sigma: Tensor) -> Tensor:
 
     Parameters
     ----------
-    sigma : Σ, symmetric positive definite, ``(*, d, d)``, float64
+    sigma
+        Σ, symmetric positive definite, ``(*, d, d)``, float64
 
-    Source: Eq. (13) whitening/three-whitenings.
+    References
+    ----------
+    Eq. (13) whitening/three-whitenings.
     """
     result: Tensor = _InverseFactor.apply(sigma)
     return result

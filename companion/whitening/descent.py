@@ -24,20 +24,28 @@ def gd_steps(
 
     Parameters
     ----------
-    eigenvalues : ``(d,)`` of the Hessian, positive
-    excess : ``(d,)``, the loss above its minimum along each eigenvector at the start, not negative
-    learning_rate : η, below 2/λ_max; the best one, 2/(λ_min + λ_max), if None
-    tolerance : the fraction of the excess at which to stop, between 0 and 1
+    eigenvalues
+        ``(d,)`` of the Hessian, positive
+    excess
+        ``(d,)``, the loss above its minimum along each eigenvector at the start, not negative
+    learning_rate
+        η, below 2/λ_max; the best one, 2/(λ_min + λ_max), if None
+    tolerance
+        the fraction of the excess at which to stop, between 0 and 1
 
     Returns
     -------
-    the smallest number of steps after which the excess is at most `tolerance` times the first
+    int
+        the smallest number of steps after which the excess is at most `tolerance` times the first
 
     Raises
     ------
-    ValueError : other shapes, eigenvalues or rates than described: the descent would not converge
+    ValueError
+        other shapes, eigenvalues or rates than described: the descent would not converge
 
-    Source: Eqs. (4) and (5) of the chapter `whitening`.
+    References
+    ----------
+    Eqs. (4) and (5) of the chapter `whitening`.
 
     Examples
     --------

@@ -26,25 +26,31 @@ def whitening_matrix(
 
     Parameters
     ----------
-    covariance : Σ, symmetric, ``(*, d, d)``; floating point
-    method : ``"zca"``: Σ^(-1/2), the one that moves the data least. ``"pca"``: Λ^(-1/2)Dᵀ,
-        principal axes by decreasing variance, each with its largest entry (in size) positive.
-        ``"cholesky"``: L^(-1) with Σ = LLᵀ; output i depends on inputs 1 to i.
-        ``"newton-schulz"``: ZCA's matrix, approached by matrix products
-    eps : ε, added to every eigenvalue; in the square of the features' units
-    steps : T, of the Newton–Schulz iteration; the other methods need none
+    covariance
+        Σ, symmetric, ``(*, d, d)``; floating point
+    method
+        ``"zca"``: Σ^(-1/2), the one that moves the data least. ``"pca"``: Λ^(-1/2)Dᵀ, principal
+        axes by decreasing variance, each with its largest entry (in size) positive. ``"cholesky"``:
+        L^(-1) with Σ = LLᵀ; output i depends on inputs 1 to i. ``"newton-schulz"``: ZCA's matrix,
+        approached by matrix products
+    eps
+        ε, added to every eigenvalue; in the square of the features' units
+    steps
+        T, of the Newton–Schulz iteration; the other methods need none
 
     Returns
     -------
-    tensor of the shape and type of `covariance`. All methods are differentiable any number of
-    times, and all but PCA also where eigenvalues coincide
+    Tensor
+        of the shape and type of `covariance`. All methods are differentiable any number of times,
+        and all but PCA also where eigenvalues coincide
 
     Raises
     ------
-    ValueError : another method; a negative `eps`; `steps` under 1; a matrix that is not square,
-        symmetric and finite; a singular matrix: an eigenvalue plus ε within rounding error of 0 or
-        below
-    TypeError : not a floating-point tensor; `steps` not an integer
+    ValueError
+        another method; a negative `eps`; `steps` under 1; a matrix that is not square, symmetric
+        and finite; a singular matrix: an eigenvalue plus ε within rounding error of 0 or below
+    TypeError
+        not a floating-point tensor; `steps` not an integer
 
     Notes
     -----
@@ -58,7 +64,9 @@ def whitening_matrix(
     share λ_min/tr(Σ) of an eigenvalue: with 15 steps the error is under 1e-8 from a share of
     1.32e-4 on, with 5 steps under 1e-3 from a share of 0.133 on. Here Σ stands for Σ + εI.
 
-    Source: Eqs. (11) to (13) of the chapter `whitening`; Huang et al. (2019), arXiv:1904.03441.
+    References
+    ----------
+    Eqs. (11) to (13) of the chapter `whitening`; Huang et al. (2019), arXiv:1904.03441.
 
     Examples
     --------

@@ -30,9 +30,9 @@ def moments(values: Tensor) -> Moments:
     mean = wide.mean(dim=-1, keepdim=True)
     centred = wide - mean
     # The rounding error of the mean is itself a mean: take it off.
-    rest = centred.mean(dim=-1, keepdim=True)
-    centred = centred - rest
-    return Moments(centred, mean + rest, centred @ centred.mT / values.shape[-1])
+    residue = centred.mean(dim=-1, keepdim=True)
+    centred = centred - residue
+    return Moments(centred, mean + residue, centred @ centred.mT / values.shape[-1])
 
 
 def covariance(x: Tensor) -> Tensor:
@@ -40,18 +40,24 @@ def covariance(x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : ``(m, d)``, one example a row; floating point
+    x
+        ``(m, d)``, one example a row; floating point
 
     Returns
     -------
-    tensor ``(d, d)``, float64, in the square of the features' units
+    Tensor
+        ``(d, d)``, float64, in the square of the features' units
 
     Raises
     ------
-    ValueError : not a matrix, or no rows or columns
-    TypeError : not a floating-point tensor
+    ValueError
+        not a matrix, or no rows or columns
+    TypeError
+        not a floating-point tensor
 
-    Source: Eq. (8) whitening/covariance-matrix.
+    References
+    ----------
+    Eq. (8) whitening/covariance-matrix.
 
     Examples
     --------

@@ -87,10 +87,14 @@ def newton_schulz(sigma: Tensor, steps: int) -> Tensor:
 
     Parameters
     ----------
-    sigma : Σ, symmetric, not negative, not 0, ``(*, d, d)``, float64
-    steps : T, at least 1
+    sigma
+        Σ, symmetric, not negative, not 0, ``(*, d, d)``, float64
+    steps
+        T, at least 1
 
-    Source: Huang et al. (2019), arXiv:1904.03441, Algorithm 1, in its stable form.
+    References
+    ----------
+    Huang et al. (2019), arXiv:1904.03441, Algorithm 1, in its stable form.
     """
     result: Tensor = _NewtonSchulz.apply(sigma, steps)
     return result

@@ -61,7 +61,8 @@ def principal_axes(sigma: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    sigma : Σ, symmetric, ``(*, d, d)``, float64
+    sigma
+        Σ, symmetric, ``(*, d, d)``, float64
     """
     values, vectors = _SymmetricEigen.apply(sigma)
     return values, vectors

@@ -23,22 +23,29 @@ def whiten(
 
     Parameters
     ----------
-    x : ``(m, d)``, one example a row; floating point; more than d/`groups` rows if `eps` is 0
-    method, eps, steps : as in :func:`whitening_matrix`
-    groups : into how many groups of d/`groups` neighbouring features to cut the features; each is
+    x
+        ``(m, d)``, one example a row; floating point; more than d/`groups` rows if `eps` is 0
+    method, eps, steps
+        as in :func:`whitening_matrix`
+    groups
+        into how many groups of d/`groups` neighbouring features to cut the features; each is
         whitened by itself. With d groups this is standardization
 
     Returns
     -------
-    tensor of the shape and type of `x`; differentiable, mean and covariance included
+    Tensor
+        of the shape and type of `x`; differentiable, mean and covariance included
 
     Raises
     ------
-    ValueError, TypeError : as :func:`covariance` and :func:`whitening_matrix`; also `groups` that
-        is not an integer and a divisor of d
+    ValueError, TypeError
+        as :func:`covariance` and :func:`whitening_matrix`; also `groups` that is not an integer and
+        a divisor of d
 
-    Source: Eq. (11) whitening/whitening-condition; Eq. (16) whitening/whitening-epsilon; groups:
-    Huang et al. (2018), arXiv:1804.08450.
+    References
+    ----------
+    Eq. (11) whitening/whitening-condition; Eq. (16) whitening/whitening-epsilon; groups: Huang et
+    al. (2018), arXiv:1804.08450.
 
     Examples
     --------

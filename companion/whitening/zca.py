@@ -57,10 +57,14 @@ def inverse_root(sigma: Tensor, vectors: Tensor, values: Tensor) -> Tensor:
 
     Parameters
     ----------
-    sigma : Σ, symmetric positive definite, ``(*, d, d)``, float64
-    vectors, values : what ``torch.linalg.eigh`` says of it, without a gradient
+    sigma
+        Σ, symmetric positive definite, ``(*, d, d)``, float64
+    vectors, values
+        what ``torch.linalg.eigh`` says of it, without a gradient
 
-    Source: Eq. (13) whitening/three-whitenings; Eq. (18) whitening/sylvester.
+    References
+    ----------
+    Eq. (13) whitening/three-whitenings; Eq. (18) whitening/sylvester.
     """
     result: Tensor = _InverseRoot.apply(sigma, vectors, values)
     return result

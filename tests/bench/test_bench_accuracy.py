@@ -9,7 +9,7 @@ from companion.bench.operations import layers, tensors
 from companion.bench.suite import Case
 
 
-def found(case, **replaced):
+def errors_of(case, **replaced):
     given = tensors(case, "cpu")
     ways = layers(case, "cpu", "eager", compiled=False)
     ways["ours"] = ways["torch"]._replace(**replaced)
@@ -26,7 +26,7 @@ def found(case, **replaced):
     ],
 )
 def test_errors_are_those_of_rounding(case):
-    record = found(case)
+    record = errors_of(case)
     assert record["channels"] == case.shape[1]
     for output in ("y", "grad_x"):
         assert 0 < record[output]["torch"] < 1e-6
@@ -34,17 +34,17 @@ def test_errors_are_those_of_rounding(case):
 
 
 def test_half_precision_has_its_own_errors():
-    record = found(Case("tiny", (8, 5, 4, 6), dtype="bfloat16"))
+    record = errors_of(Case("tiny", (8, 5, 4, 6), dtype="bfloat16"))
     assert 1e-4 < record["y"]["torch"] < 1e-2
 
 
 def test_a_wrong_output_and_a_wrong_gradient_show():
     case = Case("tiny", (8, 5, 4, 6))
-    wrong = found(case, train=lambda x: F.batch_norm(x, None, None, None, None, True) * 1.5)
+    wrong = errors_of(case, train=lambda x: F.batch_norm(x, None, None, None, None, True) * 1.5)
     assert wrong["y"]["ours"] > 0.1
     assert wrong["grad_x"]["ours"] > 0.1
     assert wrong["y"]["torch"] < 1e-6
-    broken = found(case, train=lambda x: x / 0.0)
+    broken = errors_of(case, train=lambda x: x / 0.0)
     assert broken["y"]["ours"] is None
 
 
@@ -55,8 +55,10 @@ def test_of_large_tensors_some_channels_are_checked(monkeypatch):
     for channel, seen in ((0, True), (1, False), (3, True), (4, False)):
         wrong = torch.ones(5)
         wrong[channel] = 2.0
-        record = found(case, train=lambda x, w=wrong: F.batch_norm(x, None, None, w, None, True))
-        right = found(case, train=lambda x: F.batch_norm(x, None, None, None, None, True))
+        record = errors_of(
+            case, train=lambda x, w=wrong: F.batch_norm(x, None, None, w, None, True)
+        )
+        right = errors_of(case, train=lambda x: F.batch_norm(x, None, None, None, None, True))
         assert record["channels"] == 2
         assert record["y"]["torch"] < 1e-6
         assert (record["y"] != right["y"]) == seen

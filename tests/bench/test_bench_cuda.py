@@ -55,10 +55,10 @@ def test_fractions_of_the_bound_and_of_the_bandwidth():
     case = Case("rows", (1000, 1000))
     gpu = {**GPU, "bandwidth_bytes_per_s": 1e12, "launch_us": 2.0}
     # 4 MB are read and 4 MB written in 8 µs at best.
-    found = cuda.describe(gpu, "forward", case, 20.0)
-    assert found["bound_us"] == pytest.approx(10.0)
-    assert found["bound_fraction"] == pytest.approx(0.5)
-    assert found["bandwidth_fraction"] == pytest.approx(0.4)
+    description = cuda.describe(gpu, "forward", case, 20.0)
+    assert description["bound_us"] == pytest.approx(10.0)
+    assert description["bound_fraction"] == pytest.approx(0.5)
+    assert description["bandwidth_fraction"] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("l2_bytes", [6 * 2**20, 50 * 2**20])
@@ -103,7 +103,7 @@ def test_a_graph_makes_every_call_and_keeps_every_output():
 @pytest.mark.cuda
 def test_the_device_is_described():
     with cuda.side_stream():
-        found = cuda.gpu()
-    assert found["bandwidth_bytes_per_s"] > 1e10
-    assert 0 < found["launch_us"] < 100
-    assert found["l2_bytes"] > 2**18
+        description = cuda.gpu()
+    assert description["bandwidth_bytes_per_s"] > 1e10
+    assert 0 < description["launch_us"] < 100
+    assert description["l2_bytes"] > 2**18

@@ -21,11 +21,11 @@ def names(folder):
 def test_what_is_written_is_read_back_with_six_digits(tmp_path):
     path = tmp_path / "found.json"
     write(document([case_record(copy_us=1234.56789)]), path)
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert found["cases"][0]["copy_us"] == 1234.57
-    assert found["cases"][0]["bytes"] == 25690112
-    assert found["cases"][0]["error"]["y"]["ours"] == 1e-7
-    assert found["cases"][0]["error"]["grad_x"]["torch"] is None
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert results["cases"][0]["copy_us"] == 1234.57
+    assert results["cases"][0]["bytes"] == 25690112
+    assert results["cases"][0]["error"]["y"]["ours"] == 1e-7
+    assert results["cases"][0]["error"]["grad_x"]["torch"] is None
     assert path.read_bytes().endswith(b"}\n")
     assert names(tmp_path) == ["found.json"]
 
@@ -127,18 +127,18 @@ def test_means_are_geometric_and_without_the_module():
         case_record("b", forward=pass_record(1.0)),
         case_record("c", forward=pass_record(100.0), both=pass_record(0.8), module=True),
     ]
-    found = summarize(cases, ["d"], 5.0, interrupted=False)
-    assert found["cases"] == 3
-    assert found["speedup"]["forward"] == pytest.approx(2.0)
-    assert found["speedup"]["both"] == pytest.approx(2.0)
-    assert found["compile_speedup"] == {
+    results = summarize(cases, ["d"], 5.0, interrupted=False)
+    assert results["cases"] == 3
+    assert results["speedup"]["forward"] == pytest.approx(2.0)
+    assert results["speedup"]["both"] == pytest.approx(2.0)
+    assert results["compile_speedup"] == {
         "forward": pytest.approx(3.0),
         "backward": None,
         "both": None,
         "fixed": None,
     }
-    assert found["module_ratio"] == pytest.approx(1.25)
-    assert (found["skipped"], found["seconds"]) == (["d"], 5.0)
+    assert results["module_ratio"] == pytest.approx(1.25)
+    assert (results["skipped"], results["seconds"]) == (["d"], 5.0)
 
 
 def test_the_noise_is_the_mean_over_cases():
@@ -147,8 +147,8 @@ def test_the_noise_is_the_mean_over_cases():
         return dict.fromkeys(("forward", "backward", "both", "fixed"), each)
 
     cases = [case_record(noise=noisy(0.9, 1.1, 4.0)), case_record(noise=noisy(0.4, 1.1, 1.0))]
-    found = summarize(cases, [], 0.0, interrupted=False)["noise"]["backward"]
-    assert found == {
+    results = summarize(cases, [], 0.0, interrupted=False)["noise"]["backward"]
+    assert results == {
         "ratio": pytest.approx(1.1),
         "low": pytest.approx(0.6),
         "high": pytest.approx(2.0),
@@ -159,11 +159,11 @@ def test_what_is_slower_is_listed_by_case_and_pass():
     slow = pass_record(0.5, "slower")
     cases = [case_record("a", fixed=slow), case_record("b", module=True, both=slow)]
     cases += [case_record("c", both=pass_record(0.9, "even"))]
-    found = summarize(cases, [], 0.0, interrupted=False)["slower"]
-    assert [(one["name"], one["pass_name"]) for one in found] == [("b", "both"), ("a", "fixed")]
-    assert found[0]["speedup"] == 0.5
-    assert found[0]["speedup_high"] == pytest.approx(0.55)
-    assert found[0]["noise"] == QUIET
+    results = summarize(cases, [], 0.0, interrupted=False)["slower"]
+    assert [(one["name"], one["pass_name"]) for one in results] == [("b", "both"), ("a", "fixed")]
+    assert results[0]["speedup"] == 0.5
+    assert results[0]["speedup_high"] == pytest.approx(0.55)
+    assert results[0]["noise"] == QUIET
 
 
 def test_the_copies_beyond_the_cache_are_those_of_contiguous_tensors():
@@ -181,7 +181,7 @@ def test_the_copies_beyond_the_cache_are_those_of_contiguous_tensors():
 
 
 def test_of_no_cases_nothing_is_concluded():
-    found = summarize([], [], 0.0, interrupted=False)
-    assert set(found["speedup"].values()) == set(found["noise"].values()) == {None}
-    assert found["module_ratio"] is None
-    assert found["slower"] == []
+    results = summarize([], [], 0.0, interrupted=False)
+    assert set(results["speedup"].values()) == set(results["noise"].values()) == {None}
+    assert results["module_ratio"] is None
+    assert results["slower"] == []

@@ -48,18 +48,18 @@ def test_a_record_has_medians_paired_ratios_and_quartiles():
     record = bench().case(CASE)
     assert record["copy_us"] == pytest.approx(15.0)
     for name in PASSES:
-        found = record[name]
-        assert (found["copy_us"], found["ours_us"]) == pytest.approx((15.0, 45.0))
-        assert (found["ours_copies"], found["torch_copies"]) == pytest.approx((3.0, 6.0))
-        assert found["speedup"] == pytest.approx(2.0)
-        assert found["verdict"] == "faster"
-        assert found["quartiles"]["speedup"] == pytest.approx([2.0, 2.0])
-        assert found["quartiles"]["ours_us"] == pytest.approx([30.0, 60.0])
-        assert set(found["quartiles"]) == {
+        measured = record[name]
+        assert (measured["copy_us"], measured["ours_us"]) == pytest.approx((15.0, 45.0))
+        assert (measured["ours_copies"], measured["torch_copies"]) == pytest.approx((3.0, 6.0))
+        assert measured["speedup"] == pytest.approx(2.0)
+        assert measured["verdict"] == "faster"
+        assert measured["quartiles"]["speedup"] == pytest.approx([2.0, 2.0])
+        assert measured["quartiles"]["ours_us"] == pytest.approx([30.0, 60.0])
+        assert set(measured["quartiles"]) == {
             *("copy_us", "ours_us", "torch_us", "ours_copies", "torch_copies", "speedup")
         }
-        assert found["compile_us"] is found["native_speedup"] is found["bound_us"] is None
-        assert (found["samples"], found["page_faults"]) == (8, 3)
+        assert measured["compile_us"] is measured["native_speedup"] is measured["bound_us"] is None
+        assert (measured["samples"], measured["page_faults"]) == (8, 3)
         assert record["noise"][name]["ratio"] == pytest.approx(1.025)
         assert record["noise"][name]["low"] == pytest.approx(1.0)
         assert record["noise"][name]["high"] == pytest.approx(1.05)
@@ -89,10 +89,10 @@ def test_a_record_describes_its_case():
 def test_the_compiled_contender_takes_part(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     record = bench(compiled=True).case(CASE)
-    found = record["backward"]
-    assert (found["compile_us"], found["compile_copies"]) == pytest.approx((67.5, 4.5))
-    assert found["compile_speedup"] == pytest.approx(1.5)
-    assert found["quartiles"]["compile_speedup"] == pytest.approx([1.5, 1.5])
+    measured = record["backward"]
+    assert (measured["compile_us"], measured["compile_copies"]) == pytest.approx((67.5, 4.5))
+    assert measured["compile_speedup"] == pytest.approx(1.5)
+    assert measured["quartiles"]["compile_speedup"] == pytest.approx([1.5, 1.5])
     assert record["compile_note"] is None
 
 
@@ -129,13 +129,13 @@ def test_a_device_brings_its_timer_its_sets_and_its_bounds():
 def test_real_times_are_measured_in_every_pass():
     record = bench(seconds_per_case=0.01, fewest=2).case(CASE)
     for name in PASSES:
-        found = record[name]
-        assert found["samples"] % 4 == 0
+        measured = record[name]
+        assert measured["samples"] % 4 == 0
         for key in ("copy_us", "ours_us", "torch_us"):
-            assert 0 < found[key] < 1e7
-            assert math.isfinite(found[key])
-        low, high = found["quartiles"]["speedup"]
-        assert low <= found["speedup"] <= high
+            assert 0 < measured[key] < 1e7
+            assert math.isfinite(measured[key])
+        low, high = measured["quartiles"]["speedup"]
+        assert low <= measured["speedup"] <= high
 
 
 FAULTS = """
@@ -157,14 +157,14 @@ print(measure(timers, Limits(0.0, fewest=4)).page_faults)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_timing_is_free_of_page_faults_where_memory_is_reused():
-    found = {}
+    faults = {}
     for setting in ("reused", "default"):
         command = [sys.executable, "-c", FAULTS, setting]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-        found[setting] = int(done.stdout)
+        faults[setting] = int(done.stdout)
     # 12 outputs of 36 MiB; a page has 4 KiB, a huge page 2 MiB.
-    assert found["reused"] < 12 * 4
-    assert found["default"] >= 12 * 18
+    assert faults["reused"] < 12 * 4
+    assert faults["default"] >= 12 * 18
 
 
 def test_memory_for_outputs_is_there_before_anything_is_timed(monkeypatch):

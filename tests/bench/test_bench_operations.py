@@ -43,14 +43,14 @@ def test_tensors_are_repeatable_and_differ_by_seed():
 )
 def test_all_layers_compute_the_same_in_every_pass(case):
     given = tensors(case, "cpu")
-    found = layers(case, "cpu", "eager", compiled=False)
-    assert list(found) == ["ours", "torch", "again"]
+    contenders = layers(case, "cpu", "eager", compiled=False)
+    assert list(contenders) == ["ours", "torch", "again"]
     tolerance = {"rtol": 2e-2, "atol": 2e-2} if case.dtype == "bfloat16" else {}
     for name in PASSES:
-        ours, others, again = (run(name, layer, given) for layer in found.values())
+        ours, others, again = (run(name, layer, given) for layer in contenders.values())
         torch.testing.assert_close(ours, others, **tolerance)
         torch.testing.assert_close(again, others)
-        assert len({id(layer.weight) for layer in found.values()}) == 3
+        assert len({id(layer.weight) for layer in contenders.values()}) == 3
 
 
 def test_each_pass_does_what_its_name_says():
@@ -100,9 +100,9 @@ def test_ours_is_the_public_function_with_statistics_weight_bias_and_backend(mon
 
     monkeypatch.setattr(functional, "batch_norm", stand_in)
     given = tensors(CASE, "cpu")
-    found = layers(CASE, "cpu", "cpu", compiled=False)
+    contenders = layers(CASE, "cpu", "cpu", compiled=False)
     for name in ("forward", "fixed"):
-        run(name, found["ours"], given)
+        run(name, contenders["ours"], given)
     assert [entry[:2] for entry in seen] == [(True, "cpu"), (False, "cpu")]
     _, _, mean, var = seen[0]
     assert not torch.equal(mean, torch.zeros(3))
@@ -128,9 +128,9 @@ def test_compiled_layers_are_made_for_one_shape(monkeypatch):
         torch, "compile", lambda function, **options: seen.append(options) or function
     )
     for case in (CASE, Case("module", (60, 100), module=True)):
-        found = layers(case, "cpu", "eager", compiled=True)
-        assert list(found) == ["ours", "torch", "again", "compile"]
-        run("both", found["compile"], tensors(case, "cpu"))
+        contenders = layers(case, "cpu", "eager", compiled=True)
+        assert list(contenders) == ["ours", "torch", "again", "compile"]
+        run("both", contenders["compile"], tensors(case, "cpu"))
     assert seen == [{"dynamic": False}] * 4
     # Else a second backward pass through one graph is an error.
     assert not torch._functorch.config.donated_buffer

@@ -16,15 +16,15 @@ def test_the_header_says_where_and_how():
 
 
 def test_the_header_says_what_is_different():
-    found = document(gpu=GPU, memory_reused=False, compile=True, device="cuda")
-    found["modified"] = True
-    text = report.header(found)
+    results = document(gpu=GPU, memory_reused=False, compile=True, device="cuda")
+    results["modified"] = True
+    text = report.header(results)
     assert "(0123456789, modified)" in text
     assert "torch.compile: on" in text
     assert "Some GPU: 4000 GB/s copied, 1.5 µs per launch, 100 multiprocessors with 60 MiB" in text
     assert "CUDA graphs" in text
-    found["revision"] = None
-    assert "companion 0.1," in report.header(found)
+    results["revision"] = None
+    assert "companion 0.1," in report.header(results)
     assert "may cost page faults" in report.header(document(memory_reused=False))
 
 
@@ -47,8 +47,8 @@ def test_columns_are_under_their_titles():
 def test_optional_columns_have_a_dash_where_nothing_was_measured():
     measured = pass_record(compile_copies=3.25, native_copies=7.5)
     case = case_record("one", forward=measured)
-    found = document([case], gpu=GPU, compile=True)
-    table = report.timings(["one"], ["forward", "both"], found)
+    results = document([case], gpu=GPU, compile=True)
+    table = report.timings(["one"], ["forward", "both"], results)
     assert (
         table.head().split("\n")[1].split()[2:] == ["ours", "torch", "native", "compile", "×"] * 2
     )
@@ -111,7 +111,7 @@ def test_conclusions_list_what_is_slower():
 
 @pytest.mark.parametrize("gpu", [None, GPU], ids=["no GPU", "a GPU"])
 def test_there_may_be_nothing_to_report(gpu):
-    found = document(gpu=gpu)
-    assert report.tables(found) == "no case was measured"
-    assert "geometric" not in report.conclusions(found)
-    assert "0 cases" in report.conclusions(found)
+    results = document(gpu=gpu)
+    assert report.tables(results) == "no case was measured"
+    assert "geometric" not in report.conclusions(results)
+    assert "0 cases" in report.conclusions(results)

@@ -29,17 +29,17 @@ def test_resnet50_has_53_layers_of_12_shapes():
 
 
 def test_the_cpu_suite_has_what_it_should():
-    found = set(paths("cpu", ("float32",)))
+    names = set(paths("cpu", ("float32",)))
     for N in (8, 32):
         for C, size in RESNET50:
-            assert f"resnet50/{N}x{C}x{size}x{size}" in found
-            assert f"resnet50/{N}x{C}x{size}x{size}-channels-last" in found
+            assert f"resnet50/{N}x{C}x{size}x{size}" in names
+            assert f"resnet50/{N}x{C}x{size}x{size}-channels-last" in names
     expected = """
         planes/64x256x14x14 rows/60x100 rows/256x256 rows/1024x1024 rows/8192x512 rows/65536x64
         few-channels/128x3x224x224 few-channels/8x3x512x512-channels-last few-channels/1000000x2
         tiny/4x16x8x8 tiny/2x3x5x5 tiny/32x10 module/BatchNorm1d-60x100"""
-    assert found >= set(expected.split())
-    assert len(found) == 48 + 13
+    assert names >= set(expected.split())
+    assert len(names) == 48 + 13
 
 
 # The name of a mark that needs a device would be taken for that mark.
@@ -53,10 +53,10 @@ def test_names_are_unique_and_groups_are_together(device):
 
 
 def test_the_cuda_suite_has_two_batch_sizes_and_types():
-    found = paths("cuda", ("bfloat16", "float32"))
-    assert "resnet50/256x64x112x112-bfloat16" in found
-    assert "resnet50/32x2048x7x7-channels-last" in found
-    assert not [path for path in found if re.search("/8x.*x7x7|module", path)]
+    names = paths("cuda", ("bfloat16", "float32"))
+    assert "resnet50/256x64x112x112-bfloat16" in names
+    assert "resnet50/32x2048x7x7-channels-last" in names
+    assert not [path for path in names if re.search("/8x.*x7x7|module", path)]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"], ids=["for CPUs", "for GPUs"])

@@ -113,8 +113,8 @@ def test_a_server_without_ranges_sends_all_of_it_again(server):
     with pytest.raises(DownloadError):
         read(file)
     assert read(file) == CONTENT
-    first, rest, again = (start for _, start in server.requests)
-    assert first == again == 0 < rest
+    first, resumed, again = (start for _, start in server.requests)
+    assert first == again == 0 < resumed
 
 
 def test_a_rest_of_another_file_is_dropped(server, data_folder):
@@ -188,13 +188,13 @@ def test_nothing_is_fetched_unasked(server):
 
 def test_two_that_want_the_same_file_fetch_it_once(server):
     file = file_at(served(server))
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(read(file))) for _ in range(4)]
+    contents = []
+    threads = [threading.Thread(target=lambda: contents.append(read(file))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [CONTENT] * 4
+    assert contents == [CONTENT] * 4
     assert len(server.requests) == 1
 
 

@@ -36,11 +36,11 @@ rng = np.random.default_rng(0)
 )
 def test_the_table_of_bounds(shape, expected):
     T = 2 * math.prod(shape)
-    found = [T / 1e6]
+    bounds_us = [T / 1e6]
     for name in ("forward", "backward"):
         for kept in (2 * T, 0):
-            found.append(1e6 * traffic.bytes_moved(name, T, kept=kept) / H200)
-    assert found == pytest.approx(expected, abs=0.5 if T > 1e8 else 0.051)
+            bounds_us.append(1e6 * traffic.bytes_moved(name, T, kept=kept) / H200)
+    assert bounds_us == pytest.approx(expected, abs=0.5 if T > 1e8 else 0.051)
 
 
 @pytest.mark.parametrize("name", ["forward", "backward", "fixed"])
@@ -126,9 +126,9 @@ def parameters(C):
     return rng.uniform(0.5, 1.5, C).astype(np.float32), rng.normal(size=C).astype(np.float32)
 
 
-def close(found, x, gamma, beta):
+def close(output, x, gamma, beta):
     expected = reference.forward(x, gamma, beta).y
-    return np.allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    return np.allclose(output, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 100), (3, 5, 1041), (2, 1, 31), (7, 3, 1)])
@@ -145,18 +145,18 @@ def test_forward_in_blocks(shape, block, stream):
 def test_streaming_keeps_what_lies_beside_the_output():
     x = rng.normal(size=(2, 3, 5)).astype(np.float32)
     gamma, beta = parameters(3)
-    room = np.full(x.size + 2, 7.0, dtype=np.float32)
-    y = room[1:-1].reshape(x.shape)
+    scratch = np.full(x.size + 2, 7.0, dtype=np.float32)
+    y = scratch[1:-1].reshape(x.shape)
     steps.forward(x, gamma, beta, 1e-5, 2, True, y)
     assert close(y, x, gamma, beta)
-    assert room[0] == room[-1] == 7.0
+    assert scratch[0] == scratch[-1] == 7.0
 
 
 def test_textbook():
     x = rng.normal(3.0, 2.0, size=(4, 6, 100)).astype(np.float32)
     gamma, beta = parameters(6)
-    y, room = np.empty_like(x), np.empty_like(x)
-    steps.textbook(x, gamma, beta, 1e-5, y, room)
+    y, scratch = np.empty_like(x), np.empty_like(x)
+    steps.textbook(x, gamma, beta, 1e-5, y, scratch)
     assert close(y, x, gamma, beta)
 
 
@@ -176,9 +176,9 @@ def test_sums():
     assert steps.moments(x, 0.5) == pytest.approx(expected, rel=1e-9)
     assert steps.moments_float32(x, 0.5) == pytest.approx(expected, rel=1e-3)
     # Chains and a rest, chains only, a rest only.
-    for few in (x, x[:1024], x[:100]):
-        expected = steps.moments(few, 0.5)
-        assert steps.moments_chains(few, 0.5) == pytest.approx(expected, abs=1e-7 * expected[1])
+    for part in (x, x[:1024], x[:100]):
+        expected = steps.moments(part, 0.5)
+        assert steps.moments_chains(part, 0.5) == pytest.approx(expected, abs=1e-7 * expected[1])
     assert steps.sum_of(x) == pytest.approx(x.astype(np.float64).sum(), rel=1e-3)
 
 
@@ -195,10 +195,10 @@ def test_measure_relates_to_the_unit():
         steps.sum_of(x)
         steps.sum_of(x)
 
-    found = steps.measure({"copy": lambda: steps.sum_of(x), "twice": twice}, seconds=0.05)
-    assert set(found.seconds) == {"copy", "twice"}
-    assert set(found.ratios) == {"twice"}
-    assert 0.5 < found.ratios["twice"].median < 20.0
+    timings = steps.measure({"copy": lambda: steps.sum_of(x), "twice": twice}, seconds=0.05)
+    assert set(timings.seconds) == {"copy", "twice"}
+    assert set(timings.ratios) == {"twice"}
+    assert 0.5 < timings.ratios["twice"].median < 20.0
     assert set(seen) == {1}
     assert torch.get_num_threads() == threads
 
@@ -216,5 +216,5 @@ def test_without_numba_the_error_says_what_to_install():
         "except ImportError as error:\n"
         "    print(error)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'batchnorm-companion[cpu]'" in found.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'batchnorm-companion[cpu]'" in done.stdout

@@ -19,14 +19,14 @@ def recorded(name):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_recorded_result_is_of_the_experiment_as_it_is(name):
-    found, experiment = recorded(name), EXPERIMENTS[name]
-    assert found["experiment"] == name
-    assert found["config"] == json.loads(json.dumps(dataclasses.asdict(experiment.config)))
-    assert found["seeds"] == list(range(experiment.seeds))
-    planned = [(v, s) for v in experiment.variants(experiment.config) for s in found["seeds"]]
-    assert [(trial["variant"], trial["seed"]) for trial in found["trials"]] == planned
-    assert found["revision"]
-    assert found["modified"] is False
+    run, experiment = recorded(name), EXPERIMENTS[name]
+    assert run["experiment"] == name
+    assert run["config"] == json.loads(json.dumps(dataclasses.asdict(experiment.config)))
+    assert run["seeds"] == list(range(experiment.seeds))
+    planned = [(v, s) for v in experiment.variants(experiment.config) for s in run["seeds"]]
+    assert [(trial["variant"], trial["seed"]) for trial in run["trials"]] == planned
+    assert run["revision"]
+    assert run["modified"] is False
 
 
 def test_the_predictions_hold_at_full_length():
@@ -54,22 +54,22 @@ def test_what_the_literature_says_is_seen_in_every_seed():
 
 
 def test_figure_1_reproduces_in_every_seed():
-    found = recorded("figure-1")["conclusion"]
-    assert min(found["times_sooner_at_threshold"]) >= 4
+    run = recorded("figure-1")["conclusion"]
+    assert min(run["times_sooner_at_threshold"]) >= 4
     # In one seed the plain network has an early lucky look at its own final accuracy.
-    sooner = found["times_sooner_at_plains_final_accuracy"]
+    sooner = run["times_sooner_at_plains_final_accuracy"]
     assert sum(factor >= 2 for factor in sooner) == 4
     assert min(sooner) > 1.5
-    assert min(found["final_accuracy_gain"]) > 0
-    assert min(found["drift_ratio_until_plains_threshold"]) > 1.5
-    assert min(found["widening_ratio"]) > 5
+    assert min(run["final_accuracy_gain"]) > 0
+    assert min(run["drift_ratio_until_plains_threshold"]) > 1.5
+    assert min(run["widening_ratio"]) > 5
 
 
 def test_what_figure_1_owes_to_its_setting():
-    found = recorded("figure-1-controls")["conclusion"]
+    run = recorded("figure-1-controls")["conclusion"]
     plain, bn = (
         [
-            sum(found[f"{network}, weights {w}, rate {r}: steps to threshold"]) / 5
+            sum(run[f"{network}, weights {w}, rate {r}: steps to threshold"]) / 5
             for w in ("0.1", "0.4")
             for r in ("0.1", "1")
         ]
@@ -81,9 +81,9 @@ def test_what_figure_1_owes_to_its_setting():
 
 
 def test_the_small_figure_2():
-    found = recorded("figure-2-small")["conclusion"]
+    run = recorded("figure-2-small")["conclusion"]
     plain, bn, x5, x30, sigmoid = (
-        found[f"{name}: maximum accuracy"]
+        run[f"{name}: maximum accuracy"]
         for name in ("plain", "bn-baseline", "bn-x5", "bn-x30", "bn-x5-sigmoid")
     )
     assert max(plain) < min(bn)
@@ -92,14 +92,14 @@ def test_the_small_figure_2():
 
 
 def test_without_normalization_larger_rates_and_sigmoids_fail():
-    found = recorded("figure-2-controls")
-    for trial in found["trials"]:
+    run = recorded("figure-2-controls")
+    for trial in run["trials"]:
         end = trial["curves"]["accuracy"][-1]
         if trial["variant"] == "plain-x5":
             assert end > 0.97
         elif trial["variant"] == "plain-x30":
             assert end < 0.12
-    assert min(found["conclusion"]["plain-x5-sigmoid: maximum accuracy"]) < 0.12
+    assert min(run["conclusion"]["plain-x5-sigmoid: maximum accuracy"]) < 0.12
 
 
 def test_small_batches_and_ghosts():

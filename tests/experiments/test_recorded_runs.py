@@ -11,16 +11,16 @@ from companion.experiments import recorded
 
 
 def test_trials_come_in_the_order_of_their_seeds():
-    found = {
+    run = {
         "trials": [
             {"variant": "bn", "seed": 1},
             {"variant": "plain", "seed": 0},
             {"variant": "bn", "seed": 0},
         ]
     }
-    assert [trial["seed"] for trial in recorded.trials(found, "bn")] == [0, 1]
+    assert [trial["seed"] for trial in recorded.trials(run, "bn")] == [0, 1]
     with pytest.raises(ValueError, match="variant: expected one of bn, plain, got 'gn'"):
-        recorded.trials(found, "gn")
+        recorded.trials(run, "gn")
 
 
 def test_a_run_that_is_not_recorded_says_how_to_record_it():

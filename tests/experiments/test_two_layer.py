@@ -37,13 +37,13 @@ def torch_loss(leaves, x, classes, statistics=None):
 
 def test_forward_and_every_gradient_agree_with_autograd(case):
     p, x, classes = case
-    forth = two_layer.forward(p, x)
-    gradient = two_layer.backward(p, forth, classes)
+    activations = two_layer.forward(p, x)
+    gradient = two_layer.backward(p, activations, classes)
     leaves = p.map(lambda value: torch.tensor(value, requires_grad=True))
     logits, loss = torch_loss(leaves, x, classes)
     loss.backward()
-    np.testing.assert_allclose(forth.layer2.y, logits.detach(), atol=1e-12)
-    assert two_layer.cross_entropy(forth.probabilities, classes) == pytest.approx(loss.item())
+    np.testing.assert_allclose(activations.layer2.y, logits.detach(), atol=1e-12)
+    assert two_layer.cross_entropy(activations.probabilities, classes) == pytest.approx(loss.item())
     for name in NAMES:
         expected = getattr(leaves, name).grad
         np.testing.assert_allclose(getattr(gradient, name), expected, atol=1e-12, err_msg=name)
@@ -79,8 +79,8 @@ def test_training_learns_the_digits_and_is_repeatable():
     learned, losses = two_layer.train(start, x, y, **options)
     assert len(losses) == 150
     statistics = two_layer.population(learned, x, batch_size=60)
-    found = two_layer.predict(learned, statistics, split.x_test.numpy()).argmax(axis=1)
-    assert (found == split.y_test.numpy()).mean() > 0.9
+    predicted = two_layer.predict(learned, statistics, split.x_test.numpy()).argmax(axis=1)
+    assert (predicted == split.y_test.numpy()).mean() > 0.9
     assert two_layer.train(start, x, y, **options)[1] == losses
     assert two_layer.train(start, x, y, **options, seed=1)[1] != losses
     # The start is left alone.

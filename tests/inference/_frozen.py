@@ -52,10 +52,10 @@ def line(bn):
     return reference.inference_affine(*map(values, state), bn.eps)
 
 
-def difference(found, expected):
+def difference(outputs, expected):
     """Largest difference over the largest expected value."""
     expected = np.asarray(expected)
-    return np.abs(values(found) - expected).max() / np.abs(expected).max()
+    return np.abs(values(outputs) - expected).max() / np.abs(expected).max()
 
 
 def sequence(*layers):
@@ -78,8 +78,8 @@ def checked(model, *arguments):
     other = [torch.randn_like(a) if isinstance(a, torch.Tensor) else a for a in arguments]
     limit = 1e-12 if arguments[0].dtype == torch.float64 else 1e-5
     with torch.no_grad():
-        expected, found = copy.deepcopy(model)(*other), copy.deepcopy(folded)(*other)
-    assert difference(found, values(expected)) <= limit
+        expected, outputs = copy.deepcopy(model)(*other), copy.deepcopy(folded)(*other)
+    assert difference(outputs, values(expected)) <= limit
     assert report.relative_error <= report.tolerance == limit
     assert len(norms(folded)) <= len(norms(model))
     assert modules == [(id(m), m.training, set(vars(m))) for m in model.modules()]

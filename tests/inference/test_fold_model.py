@@ -194,9 +194,9 @@ def test_nested_arguments_and_outputs():
     pair = {"a": torch.randn(5, 3).double(), "b": torch.randn(5, 3).double()}
     folded, report = fold(model, (pair,))
     assert len(report.folded) == 1
-    found, expected = folded(pair), model(pair)
-    torch.testing.assert_close(found["values"][0], expected["values"][0])
-    assert torch.equal(found["classes"], expected["classes"])
+    outputs, expected = folded(pair), model(pair)
+    torch.testing.assert_close(outputs["values"][0], expected["values"][0])
+    assert torch.equal(outputs["classes"], expected["classes"])
 
 
 class Classes(nn.Module):

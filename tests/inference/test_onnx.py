@@ -68,10 +68,10 @@ def worst_error(program, model):
     errors = []
     for batch in (1, 2, 7):
         x = example(batch)
-        (found,) = session.run(None, {given.name: x.numpy()})
+        (output,) = session.run(None, {given.name: x.numpy()})
         with torch.no_grad():
             expected = values(copy.deepcopy(model)(x))
-        errors.append(abs(found - expected).max() / abs(expected).max())
+        errors.append(abs(output - expected).max() / abs(expected).max())
     return max(errors)
 
 
@@ -163,6 +163,6 @@ def test_the_backend_comes_back():
 
 def test_importing_stays_light():
     code = "import sys, companion.inference; print([m for m in sys.modules if 'onnx' in m])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "'onnx'" not in found.stdout
-    assert "onnxruntime" not in found.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'onnx'" not in done.stdout
+    assert "onnxruntime" not in done.stdout

@@ -37,13 +37,13 @@ def assert_holds(layer, values, rtol=1e-12):
 
 def inputs_at_inference(model, batches):
     """What goes into each normalization in evaluation mode."""
-    found = {}
+    inputs = {}
     model = copy.deepcopy(model).eval()
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.register_forward_pre_hook(
-                lambda _, args, name=name: found.setdefault(name, []).append(args[0])
+                lambda _, args, name=name: inputs.setdefault(name, []).append(args[0])
             )
     for x in batches:
         model(x)
-    return {name: torch.cat(values) for name, values in found.items()}
+    return {name: torch.cat(values) for name, values in inputs.items()}

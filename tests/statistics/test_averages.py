@@ -77,8 +77,8 @@ def test_started_at_is_what_a_layer_holds(momentum):
 
 def test_nothing_averaged_is_the_start_in_a_new_tensor():
     start = torch.ones(3, dtype=torch.float64)
-    held = RunningAverage.empty(torch.Size([3]), 0.1).started_at(start)
-    held.zero_()
+    average = RunningAverage.empty(torch.Size([3]), 0.1).started_at(start)
+    average.zero_()
     assert start.sum() == 3.0
 
 

@@ -73,8 +73,8 @@ def test_with_a_pass_for_each_layer_in_line_all_are_exact_at_inference(layer):
         update_precise(model, batches, passes=passes, progress=False)
         errors = []
         for name, values in inputs_at_inference(model, batches).items():
-            held = model.get_submodule(name).running_var
-            errors.append(((held - values.var(dim=0)).abs() / held).max().item())
+            running_var = model.get_submodule(name).running_var
+            errors.append(((running_var - values.var(dim=0)).abs() / running_var).max().item())
         assert max(errors[:exact]) < 1e-12
         assert all(error > 1e-3 for error in errors[exact:])
 

@@ -76,11 +76,11 @@ def parameters(layer):
             parameter.copy_(torch.rand(C, generator=generator, dtype=torch.float64) + 0.5)
 
 
-def assert_close(found, expected, tolerance, what):
-    expected = torch.as_tensor(np.asarray(expected)).reshape(found.shape)
+def assert_close(values, expected, tolerance, what):
+    expected = torch.as_tensor(np.asarray(expected)).reshape(values.shape)
     scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
     error = (
-        float((found.detach().double() - expected).abs().max()) / scale if found.numel() else 0.0
+        float((values.detach().double() - expected).abs().max()) / scale if values.numel() else 0.0
     )
     assert error <= tolerance, f"{what}: off by {error:.1e}, allowed {tolerance:.0e}"
 
@@ -188,8 +188,10 @@ def no_value_anywhere_moves_the_count_only(group):
 def channels_last_is_kept(group):
     make = partial(companion.SyncBatchNorm, C, process_group=group)
     last = torch.channels_last
-    found = equals_one_big_batch(make, rows("even"), (C, 3, 2), torch.float32, memory_format=last)
-    for value in found:
+    observed = equals_one_big_batch(
+        make, rows("even"), (C, 3, 2), torch.float32, memory_format=last
+    )
+    for value in observed:
         assert value.is_contiguous(memory_format=last)
 
 
@@ -268,12 +270,12 @@ def error_of(kind, call, *arguments):
 
 def sent(profile):
     """Collectives that a profiler saw, with the number of values that each rank sent."""
-    found = []
+    observed = []
     for event in profile.events():
         if event.name.startswith("gloo:"):
             sizes = [np.prod(shape, dtype=int) for shape in event.input_shapes if shape]
-            found.append((event.name, int(sizes[0])))
-    return found
+            observed.append((event.name, int(sizes[0])))
+    return observed
 
 
 @check
@@ -521,19 +523,19 @@ def a_second_derivative_is_refused(group):
 def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    found = {}
+    observed = {}
     try:
         for name, function in CHECKS.items():
             group = dist.new_group(timeout=timedelta(seconds=20))
             try:
                 function(group)
-                found[name] = None
+                observed[name] = None
             except Exception:
-                found[name] = traceback.format_exc()
+                observed[name] = traceback.format_exc()
     finally:
         # Also where a check has failed on this rank alone, and the others no longer answer.
         path = Path(sys.argv[1], f"{dist.get_rank()}.json")
-        path.write_text(json.dumps(found), encoding="utf-8")
+        path.write_text(json.dumps(observed), encoding="utf-8")
     dist.destroy_process_group()
 
 

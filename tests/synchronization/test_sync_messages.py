@@ -23,12 +23,12 @@ def test_messages_merge_to_the_moments_of_all(sizes):
     assert sent.shape == (len(sizes), 2 * C + 1)
     assert sent.dtype == torch.float64
     assert messages.tags(sent).tolist() == [77.0] * len(sizes)
-    found = messages.merged(sent)
+    joined = messages.merged(sent)
     expected = merge(*(RunningMoments.of(x) for x in rows))
-    assert found.total.item() == expected.count
-    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-14, atol=0.0)
-    torch.testing.assert_close(found.var, expected.var, rtol=1e-13, atol=0.0)
-    torch.testing.assert_close(found.unbiased_var, expected.unbiased_var, rtol=1e-13, atol=0.0)
+    assert joined.total.item() == expected.count
+    torch.testing.assert_close(joined.mean, expected.mean, rtol=1e-14, atol=0.0)
+    torch.testing.assert_close(joined.var, expected.var, rtol=1e-13, atol=0.0)
+    torch.testing.assert_close(joined.unbiased_var, expected.unbiased_var, rtol=1e-13, atol=0.0)
 
 
 def test_nothing_at_all_has_moments_of_zero():
@@ -45,9 +45,9 @@ def test_a_single_value_has_an_unbiased_variance_of_zero():
 def test_messages_of_different_calls_give_not_a_number():
     first, second = parts([3, 4])
     sent = [messages.local_moments(first, 1, None), messages.local_moments(second, 2, None)]
-    found = messages.merged(torch.stack(sent))
-    assert found.mean.isnan().all()
-    assert found.var.isnan().all()
+    joined = messages.merged(torch.stack(sent))
+    assert joined.mean.isnan().all()
+    assert joined.var.isnan().all()
 
 
 def test_a_tag_and_a_large_count_fit_into_one_number():

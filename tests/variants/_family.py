@@ -53,7 +53,7 @@ def randomized(layer: nn.Module) -> nn.Module:
 
 
 def _members() -> dict[str, Member]:
-    found = {}
+    members = {}
     own = {
         "GhostBatchNorm": {"ghost_size": lambda: 3},
         "BatchRenorm": {"r_max": lambda: 1.5, "d_max": lambda: 0.4},
@@ -65,19 +65,19 @@ def _members() -> dict[str, Member]:
         for key, shape in SHAPES.items():
             dims = key[:2]
             cls, torch_cls = getattr(variants, name + dims), getattr(nn, f"BatchNorm{dims}")
-            found[f"{name}-{key}"] = Member(cls, torch_cls, shape, options)
+            members[f"{name}-{key}"] = Member(cls, torch_cls, shape, options)
     for key in ("1d-long", "2d", "3d"):
         cls = getattr(variants, f"InstanceNorm{key[:2]}")
         torch_cls = getattr(nn, f"InstanceNorm{key[:2]}")
         affine = {"affine": lambda: True}
-        found[f"InstanceNorm-{key}"] = Member(cls, torch_cls, SHAPES[key], affine, tracks=False)
-    found["GroupNorm"] = Member(
+        members[f"InstanceNorm-{key}"] = Member(cls, torch_cls, SHAPES[key], affine, tracks=False)
+    members["GroupNorm"] = Member(
         variants.GroupNorm, nn.GroupNorm, (8, 6, 4, 5), {}, (2, 6), tracks=False
     )
-    found["LayerNorm"] = Member(
+    members["LayerNorm"] = Member(
         variants.LayerNorm, nn.LayerNorm, (8, 3, 4, 5), {}, ((4, 5),), tracks=False
     )
-    return found
+    return members
 
 
 MEMBERS = _members()

@@ -11,12 +11,8 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 import companion
 from companion import reference
-from companion.variants.decorrelated import (
-    DecorrelatedBatchNorm1d,
-    DecorrelatedBatchNorm2d,
-    IterNorm1d,
-    IterNorm2d,
-)
+from companion.variants.decorrelated import DecorrelatedBatchNorm1d, DecorrelatedBatchNorm2d
+from companion.variants.iterative import IterNorm1d, IterNorm2d
 from companion.whitening import covariance, whiten, whitening_matrix
 
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.cuda))
@@ -80,9 +76,9 @@ def whitened(x, layer, mean=None, sigmas=None):
     return np.moveaxis(y.reshape(shape), -1, 1)
 
 
-def assert_near(found, exact, within=1e-12):
-    found = found.detach().double().cpu().numpy()
-    assert np.abs(found - exact).max() <= within * max(1.0, np.abs(exact).max())
+def assert_near(values, exact, within=1e-12):
+    values = values.detach().double().cpu().numpy()
+    assert np.abs(values - exact).max() <= within * max(1.0, np.abs(exact).max())
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -143,8 +139,8 @@ def test_groups_of_one_channel_are_batch_normalization(shape, cls, momentum):
         )
         assert_near(y, exact.y)
         grads = torch.autograd.grad(y, (x, layer.weight, layer.bias), grad_y)
-        for found, expected in zip(grads, reference.backward(grad_y.numpy(), exact), strict=True):
-            assert_near(found, expected)
+        for grad, expected in zip(grads, reference.backward(grad_y.numpy(), exact), strict=True):
+            assert_near(grad, expected)
         plain(x)
     assert_near(layer.running_mean, plain.running_mean.numpy())
     assert_near(layer.running_covariance.flatten(), plain.running_var.numpy())
@@ -219,11 +215,11 @@ def test_gradients_are_those_of_whitening(groups):
     x = batch((5, 6, 3, 4)).requires_grad_()
     grad_y = normal(5, 6, 3, 4, seed=5)
     layer = layer_of(DecorrelatedBatchNorm2d, groups=groups)
-    found = torch.autograd.grad(layer(x), x, grad_y)[0]
+    grad_x = torch.autograd.grad(layer(x), x, grad_y)[0]
     flat = rows(x).detach().requires_grad_()
     y = whiten(flat, "zca", layer.eps, groups=groups) * layer.weight + layer.bias
     expected = torch.autograd.grad(y, flat, rows(grad_y))[0]
-    assert_near(rows(found), expected.numpy())
+    assert_near(rows(grad_x), expected.numpy())
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -23,8 +23,8 @@ def test_the_constructor_is_pytorchs_with_more_named_arguments(member):
     assert not [p for p in ours.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     theirs = inspect.signature(member.torch_cls).parameters.values()
     positional = [p for p in theirs if p.kind is p.POSITIONAL_OR_KEYWORD]
-    for expected, found in zip(positional, list(ours.values()), strict=False):
-        assert (found.name, found.default) == (expected.name, expected.default)
+    for expected, own in zip(positional, list(ours.values()), strict=False):
+        assert (own.name, own.default) == (expected.name, expected.default)
     others = list(ours.values())[len(positional) :]
     assert all(p.kind is p.KEYWORD_ONLY for p in others)
 

@@ -47,8 +47,8 @@ def test_steps_of_adam_on_weight_and_bias_down_the_entropy(package):
             entropy(expected).backward()
             optimizer.step()
             for name, value in alike.named_parameters():
-                found = model.get_parameter(name)
-                assert torch.allclose(found, value, rtol=0, atol=1e-12), name
+                parameter = model.get_parameter(name)
+                assert torch.allclose(parameter, value, rtol=0, atol=1e-12), name
         # Nothing is computed for what does not learn.
         with_gradient = [name for name, p in model.named_parameters() if p.grad is not None]
         assert with_gradient == ["1.weight", "1.bias"]
@@ -96,23 +96,23 @@ def drifted(split, seed, spread):
 
 def test_corrupted_digits_are_recovered_and_better_than_by_statistics_alone():
     # The pain: each pixel's gain has drifted; PyTorch's layers in evaluation mode do not notice.
-    found = {"before": [], "statistics": [], "tent": []}
+    accuracies = {"before": [], "statistics": [], "tent": []}
     for seed in range(4):
         model, split = trained_on_digits(seed)
         companion.convert(model, to="torch")
         x = drifted(split, seed, 0.8)
-        found["before"].append(accuracy(model, x, split.y_test))
+        accuracies["before"].append(accuracy(model, x, split.y_test))
         with adapted_statistics(model, x):
-            found["statistics"].append(accuracy(model, x, split.y_test))
+            accuracies["statistics"].append(accuracy(model, x, split.y_test))
         with tent(model, learning_rate=0.01) as adapt:
             for _ in range(60):
                 logits = adapt(x)
         right = (logits.argmax(1) == split.y_test).double().mean().item()
-        found["tent"].append(right)
-        assert right > found["before"][-1] + 0.1
+        accuracies["tent"].append(right)
+        assert right > accuracies["before"][-1] + 0.1
         assert right > 0.8
-        assert accuracy(model, x, split.y_test) == found["before"][-1]
-    means = {name: sum(values) / len(values) for name, values in found.items()}
+        assert accuracy(model, x, split.y_test) == accuracies["before"][-1]
+    means = {name: sum(values) / len(values) for name, values in accuracies.items()}
     assert means["tent"] > means["statistics"] + 0.01
     assert means["statistics"] > means["before"] + 0.3
 

@@ -268,13 +268,13 @@ def test_errors_name_the_argument_and_change_nothing():
         with pytest.raises(ValueError, match=r"mask: expected shape \(6, 4\), \(N, \*spatial\)"):
             model(x, mask=torch.ones(shape, dtype=torch.bool))
     for valid in (0, 1):
-        few = torch.zeros(6, 4, dtype=torch.bool)
-        few.view(-1)[:valid] = True
+        sparse = torch.zeros(6, 4, dtype=torch.bool)
+        sparse.view(-1)[:valid] = True
         with pytest.raises(
             ValueError,
             match=f"mask: expected at least 2 valid positions when training, got {valid}",
         ):
-            model(x, mask=few)
+            model(x, mask=sparse)
     with pytest.raises(ValueError, match=r"mask: expected a tensor on cpu, got meta"):
         model(x, mask=torch.ones(6, 4, dtype=torch.bool, device="meta"))
     with pytest.raises(RuntimeError, match="input: expected 3 channels"):

@@ -45,9 +45,9 @@ def test_the_papers_algorithm(shape, dtype):
     noisy, plain = pair(shape, parameters, generator=seeded())
     x = batch(shape, dtype)
     exact = noise_of(seeded(), plain(x), (0.5, 1.25), (0.1, 0.1), parameters)
-    found = noisy(x).double().detach().numpy()
+    y = noisy(x).double().detach().numpy()
     rounding = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 2**-8}[dtype]
-    assert np.abs(found - exact).max() < rounding * np.abs(exact).max()
+    assert np.abs(y - exact).max() < rounding * np.abs(exact).max()
     for name, value in plain.state_dict().items():
         assert torch.equal(value, noisy.state_dict()[name])
 

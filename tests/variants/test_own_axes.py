@@ -86,15 +86,15 @@ def test_one_group_is_layer_norm_over_channels_and_positions(shape):
         (value.view(-1, *(1,) * (len(shape) - 2)) * one[0]).expand(shape[1:]).contiguous()
         for value in (weight, bias)
     ]
-    found, expected = group_norm(x, 1, weight, bias), layer_norm(x, shape[1:], *wide)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    y, expected = group_norm(x, 1, weight, bias), layer_norm(x, shape[1:], *wide)
+    assert torch.allclose(y, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SPATIAL)
 def test_a_group_per_channel_is_instance_norm(shape):
     x, (weight, bias) = batch(shape), parameters(6)
-    found, expected = group_norm(x, 6, weight, bias), instance_norm(x, weight, bias)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    y, expected = group_norm(x, 6, weight, bias), instance_norm(x, weight, bias)
+    assert torch.allclose(y, expected, rtol=0, atol=1e-12)
 
 
 def test_ghost_batches_of_one_image_are_instance_norm():

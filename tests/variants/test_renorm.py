@@ -59,8 +59,8 @@ def test_the_papers_algorithm(shape, limits, scale):
     y = layer(x)
     assert np.abs(y.detach().numpy() - exact).max() < 1e-12
     grads = torch.autograd.grad(y, (x, layer.weight, layer.bias), grad_y)
-    for found, expected in zip(grads, exact_grads, strict=True):
-        assert np.abs(found.numpy() - expected).max() < 1e-12 * max(1, np.abs(expected).max())
+    for grad, expected in zip(grads, exact_grads, strict=True):
+        assert np.abs(grad.numpy() - expected).max() < 1e-12 * max(1, np.abs(expected).max())
     assert np.abs(layer.running_mean.numpy() - statistics[0]).max() < 1e-13
     assert np.abs(layer.running_var.numpy() - statistics[1]).max() < 1e-13
     assert layer.num_batches_tracked == 1
@@ -72,11 +72,11 @@ def test_with_the_narrowest_limits_it_is_batch_normalization(shape):
     plain = PLAIN[len(shape)](3, dtype=torch.float64)
     plain.load_state_dict(layer.state_dict())
     x = batch(shape).requires_grad_()
-    found, expected = layer(x), plain(x)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    y, expected = layer(x), plain(x)
+    assert torch.allclose(y, expected, rtol=0, atol=1e-12)
     weight = batch(shape, seed=2)
     for a, b in zip(
-        torch.autograd.grad((found * weight).sum(), [x, *layer.parameters()]),
+        torch.autograd.grad((y * weight).sum(), [x, *layer.parameters()]),
         torch.autograd.grad((expected * weight).sum(), [x, *plain.parameters()]),
         strict=True,
     ):

@@ -41,8 +41,8 @@ def test_alone_it_is_batch_norm():
 
 def test_alone_the_function_is_batch_norm():
     x = torch.randn(6, 3)
-    found = functional.sync_batch_norm(x, None, None, training=True)
-    assert torch.equal(found, functional.batch_norm(x, None, None, training=True))
+    y = functional.sync_batch_norm(x, None, None, training=True)
+    assert torch.equal(y, functional.batch_norm(x, None, None, training=True))
     with pytest.raises(ValueError, match="more than 1 value"):
         functional.sync_batch_norm(x[:1], None, None, training=True)
     with pytest.raises(TypeError, match="process_group: expected a process group or None, got str"):

@@ -37,8 +37,8 @@ def test_weight_norm_against_the_formula_and_pytorch(dim):
     assert torch.allclose(
         w, torch._weight_norm(v, g, -1 if dim is None else dim), rtol=0, atol=1e-14
     )
-    found = torch.from_numpy(lengths(w, dim))
-    assert torch.allclose(found, g.abs(), rtol=0, atol=1e-14)
+    norms = torch.from_numpy(lengths(w, dim))
+    assert torch.allclose(norms, g.abs(), rtol=0, atol=1e-14)
 
 
 @LAYER

@@ -69,14 +69,14 @@ def tangent(sigma, change, method, steps):
 def gradient(sigma, upstream, method, steps):
     """∂⟨upstream, W⟩/∂Σ, symmetric."""
     d = len(sigma)
-    found = np.empty((d, d))
+    gradients = np.empty((d, d))
     for i in range(d):
         for j in range(d):
             change = np.zeros((d, d))
             change[i, j] += 0.5
             change[j, i] += 0.5
-            found[i, j] = (upstream * tangent(sigma, change, method, steps)).sum()
-    return found
+            gradients[i, j] = (upstream * tangent(sigma, change, method, steps)).sum()
+    return gradients
 
 
 def whiten(x, method, eps, steps):

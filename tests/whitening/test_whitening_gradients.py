@@ -55,9 +55,9 @@ def slope(function, at, along, step=1e-5):
 def test_the_gradient_of_the_matrix_is_the_formula(spectrum, method, device):
     sigma = with_spectrum(*spectrum)
     upstream = normal(*sigma.shape)
-    found = matrix_gradient(sigma.to(device), upstream.to(device), method).cpu().numpy()
+    gradient = matrix_gradient(sigma.to(device), upstream.to(device), method).cpu().numpy()
     exact = _formulas.gradient(sigma.numpy(), upstream.numpy(), method, STEPS)
-    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-10 * np.abs(exact).max())
+    np.testing.assert_allclose(gradient, exact, rtol=0, atol=1e-10 * np.abs(exact).max())
     matrix = whitening_matrix(sigma.to(device), method, steps=STEPS).cpu().numpy()
     exact = _formulas.matrix(sigma.numpy(), method, STEPS)
     np.testing.assert_allclose(matrix, exact, rtol=0, atol=1e-12 * np.abs(exact).max())
@@ -69,10 +69,10 @@ def test_the_gradient_of_the_batch_is_the_formula(method, eps):
     x = (normal(20, 4) @ normal(4, 4, seed=2) + 5.0).requires_grad_()
     grad_y = normal(20, 4, seed=3)
     y = whiten(x, method, eps, steps=STEPS)
-    (found,) = torch.autograd.grad(y, x, grad_y)
+    (gradient,) = torch.autograd.grad(y, x, grad_y)
     data = x.detach().numpy()
     exact = _formulas.whiten_backward(data, grad_y.numpy(), method, eps, STEPS)
-    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-11 * np.abs(exact).max())
+    np.testing.assert_allclose(gradient, exact, rtol=0, atol=1e-11 * np.abs(exact).max())
     exact = _formulas.whiten(data, method, eps, STEPS)
     np.testing.assert_allclose(y.detach(), exact, rtol=0, atol=1e-12 * np.abs(exact).max())
 
@@ -162,11 +162,11 @@ def test_pca_has_no_gradient_if_the_loss_depends_on_one_of_two_equal_axes(row):
 def test_where_pca_has_no_gradient_the_rest_of_the_stack_keeps_its():
     repeated, distinct = with_spectrum(2.0, 2.0, 5.0), with_spectrum(1.0, 2.0, 3.0)
     upstream = normal(3, 3)
-    found = matrix_gradient(torch.stack([repeated, distinct]), upstream, "pca")
-    assert found[0].isnan().any()
+    gradient = matrix_gradient(torch.stack([repeated, distinct]), upstream, "pca")
+    assert gradient[0].isnan().any()
     # A stack may be multiplied in another order than one matrix: the last bits may differ.
     alone = matrix_gradient(distinct, upstream, "pca")
-    torch.testing.assert_close(found[1], alone, rtol=0, atol=1e-13)
+    torch.testing.assert_close(gradient[1], alone, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("least", [1.0, 1e-3])
