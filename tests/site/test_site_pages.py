@@ -21,12 +21,12 @@ SLOW = pytest.mark.slow(reason="all pages again, up to a minute each, in another
 # Pages whose colours are looked at in the short run; on the long ones that takes most of the time.
 COLOURED = {"intro", "identity", "notation", "bibliography", *GENERATED}
 VISITS = [
-    visit
+    pytest.param(name, *visit, marks=marks, id=f"{name}-{visit[0][0]}-{visit[0][1]}")
     for name in [*PAGES, *GENERATED]
-    for visit in [
-        pytest.param(name, (1280, "light"), (390, "dark"), {} if name in COLOURED else NO_COLOURS),
-        pytest.param(name, (390, "light"), (1280, "dark"), {}, marks=SLOW),
-        pytest.param(name, (1280, "dark"), (390, "light"), ONLY_COLOURS, marks=SLOW),
+    for *visit, marks in [
+        ((1280, "light"), (390, "dark"), {} if name in COLOURED else NO_COLOURS, ()),
+        ((390, "light"), (1280, "dark"), {}, SLOW),
+        ((1280, "dark"), (390, "light"), ONLY_COLOURS, SLOW),
     ]
 ]
 
