@@ -14,8 +14,8 @@ SITE = TESTS.parent / "_build" / "html"
 # of the package, would find nothing and slow them down.
 NOT_OF_THE_PACKAGE = {"site", "tools", "test_markers.py"}
 
-LAID_OUT = """() => [...document.querySelectorAll("article > section > section")]
-  .every((part) => getComputedStyle(part).contentVisibility === "visible")"""
+# Milliseconds that a page is waited for; only what has failed takes as long, on a busy machine too.
+PATIENCE = 60_000
 
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest takes out what is not asked for.
@@ -53,7 +53,7 @@ def site():
 @pytest.fixture(scope="session")
 def browser():
     """A real Chromium; without one a test is skipped, or fails if REQUIRE_BROWSER is set."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
@@ -62,19 +62,55 @@ def browser():
             pytest.fail(message)
         pytest.skip(message)
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield chromium
         chromium.close()
 
 
-@pytest.fixture(scope="session")
-def read_on():
-    """What a reader's first move does to a page: the parts that waited for it are laid out."""
+@pytest.fixture
+def visit(browser):
+    """Open an address in a page of its own; by the end, nothing may have gone wrong there.
 
-    def move(page):
-        page.keyboard.press("Shift")
-        page.wait_for_function(LAID_OUT)
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    The page has its `requests`, and its `faults`: errors in scripts and on the console, files that
+    are missing, requests to another site.
+    """
+    pages = []
 
-    return move
+    def visit(url="about:blank", *, width=1280, theme="light", wait_until="load", **options):
+        context = browser.new_context(
+            viewport={"width": width, "height": 844}, color_scheme=theme, **options
+        )
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.requests, page.faults = [], []
+        pages.append(page)
+        own = ("data:", "file:" if url.startswith("file:") else "/".join(url.split("/")[:3]))
+
+        def note(request):
+            page.requests.append(request)
+            if not request.url.startswith(own):
+                page.faults.append(f"not from the site: {request.url}")
+
+        def note_failure(request):
+            # What a page that is left gives up is no fault of its.
+            if request.failure != "net::ERR_ABORTED":
+                page.faults.append(f"{request.failure}: {request.url}")
+
+        def note_message(message):
+            if message.type == "error":
+                page.faults.append(message.text)
+
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("console", note_message)
+        page.on("request", note)
+        page.on("requestfailed", note_failure)
+        page.goto(url, wait_until=wait_until)
+        return page
+
+    yield visit
+    faults = [fault for page in pages for fault in page.faults]
+    for page in pages:
+        page.context.close()
+    assert not faults, "\n".join(faults)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 
 from companion import explore
 
@@ -15,40 +16,78 @@ DOCUMENT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>A figu
 </style><main><h1>A figure</h1>BODY</main><div style="height: 100vh"></div></html>"""
 
 
+@cache
+def output(name):
+    """A figure and what a notebook gets of it."""
+    figure = getattr(explore, name)()
+    return figure, figure._repr_mimebundle_()
+
+
 class Page:
     """One figure in a browser, its numbers, and the errors that the page has reported."""
 
-    def __init__(self, browser, name, folder, *, width=1280, theme="light", touch=False):
-        self.figure = getattr(explore, name)()
+    def __init__(self, visit, name, folder, *, device="mouse", width=None, theme="light"):
+        self.figure, bundle = output(name)
         file = folder / f"{name}.html"
-        body = self.figure._repr_mimebundle_()["text/html"]
-        file.write_text(DOCUMENT.replace("BODY", body), encoding="utf-8")
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 844}, color_scheme=theme, has_touch=touch
-        )
-        self.page = self.context.new_page()
-        self.errors, self.requests = [], []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda entry: self.errors.append(entry.text))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(file.as_uri())
+        file.write_text(DOCUMENT.replace("BODY", bundle["text/html"]), encoding="utf-8")
+        touch = device == "touch"
+        width = width or (390 if touch else 1280)
+        self.page = visit(file.as_uri(), width=width, theme=theme, has_touch=touch)
         self.root = self.page.locator("body")
-        self.page.locator(".frame").wait_for()
+        self.frame = self.root.locator(".frame")
+        self.frame.wait_for()
 
-    def close(self):
-        self.context.close()
+    def turn(self, width, theme):
+        """Change the window's width and the theme while the figure is open."""
+        self.page.emulate_media(color_scheme=theme)
+        self.page.set_viewport_size({"width": width, "height": 844})
+        self.frame.and_(self.page.locator(f"[data-theme={theme}]")).wait_for()
+        # The drawings follow in the frame after, where they are as wide as their boxes again.
+        self.page.wait_for_function(
+            """([frame, width]) => {
+              const fits = (box) =>
+                Math.max(box.clientWidth, 200) === box.querySelector("svg").clientWidth;
+              return innerWidth === width && [...frame.querySelectorAll(".plot")].every(fits);
+            }""",
+            arg=[self.frame.element_handle(), width],
+        )
 
     def numbers(self):
         """Every number shown, with all its digits."""
-        values = "all => Object.fromEntries(all.map(e => [e.dataset.number, e.dataset.value]))"
-        found = self.root.locator("[data-number]").evaluate_all(values)
-        return {name: float(value) for name, value in found.items()}
+        return {name: float(value) for name, (value, _) in self._shown().items()}
+
+    def texts(self):
+        """Every number as it is shown."""
+        return {name: text for name, (_, text) in self._shown().items()}
+
+    def _shown(self):
+        return self.root.locator("[data-number]").evaluate_all(
+            "all => Object.fromEntries("
+            "all.map(e => [e.dataset.number, [e.dataset.value, e.innerText]]))"
+        )
 
     def handles(self):
         """Where every handle is, in the units of its axes."""
-        places = "all => Object.fromEntries(all.map(e => [e.dataset.handle, e.dataset.at]))"
-        found = self.root.locator("[data-handle]").evaluate_all(places)
-        return {name: json.loads(place) for name, place in found.items()}
+        places = self.root.locator("[data-handle]").evaluate_all(
+            "all => Object.fromEntries(all.map(e => [e.dataset.handle, e.dataset.at]))"
+        )
+        return {name: json.loads(place) for name, place in places.items()}
+
+    def drawings(self):
+        """The box of every drawing, and its words with their boxes."""
+        return self.root.locator("svg").evaluate_all(
+            """all => all.map((drawing) => [
+              drawing.getBoundingClientRect().toJSON(),
+              [...drawing.querySelectorAll("text")].map(
+                (e) => [e.textContent, e.getBoundingClientRect().toJSON()]),
+            ])"""
+        )
+
+    def targets(self):
+        """The box of everything that takes a finger: of a label, where that takes it too."""
+        return self.root.locator("input, button, .handle").evaluate_all(
+            "all => all.map((e) => (e.closest('label') ?? e).getBoundingClientRect().toJSON())"
+        )
 
     def choices(self):
         """The chosen value of every set of radio buttons."""
@@ -72,7 +111,7 @@ class Page:
             self.page.mouse.up()
             return
         fingers = [("touchStart", path[0]), *(("touchMove", place) for place in path[1:])]
-        session = self.context.new_cdp_session(self.page)
+        session = self.page.context.new_cdp_session(self.page)
         for kind, (left, top) in fingers:
             points = [{"x": left, "y": top}]
             session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
@@ -96,5 +135,5 @@ class Page:
 
 def addresses(text):
     """Third-party addresses that a script or a page names, XML's namespaces left out."""
-    found = re.findall(r"(?:https?:)?//[\w.-]+\.[a-z]{2,}[^\s\"'`)]*", text)
-    return [each for each in found if "www.w3.org/" not in each]
+    urls = re.findall(r"(?:https?:)?//[\w.-]+\.[a-z]{2,}[^\s\"'`)]*", text)
+    return [each for each in urls if "www.w3.org/" not in each]

@@ -7,7 +7,7 @@ import re
 from importlib.resources import files
 
 import pytest
-from _page import FIGURES, addresses
+from _page import FIGURES, addresses, output
 
 from companion import explore
 from companion.explore import bundle
@@ -16,14 +16,13 @@ BUDGET = 150 * 1024  # bytes of compressed script for all figures together
 
 
 def test_all_scripts_together_are_small():
-    texts = [bundle.core(), *(bundle.figure(getattr(explore, name)().name) for name in FIGURES)]
+    texts = [bundle.core(), *(bundle.figure(output(name)[0].name) for name in FIGURES)]
     assert sum(len(gzip.compress(text.encode())) for text in texts) < BUDGET / 3
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_fetched_and_nothing_ends_the_script(name):
-    figure = getattr(explore, name)()
-    script = bundle.core() + bundle.figure(figure.name)
+    script = bundle.core() + bundle.figure(output(name)[0].name)
     assert addresses(script) == []
     assert "</script" not in script
     assert "<!--" not in script
@@ -31,10 +30,10 @@ def test_nothing_is_fetched_and_nothing_ends_the_script(name):
 
 
 def test_every_module_is_part_of_a_script():
-    scripts = bundle.core() + "".join(bundle.figure(getattr(explore, n)().name) for n in FIGURES)
+    scripts = bundle.core() + "".join(bundle.figure(output(name)[0].name) for name in FIGURES)
     folder = files("companion.explore") / "js"
     present = {path.name for path in (folder / "figures").iterdir()}
-    assert present == {f"{getattr(explore, name)().name}.js" for name in FIGURES}
+    assert present == {f"{output(name)[0].name}.js" for name in FIGURES}
     for path in folder.iterdir():
         if path.is_file():
             assert f'define("{path.name}"' in scripts, path.name
@@ -42,7 +41,7 @@ def test_every_module_is_part_of_a_script():
 
 def test_a_shared_module_is_defined_once():
     for name in FIGURES:
-        script = bundle.core() + bundle.figure(getattr(explore, name)().name)
+        script = bundle.core() + bundle.figure(output(name)[0].name)
         defined = re.findall(r'^define\("([^"]+)"', script, re.MULTILINE)
         assert len(defined) == len(set(defined))
         assert defined.index("vendor/d3.js") < defined.index("plot.js") < defined.index("stage.js")
@@ -76,14 +75,13 @@ def test_imports_and_exports_are_rewritten(monkeypatch):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_what_a_notebook_gets(name):
-    figure = getattr(explore, name)()
-    output = figure._repr_mimebundle_()
-    assert output == getattr(explore, name)()._repr_mimebundle_(), "the same at every call"
-    assert output["image/svg+xml"].lstrip().startswith("<?xml")
-    assert output["text/plain"] == repr(figure)
-    assert max(map(len, output["text/plain"].splitlines())) <= 84
-    assert " ".join(output["text/plain"].split()).endswith(figure.description)
+    figure, shown = output(name)
+    assert shown == getattr(explore, name)()._repr_mimebundle_(), "the same at every call"
+    assert shown["image/svg+xml"].lstrip().startswith("<?xml")
+    assert shown["text/plain"] == repr(figure)
+    assert max(map(len, shown["text/plain"].splitlines())) <= 84
+    assert " ".join(shown["text/plain"].split()).endswith(figure.description)
     assert len(figure.description) > 100
-    data = html.unescape(re.search(r'data-bn-figure="([^"]*)"', output["text/html"])[1])
+    data = html.unescape(re.search(r'data-bn-figure="([^"]*)"', shown["text/html"])[1])
     assert json.loads(data)["start"] == json.loads(json.dumps(figure.start))
-    assert addresses(output["text/html"]) == []
+    assert addresses(shown["text/html"]) == []

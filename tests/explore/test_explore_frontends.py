@@ -11,14 +11,12 @@ import os
 import re
 import subprocess
 import sys
-import time
+import threading
 
 import nbformat
 import pytest
-from _page import FIGURES, Page
-from test_explore_figures import MOVED, check_numbers
-
-from companion import explore
+from _oracles import MOVED, check_numbers
+from _page import FIGURES, Page, output
 
 SHOWN = ["identity", "ranks"]  # two in one page share their scripts
 FOREIGN = r"\brequire(js)?\b|ipywidgets|\bIPython\b|\bJupyter\b|acquireVsCodeApi|google\.colab"
@@ -41,28 +39,16 @@ class Shown(Page):
     """A figure in a page that is open already."""
 
     def __init__(self, page, name, root):
-        self.figure, self.page, self.context = getattr(explore, name)(), page, page.context
+        (self.figure, _), self.page = output(name), page
         self.root = root.locator(f".bn-explore[data-name={name}]")
-        self.root.locator(".frame").wait_for(timeout=60_000)
+        self.frame = self.root.locator(".frame")
+        self.frame.wait_for()
         self.root.scroll_into_view_if_needed()
-
-
-def output(name):
-    return getattr(explore, name)()._repr_mimebundle_()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1280, "height": 844})
-    page.faults = []
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    yield page
-    page.close()
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_an_output_asks_nothing_of_the_front_end(name):
-    bundle = output(name)
+    _, bundle = output(name)
     assert set(bundle) == {"text/html", "image/svg+xml", "text/plain"}, "no widget, no own type"
     scripts = bundle["text/html"].partition("<script")[2]
     assert scripts.startswith(" data-bn-script>"), "a classic script, which every front end runs"
@@ -71,34 +57,35 @@ def test_an_output_asks_nothing_of_the_front_end(name):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", FIGURES)
-def test_an_output_lives_in_a_frame_of_another_origin(page, name):
-    page.on("console", lambda entry: entry.type == "error" and page.faults.append(entry.text))
-    inside = f'<meta http-equiv="Content-Security-Policy" content="{ALONE}">'
-    inside += f"<body>{output(name)['text/html']}"
+def test_outputs_live_in_frames_of_another_origin(visit):
+    page = visit()
+    inside = f'<meta http-equiv="Content-Security-Policy" content="{ALONE}"><body>'
     page.set_content(
-        f'<iframe sandbox="allow-scripts" style="width: 900px; height: 800px"'
-        f' srcdoc="{html.escape(inside)}"></iframe>'
+        "".join(
+            f'<iframe name="{name}" sandbox="allow-scripts" style="width: 900px; height: 800px"'
+            f' srcdoc="{html.escape(inside + output(name)[1]["text/html"])}"></iframe>'
+            for name in FIGURES
+        )
     )
-    frame = page.frame_locator("iframe")
-    frame.locator(".frame").wait_for()
     numbers = "all => all.map(e => e.dataset.value)"
-    before = frame.locator("[data-number]").evaluate_all(numbers)
-    frame.locator("input >> nth=0").focus()
-    page.keyboard.press("ArrowLeft")
-    assert frame.locator("[data-number]").evaluate_all(numbers) != before
-    assert not page.faults, page.faults
+    for name in FIGURES:
+        frame = page.frame_locator(f"iframe[name={name}]")
+        frame.locator(".frame").wait_for()
+        before = frame.locator("[data-number]").evaluate_all(numbers)
+        frame.locator("input >> nth=0").focus()
+        page.keyboard.press("ArrowLeft")
+        assert frame.locator("[data-number]").evaluate_all(numbers) != before, name
 
 
 @pytest.mark.browser
-def test_outputs_live_where_scripts_are_made_anew(page):
+def test_outputs_live_where_scripts_are_made_anew(visit):
+    page = visit()
     page.set_content("<!doctype html><body></body>")
     for name in SHOWN:
-        page.evaluate(INSERT, output(name)["text/html"])
+        page.evaluate(INSERT, output(name)[1]["text/html"])
     for name in SHOWN:
         page.locator(f"[data-name={name}] .frame").wait_for()
     assert page.locator(".frame").count() == len(SHOWN)
-    assert not page.faults, page.faults
 
 
 @pytest.fixture(scope="module")
@@ -128,31 +115,39 @@ def lab(tmp_path_factory):
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", *options],
         env={**os.environ, **{name: str(place) for name, place in places.items()}},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
+        log = []
+        for line in server.stderr:
+            log.append(line)
+            if "is running at" in line:
+                break
+        else:
+            pytest.fail("JupyterLab has ended:\n" + "".join(log))
+        # What it writes from now on is read, or it would wait for a reader.
+        threading.Thread(target=server.stderr.read, daemon=True).start()
         described = folder / "runtime" / f"jpserver-{server.pid}.json"
-        until = time.monotonic() + 60
-        while not described.exists():
-            assert server.poll() is None, "JupyterLab has ended"
-            assert time.monotonic() < until, "JupyterLab has not started"
-            time.sleep(0.2)
-        time.sleep(0.5)
         yield json.loads(described.read_text(encoding="utf-8"))["url"]
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=60)
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(180)
-def test_jupyterlab_shows_what_the_page_shows(lab, page):
+@pytest.mark.slow(reason="JupyterLab and a kernel start: half a minute of processor time")
+def test_jupyterlab_shows_what_the_page_shows(lab, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 844})
+    page.set_default_timeout(120_000)
+    errors = []  # in scripts alone: JupyterLab's own console is not quiet
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{lab}lab/tree/figures.ipynb?reset")
     notebook = page.locator(".jp-Notebook")
     cells = notebook.locator(".jp-CodeCell .cm-content")
-    cells.first.wait_for(timeout=60_000)
+    cells.first.wait_for()
     # A cell that is run before its kernel is there is not run at all.
-    page.get_by_text(re.compile(r"^Python 3 .*\| Idle$")).wait_for(timeout=60_000)
+    page.get_by_text(re.compile(r"^Python 3 .*\| Idle$")).wait_for()
     for cell, name in enumerate(SHOWN):
         cells.nth(cell).click()
         page.keyboard.press("Shift+Enter")
@@ -172,4 +167,5 @@ def test_jupyterlab_shows_what_the_page_shows(lab, page):
         page.emulate_media(color_scheme=theme)
         for frame in notebook.locator(".frame").all():
             frame.and_(page.locator(f"[data-theme={theme}]")).wait_for()
-    assert not page.faults, page.faults
+    page.close()
+    assert not errors, errors

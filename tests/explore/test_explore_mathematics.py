@@ -40,9 +40,9 @@ def call(browser):
 @pytest.mark.parametrize("eps", [1e-5, 0.5])
 def test_forward(call, eps):
     for x in batches():
-        found = call("forward", x.tolist(), {"gamma": -1.7, "beta": 0.3, "eps": eps})
+        actual = call("forward", x.tolist(), {"gamma": -1.7, "beta": 0.3, "eps": eps})
         expected = reference.forward(x[:, None], [-1.7], [0.3], eps)
-        assert found["m"] == len(x)
+        assert actual["m"] == len(x)
         for name, array in {
             "mean": expected.batch_mean,
             "var": expected.batch_var,
@@ -50,7 +50,7 @@ def test_forward(call, eps):
             "xHat": expected.x_hat,
             "y": expected.y,
         }.items():
-            np.testing.assert_allclose(found[name], array.squeeze(), **TIGHT, err_msg=name)
+            np.testing.assert_allclose(actual[name], array.squeeze(), **TIGHT, err_msg=name)
 
 
 @pytest.mark.browser
@@ -63,9 +63,9 @@ def test_the_variance_far_from_zero_keeps_its_digits(call):
 @pytest.mark.browser
 def test_fixed_statistics(call):
     x, (mean, var) = np.linspace(-3, 5, 9), (0.7, 2.3)
-    found = call("normalize", x.tolist(), {"mean": mean, "var": var}, {"gamma": 3.0, "eps": 0.1})
+    actual = call("normalize", x.tolist(), {"mean": mean, "var": var}, {"gamma": 3.0, "eps": 0.1})
     expected = reference.inference(x[:, None], mean, var, 3.0, 0.0, 0.1)
-    np.testing.assert_allclose(found["y"], expected[:, 0], **TIGHT)
+    np.testing.assert_allclose(actual["y"], expected[:, 0], **TIGHT)
 
 
 @pytest.mark.browser
@@ -74,8 +74,8 @@ def test_jacobian(call, eps):
     for x in batches():
         if len(x) > 10:
             continue
-        found = np.array(call("jacobian", x.tolist(), {"gamma": 2.0, "eps": eps}))
-        np.testing.assert_allclose(found, reference.jacobian(x, 2.0, eps), **TIGHT)
+        actual = np.array(call("jacobian", x.tolist(), {"gamma": 2.0, "eps": eps}))
+        np.testing.assert_allclose(actual, reference.jacobian(x, 2.0, eps), **TIGHT)
 
 
 @pytest.mark.browser
@@ -86,14 +86,14 @@ def test_merged_moments(call):
         moments = [
             call("moments", part) if part else {"m": 0, "mean": 0, "var": 0} for part in parts
         ]
-        found = call("merge", *moments)
+        actual = call("merge", *moments)
         filled = [torch.tensor(part, dtype=torch.float64)[:, None] for part in parts if part]
         whole = merge(*(RunningMoments.of(part) for part in filled))
         expected = reference.moments(x[:, None])
-        np.testing.assert_allclose(found["mean"], expected[0].item(), **TIGHT)
-        np.testing.assert_allclose(found["var"], expected[1].item(), **TIGHT)
-        np.testing.assert_allclose(found["mean"], whole.mean.item(), **TIGHT)
-        assert found["m"] == 20
+        np.testing.assert_allclose(actual["mean"], expected[0].item(), **TIGHT)
+        np.testing.assert_allclose(actual["var"], expected[1].item(), **TIGHT)
+        np.testing.assert_allclose(actual["mean"], whole.mean.item(), **TIGHT)
+        assert actual["m"] == 20
 
 
 @pytest.mark.browser
@@ -105,9 +105,9 @@ def test_shrinkage(call):
 @pytest.mark.browser
 def test_eigenvalues(call):
     for a, b, c in [(4.0, 1.5, 2.0), (2.0, 0.0, 7.0), (1.0, 0.999999, 1.0), (3.0, 0.0, 3.0)]:
-        found, matrix = call("eigen", [a, b, c]), np.array([[a, b], [b, c]])
-        np.testing.assert_allclose(found["values"], np.linalg.eigvalsh(matrix)[::-1], **TIGHT)
-        for value, vector in zip(found["values"], found["vectors"], strict=True):
+        actual, matrix = call("eigen", [a, b, c]), np.array([[a, b], [b, c]])
+        np.testing.assert_allclose(actual["values"], np.linalg.eigvalsh(matrix)[::-1], **TIGHT)
+        for value, vector in zip(actual["values"], actual["vectors"], strict=True):
             np.testing.assert_allclose(matrix @ vector, value * np.array(vector), **TIGHT)
             assert math.hypot(*vector) == pytest.approx(1)
 
@@ -116,8 +116,8 @@ def test_eigenvalues(call):
 def test_second_moment(call):
     x = np.random.default_rng(2).standard_normal((50, 2)) @ [[2.0, 1.0], [0.0, 0.5]]
     expected = x.T @ x / len(x)
-    found = call("secondMoment", x.tolist())
-    np.testing.assert_allclose(found, [expected[0, 0], expected[0, 1], expected[1, 1]], **TIGHT)
+    actual = call("secondMoment", x.tolist())
+    np.testing.assert_allclose(actual, [expected[0, 0], expected[0, 1], expected[1, 1]], **TIGHT)
 
 
 @pytest.mark.browser

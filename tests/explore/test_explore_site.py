@@ -1,10 +1,11 @@
-"""The interactive figures in the built pages, opened from the disk."""
+"""The scripts of the interactive figures in the built pages; tests/site brings them to life."""
 
 import re
 from pathlib import Path
 
 import pytest
 from _page import FIGURES
+from playwright.sync_api import expect
 
 BOOK = Path(__file__).parents[2] / "book"
 CALL = re.compile(r"^explore\.(\w+)\(", re.MULTILINE)
@@ -32,50 +33,13 @@ def test_scripts_are_loaded_once_and_only_where_a_figure_is(site, name):
 
 
 @pytest.mark.browser
-def test_scripts_wait_until_a_reader_comes_near(site, browser, read_on):
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto((site / "memory-speed.html").as_uri())
-    page.wait_for_load_state("networkidle")
-    ours = [url for url in asked if "/explore/" in url and url.partition("?")[0].endswith(".js")]
+def test_scripts_wait_until_a_reader_comes_near(site, visit):
+    page = visit((site / "memory-speed.html").as_uri(), width=390, wait_until="networkidle")
+    urls = [request.url.partition("?")[0] for request in page.requests]
+    ours = [url for url in urls if "/explore/" in url and url.endswith(".js")]
     assert len(ours) == 1, f"before the figure is near: {ours}"
-    read_on(page)
-    host = page.locator(".bn-explore")
-    picture = host.locator("img")
-    assert picture.is_visible()
-    host.scroll_into_view_if_needed()
-    host.locator(".frame").wait_for()
-    assert not picture.is_visible()
-    page.close()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", WITH_FIGURES)
-def test_a_figure_lives_in_its_page(site, browser, read_on, name, width, theme):
-    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=theme)
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda entry: entry.type == "error" and errors.append(entry.text))
-    page.goto((site / f"{name}.html").as_uri())
-    read_on(page)
-    for figure in PLACES[name]:
-        host = page.locator(f".bn-explore[data-name={figure}]")
-        host.scroll_into_view_if_needed()
-        host.locator(".frame").wait_for()
-        assert host.locator(".frame").get_attribute("data-theme") == theme
-        box = host.evaluate("host => getComputedStyle(host.parentElement).backgroundColor")
-        assert box == "rgba(0, 0, 0, 0)", "the theme's light box around an output"
-        shown = "all => all.map(e => e.dataset.value)"
-        before = host.locator("[data-number]").evaluate_all(shown)
-        host.locator("input >> nth=0").focus()
-        page.keyboard.press("ArrowLeft")
-        assert host.locator("[data-number]").evaluate_all(shown) != before
-        frame = host.locator(".frame").bounding_box()
-        assert frame["x"] >= 0
-        assert frame["x"] + frame["width"] <= width
-        assert page.locator(f"figure:has([data-name={figure}]) figcaption").is_visible()
-    assert not errors, errors
-    page.close()
+    figure = page.locator(".bn-explore")
+    expect(figure.locator("img")).to_be_visible()
+    figure.scroll_into_view_if_needed()
+    expect(figure.locator(".frame")).to_be_visible()
+    expect(figure.locator("img")).to_be_hidden()

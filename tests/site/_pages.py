@@ -1,5 +1,6 @@
-"""The pages of the book, by kind, in the order of the table of contents."""
+"""The pages of the book, by kind, in the order of the table of contents, and their figures."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -10,3 +11,12 @@ PARTS = {part["caption"]: [entry["file"] for entry in part["chapters"]] for part
 APPENDICES = PARTS["Appendices"]
 CHAPTERS = [name for names in PARTS.values() for name in names if name not in APPENDICES]
 PAGES = [TOC["root"], *CHAPTERS, *APPENDICES]
+# The interactive figures that a page calls.
+FIGURES = {
+    name: re.findall(
+        r"^explore\.(\w+)\(",
+        (ROOT / "book" / f"{name}.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    for name in PAGES
+}

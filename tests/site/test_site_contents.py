@@ -91,9 +91,9 @@ def test_equations_cited_in_the_package_have_the_number_given(pages):
     for number, chapter, label in sorted(cited):
         page = pages.get(f"{chapter}.html")
         equation = page and page.select_one(f"#equation-{label} .eqno")
-        found = equation.text.strip("()#\n ") if equation else "no such equation"
-        if found != number and not found.startswith(f"{number})"):
-            wrong.append(f"Eq. ({number}) {chapter}/{label}: the page says {found}")
+        shown = equation.text.strip("()#\n ") if equation else "no such equation"
+        if shown != number and not shown.startswith(f"{number})"):
+            wrong.append(f"Eq. ({number}) {chapter}/{label}: the page says {shown}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -1,7 +1,10 @@
 """What a link refers to, shown beside the link: for the mouse, the keyboard, and no finger."""
 
+from datetime import datetime, timedelta
+
 import pytest
-from test_site_browser import violations
+from _checks import lay_out, turn, violations
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
@@ -10,6 +13,13 @@ FIGURE = "a.reference.internal[href^='#fig-']"
 EQUATION = "a.reference.internal[href^='#equation-']"
 THEOREM = "a.reference.internal[href^='#thm-']"
 ELSEWHERE = "a.reference.internal[href^='backprop.html#']"
+# What each kind of link shows.
+SHOWN = {
+    FIGURE: "figure img",
+    EQUATION: "div.math svg",
+    THEOREM: ".proof .admonition-title",
+}
+LONG = 2000  # milliseconds after which whatever a page does late has been done
 INSIDE = """box => {
   const { left, right, top, bottom } = box.getBoundingClientRect();
   return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
@@ -17,26 +27,18 @@ INSIDE = """box => {
 
 
 @pytest.fixture
-def opened(address, browser, read_on):
-    """Open a chapter, all of it laid out; nothing may have gone wrong in the end."""
-    contexts, faults = [], []
+def opened(address, visit):
+    """Open a chapter, all of it laid out; its clock can be moved on."""
 
     def opened(name=CHAPTER, start=address, **options):
-        context = browser.new_context(
-            **{"viewport": {"width": 1280, "height": 844}, "reduced_motion": "reduce", **options}
+        page = visit(
+            f"{start}/{name}.html", wait_until="networkidle", reduced_motion="reduce", **options
         )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda entry: entry.type == "error" and faults.append(entry.text))
-        page.goto(f"{start}/{name}.html")
-        read_on(page)
+        lay_out(page)
+        page.clock.install()
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not faults, faults
+    return opened
 
 
 def preview(page):
@@ -50,39 +52,39 @@ def hover(page, selector):
     return link
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize(
-    ("selector", "content"),
-    [
-        (FIGURE, "figure img"),
-        (EQUATION, "div.math svg"),
-        (THEOREM, ".proof .admonition-title"),
-    ],
-)
-def test_the_mouse_shows_what_a_link_refers_to(opened, selector, content, theme):
-    page = opened(color_scheme=theme)
+def check_preview(page, selector):
+    """The mouse shows what a link refers to, whole, and can enter it; then it leaves."""
     link = hover(page, selector)
-    preview(page).wait_for()
-    shown = preview(page).locator(content)
-    assert shown.first.is_visible()
+    page.clock.run_for(LONG)
+    expect(preview(page).locator(SHOWN[selector]).first).to_be_visible()
     target = page.locator(link.get_attribute("href"))
     assert target.evaluate("e => !e.closest('.preview')"), "its name is the page's own"
     assert preview(page).evaluate(INSIDE)
     assert preview(page).evaluate("box => box.scrollWidth <= box.clientWidth"), "cut off"
-    assert violations(page) == []
+    assert violations(page, ".preview") == []
     preview(page).hover()
-    page.wait_for_timeout(400)
-    assert preview(page).is_visible(), "it stays while the mouse is in it"
+    page.clock.run_for(LONG)
+    expect(preview(page)).to_be_visible()
     page.locator("article h1").hover()
-    preview(page).wait_for(state="hidden")
+    page.clock.run_for(LONG)
+    expect(preview(page)).to_be_hidden()
+
+
+def test_the_mouse_shows_what_a_link_refers_to(opened):
+    page = opened()
+    for selector in SHOWN:
+        check_preview(page, selector)
+    turn(page, 1280, "dark")
+    check_preview(page, EQUATION)
 
 
 def test_a_mouse_that_passes_shows_nothing(opened):
     page = opened()
+    page.clock.pause_at(datetime.now() + timedelta(hours=1))
     hover(page, FIGURE)
     page.mouse.move(2, 2)
-    page.wait_for_timeout(500)
-    assert not preview(page).is_visible()
+    page.clock.run_for(LONG)
+    assert preview(page).count() == 0
 
 
 def test_the_keyboard_shows_it_and_escape_puts_it_away(opened):
@@ -90,55 +92,75 @@ def test_the_keyboard_shows_it_and_escape_puts_it_away(opened):
     link = page.locator(f"article {EQUATION}").first
     page.keyboard.press("Shift")  # from here on, focus is shown
     link.focus()
-    preview(page).wait_for()
+    page.clock.run_for(LONG)
+    expect(preview(page)).to_be_visible()
     page.keyboard.press("Escape")
-    preview(page).wait_for(state="hidden")
+    expect(preview(page)).to_be_hidden()
     assert link.evaluate("link => document.activeElement === link")
     page.keyboard.press("Tab")
     page.keyboard.press("Shift+Tab")
-    preview(page).wait_for()
+    page.clock.run_for(LONG)
+    expect(preview(page)).to_be_visible()
     assert not preview(page).evaluate("box => box.contains(document.activeElement)")
-    page.evaluate("scrollBy(0, 60)")
-    page.wait_for_timeout(400)
-    assert preview(page).is_visible(), "the page moved under a mouse that lies still"
+
+
+def test_a_page_that_moves_under_the_mouse_takes_nothing_from_the_keyboard(opened):
+    page = opened()
+    link = page.locator(f"article {EQUATION}").first
+    link.scroll_into_view_if_needed()
+    page.mouse.move(640, 700)
+    page.keyboard.press("Shift")
+    link.focus()
+    page.clock.run_for(LONG)
+    expect(preview(page)).to_be_visible()
+    page.evaluate(
+        """() => {
+          addEventListener("pointerover", () => (document.body.dataset.moved = "under the mouse"));
+          scrollBy(0, 200);
+        }"""
+    )
+    page.locator("body[data-moved]").wait_for()
+    page.clock.run_for(LONG)
+    expect(preview(page)).to_be_visible()
     gap = "box => box.getBoundingClientRect().top"
     assert abs(preview(page).evaluate(gap) - link.bounding_box()["y"]) < 844
     page.keyboard.press("Tab")
-    preview(page).wait_for(state="hidden")
+    page.clock.run_for(LONG)
+    expect(preview(page)).to_be_hidden()
 
 
 def test_a_finger_follows_the_link(opened):
-    page = opened(has_touch=True, viewport={"width": 390, "height": 844})
+    page = opened(has_touch=True, width=390)
     link = page.locator(f"article {FIGURE}").first
     link.scroll_into_view_if_needed()
     link.tap()
     page.wait_for_url(f"**{link.get_attribute('href')}")
-    page.wait_for_timeout(500)
-    assert not preview(page).count()
+    page.clock.run_for(LONG)
+    assert preview(page).count() == 0
 
 
 def test_another_page_is_asked_for_once_and_only_when_pointed_at(opened):
     page = opened("many-devices")
-    asked = []
-    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
-    page.wait_for_timeout(300)
-    assert "backprop.html" not in asked
-    for _ in range(2):
+    for asked in (0, 1):
+        names = [request.url.rpartition("/")[2] for request in page.requests]
+        assert names.count("backprop.html") == asked
         hover(page, ELSEWHERE)
-        preview(page).wait_for()
-        assert preview(page).locator("svg, img").first.is_visible()
+        page.clock.run_for(LONG)
+        expect(preview(page).locator("svg, img").first).to_be_visible()
         page.locator("article h1").hover()
-        preview(page).wait_for(state="hidden")
-    assert asked.count("backprop.html") == 1
+        page.clock.run_for(LONG)
+        expect(preview(page)).to_be_hidden()
+    names = [request.url.rpartition("/")[2] for request in page.requests]
+    assert names.count("backprop.html") == 1
 
 
 def test_from_disk_a_page_shows_what_it_holds_itself(opened, site):
     page = opened("many-devices", start=site.as_uri())
     hover(page, ELSEWHERE)
-    page.wait_for_timeout(500)
-    assert not preview(page).count()
+    page.clock.run_for(LONG)
+    assert preview(page).count() == 0
     hover(page, FIGURE)
-    preview(page).wait_for()
+    page.clock.run_for(LONG)
     image = preview(page).locator("img")
     image.evaluate("image => image.decode()")
     assert image.bounding_box()["width"] > 100

@@ -1,16 +1,23 @@
 """Reading a page in a real browser: its parts are laid out late, and nobody notices."""
 
 import pytest
+from _checks import lay_out, settle
 from _pages import CHAPTERS
 
 pytestmark = pytest.mark.browser
 
 CHAPTER = "whitening"
-LAST = "going-further"
-TOP = "id => document.getElementById(id).getBoundingClientRect().top"
+ANCHORS = ["how-fast-is-gradient-descent", "the-cost-grows-as-d3", "going-further"]
 UNDER_THE_HEADER = 64
 STATES = """() => [...document.querySelectorAll("article > section > section")]
   .map((part) => getComputedStyle(part).contentVisibility)"""
+# Where an anchor is, and how far the page can still be scrolled.
+TOP = """id => [document.getElementById(id).getBoundingClientRect().top,
+  document.documentElement.scrollHeight - scrollY - innerHeight]"""
+LANDED = f"""([id, header]) => {{
+  const [top, below] = ({TOP})(id);
+  return (top > -2 && top < header + 3) || (below < 2 && top > 0);
+}}"""
 # The first paragraph, heading or figure in sight, and where it is.
 PLACE = """() => {
   for (const e of document.querySelectorAll("article :is(p, h2, h3, figcaption)")) {
@@ -18,158 +25,136 @@ PLACE = """() => {
     if (height && top > 64) return [e.textContent.slice(0, 60), top];
   }
 }"""
+TOP_OF_TEXT = """text => [...document.querySelectorAll("article :is(p, h2, h3, figcaption)")]
+  .find((e) => e.textContent.startsWith(text)).getBoundingClientRect().top"""
+
+SAME_CODE = pytest.mark.slow(reason="the same scripts on another page, or at another width")
+
+
+def shortly(shown, every):
+    """Parameters of which one is in the short run."""
+    return [pytest.param(each, marks=() if each == shown else SAME_CODE) for each in every]
 
 
 @pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1280, "height": 844})
-    page.faults = []
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    yield page
-    page.close()
-    assert not page.faults
+def chapter(address):
+    return f"{address}/{CHAPTER}.html"
 
 
-@pytest.fixture
-def settle(read_on):
-    """Wait until every part is laid out, and what that moves has moved."""
-
-    def wait(page):
-        read_on(page)
-        page.wait_for_timeout(500)
-
-    return wait
+def read_on(page):
+    """Move as a reader does: the parts that waited for it are laid out, and that moves nothing."""
+    page.keyboard.press("Shift")
+    page.wait_for_function(f"({STATES})().every((state) => state === 'visible')")
+    settle(page)
 
 
-def below(page):
-    """How far the page can still be scrolled."""
-    return page.evaluate("document.documentElement.scrollHeight - scrollY - innerHeight")
+def check_landing(page, anchor):
+    """Wait for the page to arrive at an anchor and to come to rest: it must be there still."""
+    page.wait_for_function(LANDED, arg=[anchor, UNDER_THE_HEADER])
+    settle(page)
+    assert page.evaluate(LANDED, [anchor, UNDER_THE_HEADER]), page.evaluate(TOP, anchor)
 
 
-def lands(page, anchor):
-    top = page.evaluate(TOP, anchor)
-    return abs(top - UNDER_THE_HEADER) < 3 or (below(page) < 2 and top > 0)
-
-
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_parts_out_of_sight_wait_until_the_reader_moves(address, page, name):
-    page.goto(f"{address}/{name}.html", wait_until="networkidle")
+@pytest.mark.parametrize("name", shortly(CHAPTER, CHAPTERS))
+def test_parts_out_of_sight_wait_until_the_reader_moves(address, visit, name):
+    page = visit(f"{address}/{name}.html", wait_until="networkidle")
     states = page.evaluate(STATES)
     assert len(states) >= 5
     assert set(states) == {"auto"}
-    page.evaluate("scrollTo(0, 100)")
-    page.wait_for_function(f"({STATES})().every((state) => state === 'visible')")
-
-
-def test_without_a_move_little_is_laid_out(address, page):
-    page.goto(f"{address}/{CHAPTER}.html", wait_until="networkidle")
     hidden = page.evaluate(
         """() => [...document.querySelectorAll("article .math svg")]
           .filter((e) => !e.checkVisibility({ contentVisibilityAuto: true })).length"""
     )
-    assert hidden > 100
+    assert hidden > 50, "without a move little is laid out"
+    page.evaluate("scrollTo(0, 100)")
+    page.wait_for_function(f"({STATES})().every((state) => state === 'visible')")
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("anchor", ["how-fast-is-gradient-descent", "the-cost-grows-as-d3", LAST])
-def test_an_address_with_an_anchor_leads_there(address, page, anchor, width):
-    page.set_viewport_size({"width": width, "height": 844})
-    page.goto(f"{address}/{CHAPTER}.html#{anchor}", wait_until="networkidle")
-    page.wait_for_timeout(300)
-    top = page.evaluate(TOP, anchor)
-    assert -2 < top < UNDER_THE_HEADER + 3 or below(page) < 2, top
+@pytest.mark.parametrize(
+    ("anchor", "width"),
+    [
+        (ANCHORS[1], 390),
+        (ANCHORS[2], 1280),
+        *(
+            pytest.param(anchor, width, marks=SAME_CODE)
+            for anchor, width in [
+                (ANCHORS[0], 390),
+                (ANCHORS[0], 1280),
+                (ANCHORS[1], 1280),
+                (ANCHORS[2], 390),
+            ]
+        ),
+    ],
+)
+def test_an_address_with_an_anchor_leads_there(chapter, visit, anchor, width):
+    page = visit(f"{chapter}#{anchor}", width=width)
+    check_landing(page, anchor)
 
 
-@pytest.mark.parametrize("anchor", ["how-fast-is-gradient-descent", "the-cost-grows-as-d3", LAST])
-def test_a_link_to_a_part_leads_there_and_stays(address, page, anchor, settle):
-    page.goto(f"{address}/{CHAPTER}.html")
-    page.locator(f"#pst-page-toc-nav a[href='#{anchor}']").click()
-    settle(page)
-    assert lands(page, anchor), page.evaluate(TOP, anchor)
+def test_a_link_to_a_part_leads_there_and_stays(chapter, visit):
+    page = visit(chapter)
+    for anchor in ANCHORS:
+        page.locator(f"#pst-page-toc-nav a[href='#{anchor}']").click()
+        read_on(page)
+        check_landing(page, anchor)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_place_is_found_again_after_a_reload(address, page, width, settle):
-    page.set_viewport_size({"width": width, "height": 844})
-    page.goto(f"{address}/{CHAPTER}.html")
-    settle(page)
+@pytest.mark.parametrize("width", shortly(390, [390, 1280]))
+def test_the_place_is_found_again_after_a_reload(chapter, visit, width):
+    page = visit(chapter, width=width)
+    read_on(page)
     page.evaluate("scrollTo(0, 12_000)")
-    page.wait_for_timeout(500)
-    text, top = page.evaluate(PLACE)
-    page.reload(wait_until="networkidle")
-    page.wait_for_timeout(500)
-    now = page.evaluate(
-        """text => [...document.querySelectorAll("article :is(p, h2, h3, figcaption)")]
-          .find((e) => e.textContent.startsWith(text)).getBoundingClientRect().top""",
-        text,
+    settle(page)
+    text, before = page.evaluate(PLACE)
+    page.reload()
+    page.wait_for_function(
+        f"([text, before]) => Math.abs(({TOP_OF_TEXT})(text) - before) < 60", arg=[text, before]
     )
-    assert abs(now - top) < 60
+    settle(page)
+    assert abs(page.evaluate(TOP_OF_TEXT, text) - before) < 60
 
 
-def test_the_browser_finds_words_that_are_not_laid_out(address, page):
-    page.goto(f"{address}/{CHAPTER}.html")
-    assert page.evaluate("window.find('Newton')")
-    page.wait_for_timeout(200)
-    assert page.evaluate("scrollY") > 5000
-
-
-def test_all_of_a_page_is_printed(address, page):
-    page.goto(f"{address}/{CHAPTER}.html")
+def test_the_browser_finds_words_that_are_not_laid_out_and_prints_them(chapter, visit):
+    page = visit(chapter)
     page.emulate_media(media="print")
     assert set(page.evaluate(STATES)) == {"visible"}
+    page.emulate_media(media="screen")
+    assert page.evaluate("window.find('Newton')")
+    page.wait_for_function("scrollY > 5000")
 
 
-def test_the_menu_of_downloads_opens(address, page):
-    page.goto(f"{address}/{CHAPTER}.html", wait_until="networkidle")
-    button = page.locator(".dropdown-download-buttons > button")
-    button.click()
-    menu = page.locator(".dropdown-download-buttons .dropdown-menu")
-    menu.wait_for(state="visible")
-    assert button.get_attribute("aria-expanded") == "true"
-    page.locator("article h1").click()
-    menu.wait_for(state="hidden")
-
-
-def test_what_scrolls_inside_itself_becomes_a_tab_stop_when_it_comes_near(address, page, settle):
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{address}/{CHAPTER}.html", wait_until="networkidle")
-    wide = page.locator("article div.math").nth(1)
-    assert wide.evaluate("e => e.scrollWidth <= e.clientWidth") or wide.get_attribute("tabindex")
-    settle(page)
-    stops = page.locator("article div.math").evaluate_all(
-        "all => all.map((e) => [e.scrollWidth > e.clientWidth, e.tabIndex === 0])"
+def test_what_scrolls_inside_itself_becomes_a_tab_stop_when_it_comes_near(chapter, visit):
+    page = visit(chapter, width=390)
+    lay_out(page)
+    page.wait_for_function(
+        """() => {
+          const formulas = [...document.querySelectorAll("article div.math")];
+          const isWide = (e) => e.scrollWidth > e.clientWidth;
+          return formulas.filter(isWide).length > 5
+            && formulas.every((e) => isWide(e) === (e.tabIndex === 0));
+        }"""
     )
-    assert sum(scrolls for scrolls, _ in stops) > 5
-    assert all(scrolls == stop for scrolls, stop in stops)
 
 
 @pytest.mark.parametrize(("width", "shown"), [(390, False), (1280, True)])
-def test_the_cover_is_loaded_only_where_it_is_shown(address, page, width, shown):
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.set_viewport_size({"width": width, "height": 844})
-    page.goto(f"{address}/intro.html", wait_until="networkidle")
+def test_the_cover_is_loaded_only_where_it_is_shown(address, visit, width, shown):
+    page = visit(f"{address}/intro.html", width=width, wait_until="networkidle")
     assert page.locator("img.cover").is_visible() == shown
-    assert any(url.endswith("cover.svg") for url in asked) == shown
+    assert any(request.url.endswith("cover.svg") for request in page.requests) == shown
 
 
-def test_a_long_formula_goes_on_in_the_next_line(address, page):
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{address}/{CHAPTER}.html")
+def test_lines_break_inside_of_long_formulas_and_never_before_a_mark(chapter, visit):
+    page = visit(chapter, width=390)
+    lay_out(page)
     lines = page.locator("span.math").evaluate_all(
         """all => all.map((formula) => new Set(
           [...formula.querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().top | 0)
         ).size)"""
     )
-    assert lines.count(2) >= 4
-
-
-def test_no_line_ends_between_a_formula_and_the_mark_behind_it(address, page, settle):
-    page.goto(f"{address}/{CHAPTER}.html")
-    settle(page)
+    assert lines.count(2) >= 4, "a long formula goes on in the next line"
     for width in range(320, 480, 16):
         page.set_viewport_size({"width": width, "height": 844})
-        page.wait_for_timeout(50)
+        page.wait_for_function("width => innerWidth === width", arg=width)
         marks, parted = page.evaluate(
             """() => {
               const marks = [...document.querySelectorAll("article span.math")]

@@ -1,0 +1,164 @@
+"""What the oracle says of the numbers that an interactive figure shows."""
+
+import numpy as np
+import pytest
+import torch
+
+from companion import reference
+from companion.experiments import memory_traffic
+from companion.explore.boundary import draws, output
+from companion.statistics import RunningMoments, merge
+from companion.whitening import gd_steps
+
+
+def identity(page):
+    start, shown = page.figure.start, page.numbers()
+    x, m, eps = np.array(start["x"]), int(shown["m"]), start["eps"]
+    mean, var = (each.item() for each in reference.moments(x[:, None]))
+    # One batch of m values a column.
+    batches = x.reshape(-1, m).T
+    columns = batches.shape[1]
+    y = reference.forward(batches, [shown["gamma"]] * columns, [shown["beta"]] * columns, eps).y
+    best = reference.forward(batches, [(var + eps) ** 0.5] * columns, [mean] * columns, eps).y
+    return {
+        "mse": np.square(y - batches).mean(),
+        "cost": np.square(best - batches).mean(),
+    }
+
+
+def batch(page):
+    x = np.array([place[0] for place in page.handles().values()])
+    normalized = reference.forward(x[:, None], eps=page.figure.start["eps"])
+    assert len(x) == page.numbers()["m"]
+    return {
+        "mean": normalized.batch_mean.item(),
+        "var": normalized.batch_var.item(),
+        "square": np.square(normalized.x_hat).mean(),
+        "largest": np.abs(normalized.x_hat).max(),
+        "bound": (len(x) - 1) ** 0.5,
+    }
+
+
+def jacobian(page):
+    x = np.array([place[0] for place in page.handles().values()])
+    m, eps = len(x), page.numbers()["eps"]
+    entries = reference.jacobian(x, eps=eps)
+    normalized = reference.forward(x[:, None], eps=eps)
+    inv_std = normalized.inv_std.item()
+    assert m == page.numbers()["m"]
+    values = np.linalg.eigvalsh(entries) / inv_std
+    ratio = eps / (normalized.batch_var.item() + eps)
+    assert np.abs(values - ratio).min() == pytest.approx(0, abs=1e-9)
+    return {
+        "std": 1 / inv_std,
+        "largest": np.abs(entries).max(),
+        "passed": values.sum(),
+        "ratio": ratio,
+    }
+
+
+def boundary(page):
+    start, m = page.figure.start, int(page.numbers()["m"])
+    points = np.array(start["points"])
+    drawn = np.reshape(draws(start["seed"], len(points), 16 * m), (16, m))
+    settled = output(start, points, points)
+    outputs = np.stack([output(start, points, points[batch]) for batch in drawn])
+    probe = page.handles()["probe"]
+    noise = np.square(outputs - settled).mean()
+    return {
+        "votes": sum(output(start, probe, points[batch]) > 0 for batch in drawn),
+        "logit": output(start, probe, points),
+        "flips": ((outputs > 0) != (settled > 0)).mean(),
+        "noise": noise,
+        "scaled": noise * m,
+    }
+
+
+def roofline(page):
+    start, shown, chosen = page.figure.start, page.numbers(), page.choices()
+    n, c, side = start["shapes"][int(chosen["shape"])]
+    tensor = 4 * n * c * side**2
+    in_flight = tensor // c * min(int(shown["block"]), c)
+    kept = int(shown["cache"]) * 2**20
+    moved = memory_traffic.bytes_moved(chosen["pass"], tensor, in_flight, kept)
+    operations = memory_traffic.OPERATIONS[chosen["pass"]] * tensor / 4
+    speed = memory_traffic.attainable(operations / moved, **start["machine"])
+    return {
+        "tensor": tensor,
+        "inFlight": in_flight,
+        "traffic": moved / tensor,
+        "intensity": operations / moved,
+        "least": operations / speed,
+    }
+
+
+def ranks(page):
+    x, owners = np.array(list(page.handles().values())).T
+    parts = [torch.tensor(x[owners == rank, None]) for rank in set(owners)]
+    merged = merge(*(RunningMoments.of(part) for part in parts))
+    inside = sum(len(part) * part.var(unbiased=False).item() for part in parts) / len(x)
+    return {
+        "whole": reference.moments(x[:, None])[1].item(),
+        "merged": merged.m2.item() / len(x),
+        "averaged": inside,
+        "between": x.var() - inside,
+    }
+
+
+def descent(page):
+    start, tips = page.figure.start, page.handles()
+    stretch = np.array([tips["long"], tips["short"]]).T
+    weights = np.array(start["weights"])
+    if page.choices()["inputs"] == "whitened":
+        stretch, weights = np.eye(2), stretch.T @ weights
+    x = np.array(start["z"]) @ stretch.T
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    rate = (1.8 if values[1] / values[0] > 1 + 1e-9 else 1.0) / values[1]
+    excess = values * (vectors.T @ weights) ** 2 / 2
+    steps = gd_steps(torch.tensor(values), torch.tensor(excess), rate, 0.001)
+    return {"kappa": values[1] / values[0], "rate": rate, "steps": steps}
+
+
+def bands(page):
+    start, run = page.figure.start, page.figure.start["runs"][int(page.choices()["seed"])]
+    (look, _), expected = page.handles()["step"], {}
+    for network in ("plain", "batch"):
+        ends = np.array([run[network]["low"][look], run[network]["high"][look]])
+        low, high = 1 / (1 + np.exp(-ends))
+        expected[f"{network}Spread"] = high - low
+        expected[f"{network}Accuracy"] = run[network]["accuracy"][look]
+    shown = page.page.locator("[data-handle=step]").get_attribute("aria-valuetext")
+    assert shown == f"step {start['steps'][look]:,}"
+    return expected
+
+
+# What the oracle says of a figure's present state, and the handle or slider that a test moves.
+ORACLES = {
+    "bands": bands,
+    "batch": batch,
+    "boundary": boundary,
+    "descent": descent,
+    "identity": identity,
+    "jacobian": jacobian,
+    "ranks": ranks,
+    "roofline": roofline,
+}
+MOVED = {
+    "bands": "step",
+    "batch": "x7",
+    "boundary": "probe",
+    "descent": "long",
+    "identity": "parameters",
+    "jacobian": "x5",
+    "ranks": "x9",
+}
+
+
+def check_numbers(page):
+    """Hold all numbers against the oracle; each is shown in a short form, too."""
+    shown, expected = page.numbers(), ORACLES[page.figure.name](page)
+    assert expected
+    for name, value in expected.items():
+        assert shown[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
+    texts = page.texts()
+    assert all(texts[name].strip() for name in expected), texts
