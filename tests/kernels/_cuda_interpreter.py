@@ -8,6 +8,7 @@ constants that are no plain numbers, to run assembly, and to run programs at the
 they can meet.
 """
 
+import ctypes
 import functools
 import importlib
 import inspect
@@ -43,7 +44,7 @@ class _Program(threading.Thread):
 
     def __init__(self, body):
         super().__init__(daemon=True)
-        self.body, self.error, self.met = body, None, None
+        self.body, self.error, self.place, self.is_last = body, None, None, False
         self.may_run, self.has_stopped = threading.Semaphore(0), threading.Semaphore(0)
         self.start()
 
@@ -57,14 +58,14 @@ class _Program(threading.Thread):
 
     def resume(self):
         """Let it run until it waits, or ends; nothing else runs meanwhile."""
-        self.met = None
+        self.place = None
         self.may_run.release()
         self.has_stopped.acquire()
         if self.error is not None:
             raise self.error
 
-    def wait(self, place, programs):
-        self.met = place, programs
+    def wait(self, place, is_last):
+        self.place, self.is_last = place, is_last
         self.has_stopped.release()
         self.may_run.acquire()
 
@@ -76,14 +77,11 @@ def _let_programs_meet(kernel):
     def program(**arguments):
         this = _Program(lambda: body(**arguments))
         this.resume()
-        if this.met is None:
-            return
-        place, programs = this.met
-        waiting.setdefault(place, []).append(this)
-        if len(waiting[place]) == programs:
-            for one in waiting.pop(place):
+        if this.place is not None:
+            waiting.setdefault(this.place, []).append(this)
+            for one in waiting.pop(this.place) if this.is_last else ():
                 one.resume()
-                assert one.met is None, "programs meet once"
+                assert one.place is None, "programs meet once"
 
     # The interpreter looks at the signature, and for triton.language among a function's globals.
     callable_there = types.FunctionType(
@@ -95,14 +93,21 @@ def _let_programs_meet(kernel):
     launch = kernel.run
 
     def run(*args, **kwargs):
-        launch(*args, **kwargs)
-        assert not waiting, "a program waits for one that never comes"
+        try:
+            launch(*args, **kwargs)
+            assert not waiting, "a program waits for one that never comes"
+        finally:
+            waiting.clear()
 
     kernel.run = run
 
 
 def _meet(arrived, parts):
-    threading.current_thread().wait(arrived.handle.data.item(), int(parts))
+    place = arrived.handle.data.item()
+    counter = ctypes.c_int32.from_address(place)
+    counter.value += 1
+    assert counter.value <= int(parts), "more programs than are to meet"
+    threading.current_thread().wait(place, counter.value == int(parts))
 
 
 def _adapt(cuda):

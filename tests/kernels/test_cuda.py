@@ -620,13 +620,13 @@ def test_unequal_parts(cuda):
 )
 def test_every_value_is_written(cuda, name, monkeypatch):
     """Outputs are poisoned, so that one that no program writes shows."""
-    for name in ("empty", "empty_like"):
-        allocate = getattr(torch, name)
+    for function in ("empty", "empty_like"):
+        allocate = getattr(torch, function)
 
         def poisoned(*args, allocate=allocate, **kwargs):
             return allocate(*args, **kwargs).fill_(float("nan"))
 
-        monkeypatch.setattr(torch, name, poisoned)
+        monkeypatch.setattr(torch, function, poisoned)
     shape, channels_last = SHAPES[name]
     x = random(shape, channels_last=channels_last)
     y, mean, var = Passes(cuda).batch_forward(x, None, None, x, None, EPS, True)
