@@ -102,7 +102,7 @@ def normalize(
                 given = Moments(*(value.contiguous() for value in fixed))
             else:
                 shares = view.shares()
-                forward.part_moments[(cut.blocks, cut.parts)](view.x, shares, **view.common())
+                forward.part_moments[(cut.blocks, cut.parts)](view.x, shares.sums, **view.common())
                 if cut.merge_apart:
                     grid, merging = _merging(cut)
                     forward.merge_moments[grid](
@@ -179,7 +179,7 @@ def differentiate(
                 **source,
                 grad_x=None if training else grad_x,
                 grad_residual=None if training else masked,
-                shares=shares,
+                shares=shares.sums,
             )
             if cut.merge_apart or not training:
                 merged = _empty_float64(x, 2, 1, C) if training else None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from .arguments import Shares
 from .sweeps import held_sums, hold, read_sums, sums_of_all, visit_from_the_end, visit_held
 from .tiles import (
     Line,
@@ -244,7 +245,7 @@ def part_sums(
     source = Input(grad_y, x, y, line, grad_x, grad_residual, RELU)
     sums, products = read_sums(products_read, source, part, sizes, TILE, TILE.COMPUTE)
     products = about_the_mean(sums, products, mean, inv_std, TILE.COMPUTE)
-    store_share(shares, part, sizes.C, sums, products)
+    store_share(Shares(shares, tl.num_programs(1)), part, sizes.C, sums, products)
 
 
 @triton.jit

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from .arguments import Shares
 from .running import publish
 from .sweeps import held_sums, hold, read_sums, sums_of_all, visit_from_the_end, visit_held
 from .tiles import (
@@ -174,7 +175,7 @@ def part_moments(x, shares, sizes, TILE: tl.constexpr):
     first = first_values(x, part.channel, sizes.run, part.exists)
     sums, squares = part_sums(x, first, part, sizes, TILE, TILE.COMPUTE)
     sums, squares = repeated_if_needed(sums, squares, x, part, sizes, TILE)
-    store_share(shares, part, sizes.C, sums, squares)
+    store_share(Shares(shares, tl.num_programs(1)), part, sizes.C, sums, squares)
 
 
 @triton.jit(do_not_specialize=_BITS[:-1])

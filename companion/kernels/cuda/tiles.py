@@ -65,8 +65,8 @@ def first_rows(segment, block, sizes, TILE):
         piece = row - whole.to(tl.int32) * sizes.pieces
         row = whole
         at += (piece * TILE.LANES).to(TILE.INDEX)
-    stride = tl.cast(sizes.C, TILE.INDEX) * tl.cast(sizes.row_values, TILE.INDEX)
-    return at + row.to(TILE.INDEX) * stride, piece
+    row = row.to(TILE.INDEX) * tl.cast(sizes.C, TILE.INDEX) * tl.cast(sizes.row_values, TILE.INDEX)
+    return at + row, piece
 
 
 @triton.jit
