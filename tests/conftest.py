@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
         return
     no_gpu = pytest.mark.skip(reason="this machine has no CUDA device")
     for item in items:
-        if "cuda" in item.keywords:
+        if item.get_closest_marker("cuda"):
             item.add_marker(no_gpu)
 
 

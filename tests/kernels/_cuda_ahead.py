@@ -1,8 +1,8 @@
 """Compile for an H100 whatever the public functions would launch, on a machine without a GPU.
 
 Run as a program, in a process of its own, for Triton must not be in its interpreter mode. Prints
-one line of JSON per kernel: its name, what it was compiled for, and what came out. Tensors are on
-the device "meta": they have shapes and types, and no data.
+one line of JSON per kernel: its name, and what came out. Tensors are on the device "meta": they
+have shapes and types, and no data. What a kernel is specialized for is left to Triton.
 """
 
 import json
@@ -10,28 +10,18 @@ import re
 import subprocess
 import sys
 import tempfile
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
 
 from companion.kernels import cuda
-from companion.kernels.cuda import backward, forward, running
 from companion.kernels.interface import Running
 
-TARGET = GPUTarget("cuda", 90, 32)
-TYPES = {
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.float32: "*fp32",
-    torch.float64: "*fp64",
-    torch.int32: "*i32",
-    torch.int64: "*i64",
-}
-DTYPES = tuple(dtype for dtype in TYPES if dtype.is_floating_point)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MULTIPROCESSORS = 132
 
 # (samples, channels, *rest), channels last?
@@ -49,37 +39,32 @@ SHAPES = {
 }
 
 
+class Driver:
+    """Takes the place of CUDA's: all that Triton asks before it launches a kernel."""
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, _device):
+        return None
+
+
 class Recorder:
     """Takes the place of a kernel's launch: compiles it for the arguments it would get."""
 
-    def __init__(self, seen):
-        self.seen, self.lines = seen, []
+    def __init__(self):
+        self.compiled, self.lines = [], []
 
     def run(self, kernel, *args, grid, warmup, **kwargs):
         assert min(grid) > 0
         assert not warmup
-        options = {name: kwargs.pop(name) for name in ("num_warps", "maxnreg") if name in kwargs}
-        arguments = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
-        signature, constants, attributes = {}, {}, {}
-        for index, parameter in enumerate(kernel.params):
-            value = arguments[parameter.name]
-            special = type(value) is int and not parameter.do_not_specialize
-            if parameter.is_constexpr or value is None or (special and value == 1):
-                signature[parameter.name] = "constexpr"
-                constants[(index,)] = value
-            elif isinstance(value, torch.Tensor):
-                signature[parameter.name] = TYPES[value.dtype]
-                attributes[(index,)] = [["tt.divisibility", 16]]
-            else:
-                signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-                if special and value % 16 == 0:
-                    attributes[(index,)] = [["tt.divisibility", 16]]
-        key = (kernel.fn.__name__, str(signature), str(constants), str(attributes), str(options))
-        if key in self.seen:
+        compiled = kernel.compile_only(*args, grid=grid, warmup=True, **kwargs)
+        if any(compiled is other for other in self.compiled):
             return
-        self.seen.add(key)
-        source = ASTSource(kernel, signature, constants, attributes)
-        compiled = triton.compile(source, target=TARGET, options=options)
+        self.compiled.append(compiled)
         ptx = compiled.asm["ptx"]
         self.lines.append(
             {
@@ -87,7 +72,7 @@ class Recorder:
                 "ptx": len(ptx),
                 "cubin": len(compiled.asm["cubin"]),
                 "warps": compiled.metadata.num_warps,
-                "registers allowed": options.get("maxnreg", 255),
+                "registers allowed": kwargs.get("maxnreg", 255),
                 "shared": compiled.metadata.shared,
                 "wide loads": len(re.findall(r"ld\.global\S*\.v[24]\.b", ptx)),
                 "loads": len(re.findall(r"ld\.global", ptx)),
@@ -111,13 +96,6 @@ def _resources(cubin):
         for name, pattern in (("registers", r"REG:(\d+)"), ("stack", r"STACK:(\d+)"))
         if (found := re.search(pattern, output))
     }
-
-
-def kernels():
-    for module in (forward, running, backward):
-        for value in vars(module).values():
-            if isinstance(value, triton.JITFunction) and value.__module__ == module.__name__:
-                yield value
 
 
 def calls(shape, channels_last, dtype, relu):
@@ -144,9 +122,11 @@ def calls(shape, channels_last, dtype, relu):
 
 def main(dtypes, shapes):
     cuda._multiprocessors = lambda _device: MULTIPROCESSORS
-    recorder = Recorder(set())
-    for kernel in kernels():
-        kernel.run = partial(recorder.run, kernel)
+    cuda.launches_on = lambda _device: nullcontext()
+    triton.runtime.driver.set_active(Driver())
+    recorder = Recorder()
+    JITFunction.compile_only = JITFunction.run
+    JITFunction.run = lambda kernel, *args, **kwargs: recorder.run(kernel, *args, **kwargs)
     for dtype in dtypes:
         for name in shapes:
             shape, channels_last = SHAPES[name]

@@ -27,8 +27,17 @@ from _passes import Passes
 # The interpreter computes with NumPy, which warns of NaN and infinity.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-# Coverage doubles the interpreter's time. These run the lines that others do, with other values.
-same_lines = pytest.mark.no_cover
+# The lines that others run, with other values; and coverage would double their time.
+slow = (
+    pytest.mark.slow(reason="seconds in the interpreter, which the kernels alone can change"),
+    pytest.mark.no_cover,
+)
+
+
+def mostly_slow(short, everything):
+    """Cases of which only some are in the short run."""
+    return [case if case in short else pytest.param(case, marks=slow) for case in everything]
+
 
 EPS = 1e-5
 TOLERANCE = {
@@ -46,7 +55,7 @@ def module():
         yield kernels
 
 
-@pytest.fixture(params=["meeting", "split"])
+@pytest.fixture(params=mostly_slow(["meeting"], ["meeting", "split"]))
 def cuda(request, module, monkeypatch):
     """The kernels, made to take one of the two paths by small tensors too."""
     return take(request.param, module, monkeypatch)
@@ -73,7 +82,9 @@ def take(path, module, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_stale_plans(module):
+    module._tile.cache_clear()
     yield
+    module._tile.cache_clear()
     module.plan.cache_clear()
 
 
@@ -155,7 +166,12 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+# Of a path's two kinds of blocks, planes and rows, one that is easy to cut and one that is not.
+SHORT = ("planes in pieces", "rows", "folded rows", "few channels last")
+
+
+@pytest.mark.parametrize("cuda", ["meeting", "split"], indirect=True)
+@pytest.mark.parametrize("name", mostly_slow(SHORT, SHAPES))
 def test_training(cuda, name):
     shape, channels_last = SHAPES[name]
     x = random(shape, channels_last=channels_last)
@@ -165,7 +181,7 @@ def test_training(cuda, name):
         assert result.is_contiguous() == x.is_contiguous()
 
 
-@pytest.mark.parametrize("name", ["planes in pieces", "folded rows"])
+@pytest.mark.parametrize("name", mostly_slow(SHORT[:1], ["planes in pieces", "folded rows"]))
 def test_shares_are_added_in_several_rounds(cuda, name, monkeypatch):
     """As for many parts."""
     monkeypatch.setattr(cuda, "_MERGED_VALUES", 4)
@@ -179,13 +195,14 @@ def test_last_part_is_shorter_by_a_tile(cuda):
 
 
 def test_held_tiles_are_added_in_several_groups(cuda, monkeypatch):
-    monkeypatch.setattr(cuda, "_FEW_VALUES", 1)
+    monkeypatch.setattr(cuda, "_GROUPED_VALUES", 1)
     x = random((3, 2, 11, 31))
     check_training(cuda, x, random(x.shape, seed=3), *parameters(2))
 
 
-@same_lines
-@pytest.mark.parametrize("name", ["planes in pieces", "rows in blocks", "folded rows"])
+@pytest.mark.parametrize(
+    "name", mostly_slow(["folded rows"], ["planes in pieces", "rows in blocks", "folded rows"])
+)
 def test_long_offsets(cuda, name, monkeypatch):
     """As for activations of more than 2^31 values."""
     monkeypatch.setattr(cuda, "_MOST_SHORT_OFFSETS", 0)
@@ -193,7 +210,7 @@ def test_long_offsets(cuda, name, monkeypatch):
     check_training(cuda, random(shape), random(shape, seed=3), *parameters(shape[1]))
 
 
-@pytest.mark.parametrize("name", [*SHAPES][1::2])
+@pytest.mark.parametrize("name", mostly_slow(["few channels last"], [*SHAPES][1::2]))
 def test_fixed_statistics(cuda, name):
     shape, channels_last = SHAPES[name]
     x = random(shape, channels_last=channels_last)
@@ -217,9 +234,8 @@ def test_fixed_statistics(cuda, name):
     assert_close(found.bias, g.sum(axes), 1e-4)
 
 
-@same_lines
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
+@pytest.mark.parametrize("dtype", mostly_slow([torch.bfloat16], TOLERANCE))
+@pytest.mark.parametrize("name", mostly_slow(["rows"], SHORT[:3]))
 def test_types(cuda, dtype, name):
     shape, channels_last = SHAPES[name]
     x = random(shape, dtype, channels_last)
@@ -276,8 +292,15 @@ def test_misaligned_input(cuda):
 # --- ReLU and residual ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["planes", "rows", "few channels last"])
-@pytest.mark.parametrize(("relu", "residual"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("name", mostly_slow(["rows"], ["planes", "rows", "few channels last"]))
+@pytest.mark.parametrize(
+    ("relu", "residual"),
+    [
+        pytest.param(True, False, marks=slow),
+        pytest.param(False, True, marks=slow),
+        (True, True),
+    ],
+)
 @pytest.mark.parametrize("fixed", [False, True])
 def test_fused(cuda, fixed, relu, residual, name):
     shape, channels_last = SHAPES[name]
@@ -331,7 +354,9 @@ def test_relu_keeps_nan_and_lets_its_gradient_pass(cuda):
     assert torch.equal(found.residual[:, 0], torch.where(y[:, 0] > 0, grad_y[:, 0], 0.0))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "dtype", mostly_slow([torch.float16], [torch.float16, torch.bfloat16, torch.float32])
+)
 def test_recomputed_activation_is_the_output(cuda, dtype):
     """To the last bit: where the output is 0, also by rounding, nothing passes."""
     x = random((4, 3, 9, 9), dtype, scale=1.0)
@@ -360,9 +385,9 @@ def moved(old, batch, factor):
     return (1.0 - factor) * as_array(old) + factor * batch
 
 
-@pytest.mark.parametrize("name", ["planes", "rows in blocks"])
-@pytest.mark.parametrize("momentum", [0.3, None, 1])
-@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("name", mostly_slow(["planes"], ["planes", "rows in blocks"]))
+@pytest.mark.parametrize("momentum", mostly_slow([0.3, None], [0.3, None, 1]))
+@pytest.mark.parametrize("skip", mostly_slow([False], [False, True]))
 def test_running_statistics(cuda, name, momentum, skip):
     shape, channels_last = SHAPES[name]
     x = random(shape, channels_last=channels_last)
@@ -396,8 +421,8 @@ def test_count_alone(cuda):
     assert count.item() == 11
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("momentum", [0.5, None])
+@pytest.mark.parametrize("bad", [float("nan"), pytest.param(float("inf"), marks=slow)])
+@pytest.mark.parametrize("momentum", mostly_slow([0.5], [0.5, None]))
 def test_nonfinite_statistics(cuda, bad, momentum):
     x = random((4, 40, 5))
     x[2, 33, 1] = bad
@@ -431,8 +456,10 @@ def test_variance_alone_is_not_finite(cuda):
     assert count.item() == 3
 
 
-@pytest.mark.parametrize("momentum", [0.5, None])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("momentum", mostly_slow([0.5], [0.5, None]))
+@pytest.mark.parametrize(
+    "dtype", mostly_slow([torch.float16], [torch.float16, torch.bfloat16, torch.float32])
+)
 def test_state_is_clamped_to_its_type(cuda, dtype, momentum):
     x = random((4, 3, 5, 7), offset=0.0, scale=1.0)
     x[:, 0] *= 1e25
@@ -477,9 +504,8 @@ def test_constant_channels(cuda):
     assert mean.tolist() == [x[0, 0, 0, 0].item(), 0.0]
 
 
-@same_lines
-@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
-@pytest.mark.parametrize("offset", [1e4, -1e5, 3e6])
+@pytest.mark.parametrize("name", mostly_slow(SHORT[:1], SHORT[:3]))
+@pytest.mark.parametrize("offset", mostly_slow([-1e5], [1e4, -1e5, 3e6]))
 def test_large_offsets(cuda, name, offset):
     shape, channels_last = SHAPES[name]
     x = random(shape, channels_last=channels_last, offset=offset)
@@ -501,8 +527,8 @@ def test_mean_between_two_numbers_of_the_type(cuda):
     assert_close(found.x, expected.x, 1e-5)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("channels_last", mostly_slow([True], [False, True]))
+@pytest.mark.parametrize("fuse", mostly_slow([False], [True, False]))
 def test_offset_that_breaks_channels_last_kernels(module, channels_last, fuse, monkeypatch):
     """(64, 8, 32, 32) + 1e5, at full size, with the thresholds of production."""
     if not fuse:
@@ -518,10 +544,9 @@ def test_many_rows(module):
     check_training(module, x, random(x.shape, seed=3), None, None)
 
 
-@same_lines
-@pytest.mark.parametrize("scale", [1e20, 1e-20])
-@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", mostly_slow([1e20], [1e20, 1e-20]))
+@pytest.mark.parametrize("name", mostly_slow(["rows"], SHORT[:3]))
+@pytest.mark.parametrize("dtype", mostly_slow([torch.float32], [torch.float32, torch.bfloat16]))
 def test_extreme_sizes(cuda, dtype, scale, name):
     shape, _ = SHAPES[name]
     x = random(shape, dtype, offset=0.3 * scale, scale=scale)
@@ -534,9 +559,8 @@ def test_extreme_sizes(cuda, dtype, scale, name):
     assert found.x.isfinite().all()
 
 
-@same_lines
-@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
-@pytest.mark.parametrize("outlier", [1e3, 1e6, -1e15])
+@pytest.mark.parametrize("name", mostly_slow(SHORT[:1], SHORT[:3]))
+@pytest.mark.parametrize("outlier", mostly_slow([1e6], [1e3, 1e6, -1e15]))
 def test_first_value_is_an_outlier(cuda, name, outlier):
     shape, _ = SHAPES[name]
     x = random(shape)
@@ -544,8 +568,7 @@ def test_first_value_is_an_outlier(cuda, name, outlier):
     check_training(cuda, x, random(shape, seed=3), *parameters(shape[1]), 5e-6)
 
 
-@same_lines
-@pytest.mark.parametrize("name", ["planes in pieces", "rows", "folded rows"])
+@pytest.mark.parametrize("name", mostly_slow(["folded rows"], SHORT[:3]))
 def test_channels_do_not_disturb_each_other(cuda, name):
     shape, _ = SHAPES[name]
     x = random(shape)
@@ -577,7 +600,6 @@ def test_eps_is_inside_the_root(cuda):
     assert abs(y[0, 0].item() - 1e-3 / np.sqrt(1e-6 + EPS)) < 1e-6
 
 
-@same_lines
 def test_unequal_parts(cuda):
     """Parts of different length, mean and spread: the merging must count."""
     x = random((13, 2, 11, 12))
@@ -589,25 +611,30 @@ def test_unequal_parts(cuda):
     check_training(cuda, x, random(x.shape, seed=3, offset=4.0), *parameters(40))
 
 
-@same_lines
-def test_every_value_is_written(cuda, monkeypatch):
+@pytest.mark.parametrize(
+    "name",
+    mostly_slow(
+        ["few channels last"],
+        ["planes in pieces", "rows in blocks", "folded samples", "few channels last"],
+    ),
+)
+def test_every_value_is_written(cuda, name, monkeypatch):
     """Outputs are poisoned, so that one that no program writes shows."""
-    for name in ("empty", "empty_like"):
-        allocate = getattr(torch, name)
+    for function in ("empty", "empty_like"):
+        allocate = getattr(torch, function)
 
         def poisoned(*args, allocate=allocate, **kwargs):
             return allocate(*args, **kwargs).fill_(float("nan"))
 
-        monkeypatch.setattr(torch, name, poisoned)
-    for name in ("planes in pieces", "rows in blocks", "folded samples", "few channels last"):
-        shape, channels_last = SHAPES[name]
-        x = random(shape, channels_last=channels_last)
-        y, mean, var = Passes(cuda).batch_forward(x, None, None, x, None, EPS, True)
-        z = Passes(cuda).fixed_forward(x, mean, var, None, None, x, EPS, True)
-        results = [y, mean, var, z]
-        for backward in (Passes(cuda).batch_backward, Passes(cuda).fixed_backward):
-            results += backward(x, x, y, mean, var, None, None, EPS, True, True)
-        assert all(result.isfinite().all() for result in results)
+        monkeypatch.setattr(torch, function, poisoned)
+    shape, channels_last = SHAPES[name]
+    x = random(shape, channels_last=channels_last)
+    y, mean, var = Passes(cuda).batch_forward(x, None, None, x, None, EPS, True)
+    z = Passes(cuda).fixed_forward(x, mean, var, None, None, x, EPS, True)
+    results = [y, mean, var, z]
+    for backward in (Passes(cuda).batch_backward, Passes(cuda).fixed_backward):
+        results += backward(x, x, y, mean, var, None, None, EPS, True, True)
+    assert all(result.isfinite().all() for result in results)
 
 
 def test_deterministic(cuda):
@@ -628,6 +655,13 @@ def _environment():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     environment.pop("TRITON_INTERPRET", None)
     return environment
+
+
+def test_kernels_have_few_parameters(module):
+    for name in ("forward", "backward", "running"):
+        for kernel in vars(sys.modules[f"{module.__name__}.{name}"]).values():
+            if hasattr(kernel, "arg_names"):
+                assert len(kernel.arg_names) <= 20, kernel.fn.__name__
 
 
 def test_import_without_triton():

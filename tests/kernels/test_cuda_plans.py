@@ -36,24 +36,24 @@ SHAPES = [
 
 def covered(cut, C, S):
     """How many programs touch each value, computed as the kernels do: cut by cut, with masks."""
-    touched = np.zeros(cut.total, int)
+    touched = np.zeros(cut.sizes.total, int)
     for block, index in itertools.product(range(cut.blocks), range(cut.parts)):
-        begin = index * cut.part
-        end = min(begin + cut.part, cut.segments)
+        begin = index * cut.sizes.part
+        end = min(begin + cut.sizes.part, cut.sizes.segments)
         assert begin < end, "an empty part"
         segment = np.arange(begin, end)
-        row, piece = segment // cut.pieces, segment % cut.pieces
-        start = (row * C + block * cut.channels) * cut.values
-        channels = min(cut.channels, C - block * cut.channels)
-        width = np.minimum(channels * cut.values, cut.total - start)
+        row, piece = segment // cut.sizes.pieces, segment % cut.sizes.pieces
+        start = (row * C + block * cut.sizes.channels) * cut.sizes.row_values
+        channels = min(cut.sizes.channels, C - block * cut.sizes.channels)
+        width = np.minimum(channels * cut.sizes.row_values, cut.sizes.total - start)
         lane = piece[:, None] * cut.lanes + np.arange(cut.lanes)
         inside = lane < width[:, None]
-        assert inside.all() or not cut.exact or cut.values > cut.run
+        assert inside.all() or not cut.exact or cut.sizes.row_values > cut.sizes.run
         at = (start[:, None] + lane)[inside]
         np.add.at(touched, at, 1)
         channel = at // S % C
-        assert channel.min() >= block * cut.channels
-        assert channel.max() < (block + 1) * cut.channels
+        assert channel.min() >= block * cut.sizes.channels
+        assert channel.max() < (block + 1) * cut.sizes.channels
         assert not np.any(start % cut.unit)
         assert not np.any(width % cut.unit)
     return touched
@@ -69,7 +69,7 @@ def test_every_value_belongs_to_one_program(shape, fuse):
     samples, C, S = shape
     if C == 1:
         samples, S = 1, samples * S
-    assert np.array_equal(covered(cut, C, S), np.ones(cut.total, int))
+    assert np.array_equal(covered(cut, C, S), np.ones(cut.sizes.total, int))
 
 
 @pytest.mark.parametrize("tensors", [1, 2])
@@ -80,18 +80,18 @@ def test_sizes_are_those_that_triton_takes(shape, itemsize, tensors):
     for size in (cut.lanes, cut.rows, cut.channel_lanes, cut.unit, cut.warps):
         assert size > 0
         assert size & (size - 1) == 0
-    assert cut.m == shape[0] * shape[2]
-    assert cut.channels <= cut.channel_lanes
-    assert cut.part * cut.parts >= cut.segments > cut.part * (cut.parts - 1)
+    assert cut.sizes.m == shape[0] * shape[2]
+    assert cut.sizes.channels <= cut.channel_lanes
+    assert cut.sizes.part * cut.parts >= cut.sizes.segments > cut.sizes.part * (cut.parts - 1)
     assert 32 * cut.warps * cut.registers <= 65536
     loaded = cut.rows * cut.lanes * itemsize
     if cut.meeting:
-        assert (cut.tiles - 1) * cut.rows < cut.part <= cut.tiles * cut.rows
+        assert (cut.tiles - 1) * cut.rows < cut.sizes.part <= cut.tiles * cut.rows
         # Registers of four bytes: what is held leaves a third for everything else.
         held = tensors * cut.tiles * max(16, loaded // (32 * cut.warps))
         assert held <= 4 * cut.registers * 2 / 3
     else:
-        assert cut.part % cut.rows == 0
+        assert cut.sizes.part % cut.rows == 0
         assert loaded <= max(4 * plans._TILE_BYTES, 1024 * itemsize)
 
 
@@ -145,7 +145,7 @@ def test_short_rows_are_folded_instead():
         for itemsize, tensors in itertools.product((2, 4), (1, 2)):
             cut = plan(*shape, itemsize, H100, tensors)
             assert not cut.meeting
-            assert cut.values > 1
+            assert cut.sizes.row_values > 1
 
 
 def test_loads_are_wide_where_sizes_allow():
@@ -153,7 +153,7 @@ def test_loads_are_wide_where_sizes_allow():
     assert plan(32, 64, 14 * 14, 4, H100, 1).unit == 4
     assert plan(32, 64, 49, 4, H100, 1).unit == 1
     folded = plan(64 * 128 * 128, 3, 1, 2, H100, 1)
-    assert folded.values > 1
+    assert folded.sizes.row_values > 1
     assert folded.unit >= 8
 
 

@@ -1,8 +1,9 @@
 """Batch normalization on CUDA devices, in Triton: the functions of ``interface.Kernels``.
 
 This module decides nothing about the data: it allocates what the kernels write, and launches them.
-Read in this order: :mod:`.plans`, how the work is cut; :mod:`.tiles`, what the kernels share;
-:mod:`.forward` and :mod:`.backward`, the kernels, with :mod:`.held` and :mod:`.running`.
+Read in this order: :mod:`.plans`, how the work is cut; :mod:`.arguments`, what kernels are given;
+:mod:`.tiles` and :mod:`.sweeps`, what the kernels share; :mod:`.forward` and :mod:`.backward`, the
+kernels, with :mod:`.running`.
 
 Device memory traffic, in units of one activation tensor (T), and launches:
 
@@ -26,14 +27,12 @@ Nothing here waits for the device or reads a value of it, so that a CUDA graph c
 
 Activations must not be empty.
 
-Importing this module imports Triton, and raises ImportError if there is none. Triton runs the
-kernels on CPU tensors if the environment has ``TRITON_INTERPRET=1`` when it is imported.
+Importing this module imports Triton, and raises ImportError if there is none.
 """
 
 from __future__ import annotations
 
 import struct
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -41,11 +40,13 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.cuda import device as launches_on
 
 from .. import eager
 from ..interface import Gradients, Running
 from . import backward, forward
 from . import running as running_statistics
+from .arguments import Affine, Moments, Shares, State, Tile
 from .plans import Plan, plan
 
 __all__ = ["differentiate", "normalize"]
@@ -55,9 +56,11 @@ _MERGED_VALUES, _MERGED_CHANNELS = 2048, 8
 # Offsets of 32 bits take half the instructions. A tile's may exceed the values by its own size.
 _MOST_SHORT_OFFSETS = 2**31 - 2**20
 # Values that a thread adds up in float32, of one channel; then in float64.
-_FEW_VALUES = 32
+_GROUPED_VALUES = 32
 # Channels whose running statistics are moved at a time.
 _MOVED_CHANNELS = 1024
+# Of every kernel; said because Triton is about to change what it does by itself, and warns of it.
+_COMPILER_OPTIONS = {"enable_fp_fusion": True}
 
 
 def normalize(
@@ -72,57 +75,59 @@ def normalize(
 ) -> tuple[Tensor, Tensor]:
     """See :class:`companion.kernels.interface.Kernels`."""
     view = _View.of(x, tensors=1, fuse=fixed is None)
-    cut = view.plan
+    cut, C, m = view.plan, view.plan.sizes.C, view.plan.sizes.m
     y = torch.empty_like(view.x)
-    statistics = _empty_float64(x, 2, cut.C)
-    mean, var = statistics
+    statistics = _empty_float64(x, 2, C)
+    moments = Moments(*statistics)
     at_once = running is not None and running.momentum is not None and not running.skip_nonfinite
-    activations = (view.x, view.dense(residual), y)
-    parameters = (_contiguous(weight), _contiguous(bias))
-    state = _state(running if at_once else None, cut.m)
-    numbers = (_bits(1.0 / cut.m), _bits(eps))
-    tile, step = view.tile(), _merge_step(cut.channel_lanes, cut.parts)
-    with _on_device_of(x):
+    state = _state(running if at_once else None, m)
+    output = {
+        "x": view.x,
+        "residual": view.dense(residual),
+        "y": y,
+        "moments": moments,
+        "affine": _affine(weight, bias),
+        "inv_m_bits": _bits(1.0 / m),
+        "eps_bits": _bits(eps),
+        "RELU": relu,
+        "STEP": _merge_step(cut.channel_lanes, cut.parts),
+        **view.common(),
+    }
+    with launches_on(x.device):
         if cut.meeting:
-            shares, arrived = view.meeting()
-            for phase in view.phases():
-                forward.meeting_forward[(cut.blocks * cut.parts,)](
-                    *(*activations, shares, arrived, cut.parts, mean, var, *parameters),
-                    *(*state, *numbers, *cut.sizes),
-                    PHASE=phase,
-                    RELU=relu,
-                    STEP=step,
-                    **view.held(),
-                    **tile,
-                )
+            forward.meeting_forward[(cut.blocks * cut.parts,)](**output, **state, **view.meeting())
         else:
-            given: tuple[Tensor | None, Tensor | None] = (None, None)
-            shares, parts = None, 0
+            given, shares = Moments(None, None), Shares(None, 0)
             if fixed is not None:
-                given = (fixed[0].contiguous(), fixed[1].contiguous())
+                given = Moments(*(value.contiguous() for value in fixed))
             else:
-                shares, parts = _empty_float64(x, 2, cut.parts, cut.C), cut.parts
-                forward.part_moments[(cut.blocks, cut.parts)](view.x, shares, *cut.sizes, **tile)
+                shares = view.shares()
+                forward.part_moments[(cut.blocks, cut.parts)](view.x, shares.sums, **view.common())
                 if cut.merge_apart:
                     grid, merging = _merging(cut)
                     forward.merge_moments[grid](
-                        *(view.x, shares, parts, mean, var, *state, numbers[0], cut.C, cut.run),
+                        view.x,
+                        shares,
+                        moments,
+                        **state,
+                        inv_m_bits=output["inv_m_bits"],
+                        C=C,
+                        run=cut.sizes.run,
                         **merging,
                     )
-                    shares, state = None, _state(None, cut.m)
+                    shares, state = Shares(None, 0), _state(None, m)
             forward.normalize[(cut.blocks, cut.parts)](
-                *(*activations, shares, parts, *given, mean, var, *parameters),
-                *(*state, *numbers, *cut.sizes),
-                RELU=relu,
-                STEP=step,
-                **tile,
+                **output, **state, shares=shares, given=given
             )
         if running is not None and not at_once:
             running_statistics.move_running[(1,)](
-                *(mean, var, *_state(running, cut.m), cut.C),
+                moments,
+                **_state(running, m),
+                C=C,
                 CUMULATIVE=running.momentum is None,
                 SKIP_NONFINITE=running.skip_nonfinite,
-                CHANNELS=min(_MOVED_CHANNELS, triton.next_power_of_2(cut.C)),
+                CHANNELS=min(_MOVED_CHANNELS, triton.next_power_of_2(C)),
+                **_COMPILER_OPTIONS,
             )
     return y, statistics
 
@@ -142,55 +147,57 @@ def differentiate(
     """See :class:`companion.kernels.interface.Kernels`."""
     # With fixed statistics no value depends on a sum: nobody has to meet.
     view = _View.of(x, tensors=2, fuse=training)
-    cut = view.plan
+    cut, C = view.plan, view.plan.sizes.C
     grad_y = _dense(grad_y, view.channels_last)
     grad_x = torch.empty_like(view.x)
     # Without ReLU the residual's gradient is grad_y itself, and nothing has to be written.
     masked = torch.empty_like(view.x) if relu and residual else None
-    gradients = tuple(
-        None if value is None else torch.empty_like(value, memory_format=torch.contiguous_format)
-        for value in (weight, bias)
-    )
-    activations = (grad_y, view.x, view.dense(y) if relu and residual else None)
-    per_channel = (*statistics.contiguous(), _contiguous(weight), _contiguous(bias))
-    numbers = (_bits(1.0 / cut.m), _bits(eps))
-    settings = {"RELU": relu, **view.tile()}
-    with _on_device_of(x):
+    gradients = Affine(_empty_parameter(weight), _empty_parameter(bias))
+    source = {
+        "grad_y": grad_y,
+        "x": view.x,
+        "y": view.dense(y) if relu and residual else None,
+        "moments": Moments(*statistics.contiguous()),
+        "affine": _affine(weight, bias),
+        "eps_bits": _bits(eps),
+        "RELU": relu,
+        **view.common(),
+    }
+    output = {"grad_x": grad_x, "grad_residual": masked, "inv_m_bits": _bits(1.0 / cut.sizes.m)}
+    with launches_on(x.device):
         if cut.meeting:
-            shares, arrived = view.meeting()
-            for phase in view.phases():
-                backward.meeting_backward[(cut.blocks * cut.parts,)](
-                    *(*activations, *per_channel, shares, arrived, cut.parts, grad_x, masked),
-                    *(*gradients, *numbers, *cut.sizes),
-                    PHASE=phase,
-                    STEP=_merge_step(cut.channel_lanes, cut.parts),
-                    **view.held(),
-                    **settings,
-                )
-        else:
-            shares, parts = _empty_float64(x, 2, cut.parts, cut.C), cut.parts
-            outputs = (None, None) if training else (grad_x, masked)
-            backward.part_sums[(cut.blocks, cut.parts)](
-                *(*activations, *per_channel, *outputs, shares, numbers[1], *cut.sizes), **settings
+            backward.meeting_backward[(cut.blocks * cut.parts,)](
+                **source,
+                **output,
+                gradients=gradients,
+                STEP=_merge_step(cut.channel_lanes, cut.parts),
+                **view.meeting(),
             )
-            wanted = gradients
+        else:
+            shares, wanted = view.shares(), gradients
+            backward.part_sums[(cut.blocks, cut.parts)](
+                **source,
+                grad_x=None if training else grad_x,
+                grad_residual=None if training else masked,
+                shares=shares.sums,
+            )
             if cut.merge_apart or not training:
-                merged = _empty_float64(x, 2, 1, cut.C) if training else None
+                merged = _empty_float64(x, 2, 1, C) if training else None
                 grid, merging = _merging(cut)
-                backward.merge_sums[grid](shares, parts, merged, *gradients, cut.C, **merging)
-                shares, parts, wanted = merged, 1, (None, None)
+                backward.merge_sums[grid](shares, merged, gradients, C, **merging)
+                shares, wanted = Shares(merged, 1), Affine(None, None)
             if training:
                 backward.project[(cut.blocks, cut.parts)](
-                    *(*activations, shares, parts, *per_channel),
-                    *(grad_x, masked, *wanted, *numbers, *cut.sizes),
-                    STEP=_merge_step(cut.channel_lanes, parts),
-                    **settings,
+                    **source,
+                    **output,
+                    gradients=wanted,
+                    shares=shares,
+                    STEP=_merge_step(cut.channel_lanes, shares.parts),
                 )
-    grad_weight, grad_bias = gradients
     return Gradients(
         x=grad_x,
-        weight=grad_weight,
-        bias=grad_bias,
+        weight=gradients.weight,
+        bias=gradients.bias,
         residual=(masked if relu else grad_y) if residual else None,
     )
 
@@ -216,45 +223,55 @@ class _View(NamedTuple):
         """Bring another activation to the layout of this one."""
         return None if other is None else _dense(other, self.channels_last)
 
-    def tile(self) -> dict[str, Any]:
-        """What a kernel is compiled for."""
-        cut = self.plan
-        wraps = cut.rows * cut.lanes // (32 * cut.warps * cut.unit)
+    def common(self) -> dict[str, Any]:
+        """What all kernels are told that read activations."""
         return {
-            "LANES": cut.lanes,
-            "ROWS": cut.rows,
-            "CHANNELS": cut.channel_lanes,
-            "UNIT": cut.unit,
-            "WRAPS": max(1, wraps if cut.channel_lanes == 1 else min(cut.rows, wraps)),
-            "PIECED": cut.pieces > 1,
-            "EXACT": cut.exact,
-            "WHOLE": cut.segments % cut.rows == 0,
-            "FOLDED": cut.values > cut.run,
-            "INDEX": tl.uint32 if cut.total < _MOST_SHORT_OFFSETS else tl.int64,
-            "COMPUTE": tl.float64 if self.x.dtype == torch.float64 else tl.float32,
-            "num_warps": cut.warps,
-            "maxnreg": cut.registers,
+            "sizes": self.plan.sizes,
+            "TILE": _tile(self.plan, self.x.dtype),
+            "num_warps": self.plan.warps,
+            "maxnreg": self.plan.registers,
+            **_COMPILER_OPTIONS,
         }
 
-    def held(self) -> dict[str, int]:
-        """What a kernel that meets is compiled for besides."""
+    def shares(self) -> Shares:
+        """Where the programs of a block leave their shares."""
+        parts = self.plan.parts
+        return Shares(_empty_float64(self.x, 2, parts, self.plan.sizes.C), parts)
+
+    def meeting(self) -> dict[str, Any]:
+        """Where the programs of a block, if they are several, leave shares and are counted."""
         cut = self.plan
+        if cut.parts == 1:
+            return {"shares": Shares(None, 1), "arrived": None}
+        arrived = torch.zeros(cut.blocks, dtype=torch.int32, device=self.x.device)
+        return {"shares": self.shares(), "arrived": arrived}
+
+
+@lru_cache(maxsize=1024)
+def _tile(cut: Plan, dtype: torch.dtype) -> Tile:
+    """What a kernel is compiled for."""
+    sizes, loads = cut.sizes, cut.rows * cut.lanes // (32 * cut.warps * cut.unit)
+    is_single = cut.channel_lanes == 1
+    last = sizes.segments - (cut.parts - 1) * sizes.part
+    tile = Tile(
+        LANES=cut.lanes,
+        ROWS=cut.rows,
+        CHANNELS=cut.channel_lanes,
+        UNIT=cut.unit,
+        LOADS=max(1, loads if is_single else min(cut.rows, loads)),
+        PIECED=sizes.pieces > 1,
+        EXACT=cut.exact,
+        # Programs that hold their part know by themselves which of its tiles are.
+        WHOLE=not cut.meeting and sizes.segments % cut.rows == 0,
+        FOLDED=sizes.row_values > sizes.run,
+        TILES=cut.tiles,
+        FULL=min(last, sizes.part) // cut.rows if cut.meeting else 0,
         # What a thread loads at once is not much to be added in float32: some of that together.
-        few = max(1, _FEW_VALUES // (cut.unit if cut.channel_lanes == 1 else 1))
-        last = cut.segments - (cut.parts - 1) * cut.part
-        return {"TILES": cut.tiles, "FULL": min(last, cut.part) // cut.rows, "FEW": few}
-
-    def meeting(self) -> tuple[Tensor | None, Tensor | None]:
-        """Where the programs of a block leave their shares, and count themselves."""
-        if self.plan.parts == 1:
-            return None, None
-        shares = _empty_float64(self.x, 2, self.plan.parts, self.plan.C)
-        return shares, torch.zeros(self.plan.blocks, dtype=torch.int32, device=self.x.device)
-
-    def phases(self) -> tuple[int, ...]:
-        """The launches of a kernel that meets: see :func:`.forward.meeting_forward`."""
-        alone = self.plan.parts == 1 or self.x.device.type != "cpu"
-        return (0,) if alone else (1, 2)
+        GROUP=max(1, _GROUPED_VALUES // (cut.unit if is_single else 1)),
+        INDEX=tl.uint32 if sizes.total < _MOST_SHORT_OFFSETS else tl.int64,
+        COMPUTE=tl.float64 if dtype == torch.float64 else tl.float32,
+    )
+    return Tile(*map(tl.constexpr, tile))
 
 
 def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
@@ -263,8 +280,14 @@ def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
     return tensor.contiguous()
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
+def _affine(weight: Tensor | None, bias: Tensor | None) -> Affine:
+    return Affine(*(None if value is None else value.contiguous() for value in (weight, bias)))
+
+
+def _empty_parameter(like: Tensor | None) -> Tensor | None:
+    if like is None:
+        return None
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def _empty_float64(x: Tensor, *shape: int) -> Tensor:
@@ -278,9 +301,10 @@ def _merge_step(channels: int, parts: int) -> int:
 
 def _merging(cut: Plan) -> tuple[tuple[int], dict[str, int]]:
     """Grid and settings of a kernel that merges parts and does nothing else."""
-    channels = min(_MERGED_CHANNELS, triton.next_power_of_2(cut.C))
-    settings = {"CHANNELS": channels, "STEP": _merge_step(channels, cut.parts)}
-    return (triton.cdiv(cut.C, channels),), settings
+    channels = min(_MERGED_CHANNELS, triton.next_power_of_2(cut.sizes.C))
+    step = _merge_step(channels, cut.parts)
+    settings = {"CHANNELS": channels, "STEP": step, **_COMPILER_OPTIONS}
+    return (triton.cdiv(cut.sizes.C, channels),), settings
 
 
 def _bits(number: float) -> int:
@@ -289,27 +313,25 @@ def _bits(number: float) -> int:
     return bits
 
 
-def _state(running: Running | None, m: int) -> tuple[Tensor | int | None, ...]:
+def _state(running: Running | None, m: int) -> dict[str, Any]:
     """Arguments that describe the state to move; none at all if there is none."""
     if running is None:
-        return None, 0, None, 0, None, 0, 0
+        state = State(None, 0, None, 0, None)
+        return {"running": state, "momentum_bits": 0, "correction_bits": 0}
     momentum = 0.0 if running.momentum is None else running.momentum
-    strides = [0 if value is None else value.stride(0) for value in (running.mean, running.var)]
-    return (
-        *(running.mean, strides[0], running.var, strides[1]),
-        *(running.num_batches_tracked, _bits(momentum), _bits(m / (m - 1))),
+    mean_stride, var_stride = (
+        0 if value is None else value.stride(0) for value in (running.mean, running.var)
     )
+    return {
+        "running": State(
+            running.mean, mean_stride, running.var, var_stride, running.num_batches_tracked
+        ),
+        "momentum_bits": _bits(momentum),
+        "correction_bits": _bits(m / (m - 1)),
+    }
 
 
 @lru_cache(maxsize=64)
 def _multiprocessors(device: torch.device) -> int:
-    if device.type == "cpu":
-        # Triton's interpreter.
-        return 1
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count
-
-
-def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device."""
-    return torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext()

@@ -92,8 +92,8 @@ _MEETING_ROW_BYTES = 64
 _MERGED_CHANNELS = 16
 
 
-class Plan(NamedTuple):
-    """The shape of the work. Whole numbers, known before the launch and without the data."""
+class Sizes(NamedTuple):
+    """What every kernel is told. Whole numbers, known before the launch and without the data."""
 
     C: int
     """Channels of the activation."""
@@ -101,7 +101,7 @@ class Plan(NamedTuple):
     """Channels of a block."""
     run: int
     """Consecutive values of one channel: S, or 1 with channels last."""
-    values: int
+    row_values: int
     """Values that a channel has in a row: `run`, or a multiple of it where rows are folded."""
     pieces: int
     """Segments in a block's row."""
@@ -113,6 +113,12 @@ class Plan(NamedTuple):
     """Values per channel."""
     total: int
     """Values of the activation, m·C."""
+
+
+class Plan(NamedTuple):
+    """The shape of the work."""
+
+    sizes: Sizes
     lanes: int
     """Values in a row of a tile."""
     rows: int
@@ -120,7 +126,7 @@ class Plan(NamedTuple):
     exact: bool
     """No lane is beyond its row, in any block."""
     channel_lanes: int
-    """`channels`, rounded up to a power of two."""
+    """The channels of a block, rounded up to a power of two."""
     unit: int
     """Every row of every block starts at a multiple of this, up to 16: how wide loads can be."""
     blocks: int
@@ -135,11 +141,6 @@ class Plan(NamedTuple):
     """That a program holds of each activation where programs meet; else 0."""
     registers: int
     """Of a thread."""
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """What every kernel is told, in this order."""
-        return self[:9]
 
 
 def _ceil_div(a: int, b: int) -> int:
@@ -158,11 +159,11 @@ def _powers(low: int, high: int) -> list[int]:
 
 
 class _Matrix(NamedTuple):
-    """The activation as a matrix cut into blocks; names as in :class:`Plan`."""
+    """The activation as a matrix cut into blocks; names as in :class:`Sizes` and :class:`Plan`."""
 
     channels: int
     run: int
-    values: int
+    row_values: int
     pieces: int
     segments: int
     lanes: int
@@ -226,7 +227,7 @@ def _meeting(
     met = [_fewest_warps(way, matrix, itemsize, tensors, load) for way in ways]
     if met[-1].parts == 1:
         return met[-1]
-    if matrix.channels * matrix.values * itemsize < _MEETING_ROW_BYTES:
+    if matrix.channels * matrix.row_values * itemsize < _MEETING_ROW_BYTES:
         return None
     for way, meeting in zip(ways, met, strict=True):
         programs = way.programs(multiprocessors)
@@ -310,7 +311,7 @@ def plan(
     if met is None:
         matrix = _split_matrix(samples, C, S, _TILE_BYTES // itemsize)
         unit = _unit(matrix, C, m)
-    channels, run, values, pieces, segments, lanes, blocks = matrix
+    channels, run, row_values, pieces, segments, lanes, blocks = matrix
     costly = False
     if met is not None:
         warps, rows, tiles, parts, registers = met
@@ -328,22 +329,14 @@ def plan(
         part = _ceil_div(_ceil_div(segments, parts), rows) * rows
         # 16 bytes per part and channel are to be merged: more than a quarter of what a program
         # reads?
-        costly = 4 * 16 * parts > part * values // pieces * itemsize
+        costly = 4 * 16 * parts > part * row_values // pieces * itemsize
     parts = _ceil_div(segments, part)
     wide = _power_of_two(channels) > _MERGED_CHANNELS
     return Plan(
-        C=C,
-        channels=channels,
-        run=run,
-        values=values,
-        pieces=pieces,
-        segments=segments,
-        part=part,
-        m=m,
-        total=m * C,
+        sizes=Sizes(C, channels, run, row_values, pieces, segments, part, m, total=m * C),
         lanes=lanes,
         rows=rows,
-        exact=pieces * lanes == channels * values and C % channels == 0,
+        exact=pieces * lanes == channels * row_values and C % channels == 0,
         channel_lanes=_power_of_two(channels),
         unit=min(unit, _WIDE // itemsize),
         blocks=blocks,
@@ -358,4 +351,4 @@ def plan(
 
 def _unit(matrix: _Matrix, C: int, m: int) -> int:
     """Every row of every block begins at a multiple of this, up to 16."""
-    return gcd(16, matrix.channels * matrix.values, C * matrix.values, m * C)
+    return gcd(16, matrix.channels * matrix.row_values, C * matrix.row_values, m * C)

@@ -6,7 +6,7 @@ Source: Ioffe & Szegedy (2015), section 3.1; chapter `mini-batch-algorithm`.
 import triton
 import triton.language as tl
 
-from .tiles import double, is_finite, only_of, rounded
+from .tiles import double, is_finite, rounded
 
 
 @triton.jit
@@ -31,27 +31,23 @@ def move(running, stride, channel, mask, batch, factor):
 
 
 @triton.jit
-def publish(
-    mean, var, mean_out, var_out,
-    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, correction_bits,
-    block, channel, mask,
-):  # fmt: skip
+def publish(mean, var, moments, running, momentum_bits, correction_bits, block, channel, mask):
     """Store a block's statistics and move its running ones; the first block counts the batch."""
-    tl.store(mean_out + channel, mean, mask=mask)
-    tl.store(var_out + channel, var, mask=mask)
-    if running_mean is not None:
+    tl.store(moments.mean + channel, mean, mask=mask)
+    tl.store(moments.var + channel, var, mask=mask)
+    if running.mean is not None:
         factor = double(momentum_bits)
-        move(running_mean, mean_stride, channel, mask, mean, factor)
-        move(running_var, var_stride, channel, mask, var * double(correction_bits), factor)
-    if counter is not None:
-        is_first = tl.max(only_of(block == 0, mask).to(tl.int32), 0) == 1
-        tl.store(counter, tl.load(counter) + 1, mask=is_first)
+        unbiased = var * double(correction_bits)
+        move(running.mean, running.mean_stride, channel, mask, mean, factor)
+        move(running.var, running.var_stride, channel, mask, unbiased, factor)
+    if running.counter is not None:
+        is_first = tl.max(tl.where(block == 0, mask, False).to(tl.int32), 0) == 1
+        tl.store(running.counter, tl.load(running.counter) + 1, mask=is_first)
 
 
 @triton.jit(do_not_specialize=["momentum_bits", "correction_bits"])
 def move_running(
-    mean, var,
-    running_mean, mean_stride, running_var, var_stride, counter, momentum_bits, correction_bits, C,
+    moments, running, momentum_bits, correction_bits, C,
     CUMULATIVE: tl.constexpr, SKIP_NONFINITE: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Move all running statistics by one batch, in one program.
@@ -62,23 +58,23 @@ def move_running(
     """
     factor, correction = double(momentum_bits), double(correction_bits)
     if CUMULATIVE:
-        factor = 1.0 / (tl.load(counter).to(tl.float64) + 1.0)
+        factor = 1.0 / (tl.load(running.counter).to(tl.float64) + 1.0)
     nonfinite = 0
     if SKIP_NONFINITE:
         for first in range(0, C, CHANNELS):
             channel = first + tl.arange(0, CHANNELS)
             exists = channel < C
-            batch_mean = tl.load(mean + channel, mask=exists, other=0.0)
-            batch_var = tl.load(var + channel, mask=exists, other=0.0) * correction
-            both = is_finite(batch_mean) & is_finite(batch_var)
+            mean = tl.load(moments.mean + channel, mask=exists, other=0.0)
+            var = tl.load(moments.var + channel, mask=exists, other=0.0) * correction
+            both = is_finite(mean) & is_finite(var)
             nonfinite += tl.sum(tl.where(both, 0, 1), 0)
-    if running_mean is not None:
+    if running.mean is not None:
         for first in range(0, C, CHANNELS):
             channel = first + tl.arange(0, CHANNELS)
             mask = channel < tl.where(nonfinite == 0, C, 0)
-            batch_mean = tl.load(mean + channel, mask=mask, other=0.0)
-            batch_var = tl.load(var + channel, mask=mask, other=0.0) * correction
-            move(running_mean, mean_stride, channel, mask, batch_mean, factor)
-            move(running_var, var_stride, channel, mask, batch_var, factor)
-    if counter is not None:
-        tl.store(counter, tl.load(counter) + 1, mask=nonfinite == 0)
+            mean = tl.load(moments.mean + channel, mask=mask, other=0.0)
+            var = tl.load(moments.var + channel, mask=mask, other=0.0) * correction
+            move(running.mean, running.mean_stride, channel, mask, mean, factor)
+            move(running.var, running.var_stride, channel, mask, var, factor)
+    if running.counter is not None:
+        tl.store(running.counter, tl.load(running.counter) + 1, mask=nonfinite == 0)

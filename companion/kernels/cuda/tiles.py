@@ -1,9 +1,7 @@
 """What the Triton kernels of the forward and the backward pass have in common.
 
-The names of sizes are those of :class:`companion.kernels.cuda.plans.Plan`; read that first.
-Besides, a tile takes every thread `WRAPS` loads of `UNIT` values. `PIECED`: a block's row has
-several segments. `WHOLE`: every part consists of whole tiles. Where programs hold their part,
-`FULL` of its `TILES` are whole in every part, and `FEW` at a time are added up in float32.
+The names of sizes are those of :class:`.plans.Sizes`, and those in capitals, which a kernel is
+compiled for, of :class:`.arguments.Tile`; read these first.
 
 *Precision.* Activations are computed in float32 (in float64 if they are float64), and what there
 is one of per channel in float64. In between are sums over a whole batch. A thread adds up what it
@@ -14,82 +12,37 @@ convert a number eight times as long as to add it. What the threads have added i
 Source: Ioffe & Szegedy (2015), arXiv:1502.03167; chapters `mini-batch-algorithm` and `backprop`.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
 # --- Where the values of a program are -----------------------------------------------------------
 
 
-@triton.jit
-def first_rows(segment, block, C, channels, values, pieces, LANES, ROWS, PIECED, INDEX):
-    """The rows of the tile that begins with a segment: where each begins, and which piece it is."""
-    row = segment + tl.arange(0, ROWS)
-    piece = tl.zeros((ROWS,), tl.int32)
-    at = tl.cast(block * channels * values, INDEX)
-    if PIECED:
-        # Unsigned: by a number that is not constant, that division is short.
-        whole = row.to(tl.uint32) // tl.cast(pieces, tl.uint32)
-        piece = row - whole.to(tl.int32) * pieces
-        row = whole
-        at += (piece * LANES).to(INDEX)
-    return at + row.to(INDEX) * tl.cast(C, INDEX) * tl.cast(values, INDEX), piece
+class Part(NamedTuple):
+    """What one program works on."""
+
+    block: Any
+    index: Any
+    """Of the part in its block."""
+    begin: Any
+    """The first segment of the part."""
+    end: Any
+    """The one after the last."""
+    channel: Any
+    """The channels of the block."""
+    exists: Any
+    """Which of them there are."""
 
 
 @triton.jit
-def next_rows(at, piece, C, values, pieces, LANES, ROWS, PIECED, INDEX, BACK):
-    """The rows of the next tile, or of the one before, from those of a tile: without dividing."""
-    stride = tl.cast(C, INDEX) * tl.cast(values, INDEX)
-    if PIECED:
-        rest = tl.cast(ROWS, tl.int32) % pieces
-        step = tl.cast(ROWS // pieces, INDEX) * stride + tl.cast(rest * LANES, INDEX)
-        turn = stride - tl.cast(pieces * LANES, INDEX)
-        if BACK:
-            piece -= rest
-            wraps = piece < 0
-            piece = tl.where(wraps, piece + pieces, piece)
-            at = tl.where(wraps, at - turn, at) - step
-        else:
-            piece += rest
-            wraps = piece >= pieces
-            piece = tl.where(wraps, piece - pieces, piece)
-            at = tl.where(wraps, at + turn, at) + step
-    elif BACK:
-        at -= ROWS * stride
-    else:
-        at += ROWS * stride
-    return at, piece
-
-
-@triton.jit
-def tile(
-    at, piece, left, block, C, channels, values, total,
-    LANES, ROWS, UNIT, FULL, EXACT, FOLDED, INDEX,
-):  # fmt: skip
-    """Offsets of a tile, and which of them are values: all, where it is known to be full.
-
-    `left` segments are left to the program. Where rows are not exact, some lanes are beyond them.
-    """
-    # Rows begin at multiples of the unit. This proves it to the compiler, which makes loads as wide
-    # as it knows them to be aligned. (A hint, tl.multiple_of, is lost where arithmetic is
-    # simplified.)
-    offsets = (at // UNIT * UNIT)[:, None] + tl.arange(0, LANES)[None, :].to(INDEX)
-    mask = tl.full((ROWS, LANES), True, tl.int1)
-    if not FULL:
-        mask &= (tl.arange(0, ROWS) < left)[:, None]
-    if not EXACT:
-        width = (tl.minimum(channels, C - block * channels) * values).to(tl.int32) // UNIT * UNIT
-        mask &= piece[:, None] * LANES + tl.arange(0, LANES)[None, :] < width
-    if FOLDED:
-        # The last row may be shorter than the others.
-        mask &= offsets < tl.cast(total, INDEX) // UNIT * UNIT
-    return offsets, mask
-
-
-@triton.jit
-def values_before(segment, values, pieces, m, LANES):
-    """How many values each channel has in the block's segments before this one: float64."""
-    before = (segment // pieces).to(tl.int64) * values + segment % pieces * LANES
-    return tl.minimum(before, m).to(tl.float64)
+def part_of_block(block, index, sizes, TILE):
+    """A part of a block."""
+    begin = index * sizes.part
+    end = tl.minimum(begin + sizes.part, sizes.segments)
+    channel, exists = block_channels(block, sizes.C, sizes.channels, TILE.CHANNELS)
+    return Part(block, index, begin, end, channel, exists)
 
 
 @triton.jit
@@ -101,12 +54,78 @@ def block_channels(block, C, channels, CHANNELS):
 
 
 @triton.jit
-def only_of(condition, mask):
-    """The mask if a scalar condition holds. Some interpreters lose the type of ``&`` with it."""
-    return tl.where(condition, mask.to(tl.int32), 0) == 1
+def first_rows(segment, block, sizes, TILE):
+    """The rows of the tile that begins with a segment: where each begins, and which piece it is."""
+    row = segment + tl.arange(0, TILE.ROWS)
+    piece = tl.zeros((TILE.ROWS,), tl.int32)
+    at = tl.cast(block * sizes.channels * sizes.row_values, TILE.INDEX)
+    if TILE.PIECED:
+        # Unsigned: by a number that is not constant, that division is short.
+        whole = row.to(tl.uint32) // tl.cast(sizes.pieces, tl.uint32)
+        piece = row - whole.to(tl.int32) * sizes.pieces
+        row = whole
+        at += (piece * TILE.LANES).to(TILE.INDEX)
+    row = row.to(TILE.INDEX) * tl.cast(sizes.C, TILE.INDEX) * tl.cast(sizes.row_values, TILE.INDEX)
+    return at + row, piece
 
 
-_COMPILES = tl.constexpr(isinstance(only_of, triton.JITFunction))
+@triton.jit
+def next_rows(at, piece, sizes, TILE, BACK):
+    """The rows of the next tile, or of the one before, from those of a tile: without dividing."""
+    stride = tl.cast(sizes.C, TILE.INDEX) * tl.cast(sizes.row_values, TILE.INDEX)
+    if TILE.PIECED:
+        # A tile further is some rows of the activation further, and some pieces. Beyond the last
+        # piece of a row, the next one begins `gap` values later.
+        pieces = tl.cast(TILE.ROWS, tl.int32) % sizes.pieces
+        rows = tl.cast(TILE.ROWS // sizes.pieces, TILE.INDEX)
+        step = rows * stride + tl.cast(pieces * TILE.LANES, TILE.INDEX)
+        gap = stride - tl.cast(sizes.pieces * TILE.LANES, TILE.INDEX)
+        if BACK:
+            piece -= pieces
+            is_beyond = piece < 0
+            piece = tl.where(is_beyond, piece + sizes.pieces, piece)
+            at = tl.where(is_beyond, at - gap, at) - step
+        else:
+            piece += pieces
+            is_beyond = piece >= sizes.pieces
+            piece = tl.where(is_beyond, piece - sizes.pieces, piece)
+            at = tl.where(is_beyond, at + gap, at) + step
+    elif BACK:
+        at -= TILE.ROWS * stride
+    else:
+        at += TILE.ROWS * stride
+    return at, piece
+
+
+@triton.jit
+def locate(at, piece, left, block, sizes, TILE, IS_WHOLE):
+    """Offsets of a tile, and which of them are values: all rows, where it is known to be whole.
+
+    `left` segments are left to the program. Where rows are not exact, some lanes are beyond them.
+    """
+    # Rows begin at multiples of the unit. This proves it to the compiler, which makes loads as wide
+    # as it knows them to be aligned. (A hint, tl.multiple_of, is lost where arithmetic is
+    # simplified.)
+    lane = tl.arange(0, TILE.LANES)
+    offsets = (at // TILE.UNIT * TILE.UNIT)[:, None] + lane[None, :].to(TILE.INDEX)
+    mask = tl.full((TILE.ROWS, TILE.LANES), True, tl.int1)
+    if not IS_WHOLE:
+        mask &= (tl.arange(0, TILE.ROWS) < left)[:, None]
+    if not TILE.EXACT:
+        channels = tl.minimum(sizes.channels, sizes.C - block * sizes.channels)
+        width = (channels * sizes.row_values).to(tl.int32) // TILE.UNIT * TILE.UNIT
+        mask &= piece[:, None] * TILE.LANES + lane[None, :] < width
+    if TILE.FOLDED:
+        # The last row may be shorter than the others.
+        mask &= offsets < tl.cast(sizes.total, TILE.INDEX) // TILE.UNIT * TILE.UNIT
+    return offsets, mask
+
+
+@triton.jit
+def values_before(segment, sizes, TILE):
+    """How many values each channel has in the block's segments before this one: float64."""
+    rows = (segment // sizes.pieces).to(tl.int64) * sizes.row_values
+    return tl.minimum(rows + segment % sizes.pieces * TILE.LANES, sizes.m).to(tl.float64)
 
 
 @triton.jit
@@ -116,20 +135,19 @@ def anew(values):
     For those that a program holds until it needs them a second time: else the compiler would hold
     what it made of them the first time, in twice as many registers.
     """
-    if _COMPILES:
-        bits: tl.constexpr = values.dtype.primitive_bitwidth
-        if bits == 16:
-            values = tl.inline_asm_elementwise(
-                "mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=2
-            )
-        elif bits == 32:
-            values = tl.inline_asm_elementwise(
-                "mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=1
-            )
-        else:
-            values = tl.inline_asm_elementwise(
-                "mov.b64 $0, $1;", "=l,l", [values], values.dtype, is_pure=False, pack=1
-            )
+    bits: tl.constexpr = values.dtype.primitive_bitwidth
+    if bits == 16:
+        values = tl.inline_asm_elementwise(
+            "mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=2
+        )
+    elif bits == 32:
+        values = tl.inline_asm_elementwise(
+            "mov.b32 $0, $1;", "=r,r", [values], values.dtype, is_pure=False, pack=1
+        )
+    else:
+        values = tl.inline_asm_elementwise(
+            "mov.b64 $0, $1;", "=l,l", [values], values.dtype, is_pure=False, pack=1
+        )
     return values
 
 
@@ -140,43 +158,46 @@ def first_values(x, channel, run, exists):
 
 
 @triton.jit
-def lane_is_of(run, C, LANES, CHANNELS):
+def is_lane_of(sizes, TILE):
     """Whether a lane, axis 1, belongs to a channel of the block, axis 0."""
-    return tl.arange(0, CHANNELS)[:, None] == (tl.arange(0, LANES) // run % C)[None, :]
+    channel = tl.arange(0, TILE.LANES) // sizes.run % sizes.C
+    return tl.arange(0, TILE.CHANNELS)[:, None] == channel[None, :]
 
 
 @triton.jit
-def in_threads(values, LANES, ROWS, CHANNELS, UNIT, WRAPS):
+def in_threads(values, TILE):
     """Add up, in the tile's type, what one thread holds of each channel.
 
-    A thread holds `UNIT` neighbouring values of every one of `WRAPS` equal pieces of the tile. What
+    A thread holds `UNIT` neighbouring values of every one of `LOADS` equal pieces of the tile. What
     is added here needs no other thread: a reshape that leaves each value where it is, and sums over
     axes that lie within a thread. If a compiler lays out the tile in another way, the result is the
     same, and slower.
     """
-    if CHANNELS == 1:
-        values = tl.reshape(values, (WRAPS, ROWS * LANES // (WRAPS * UNIT), UNIT))
+    if TILE.CHANNELS == 1:
+        THREADS: tl.constexpr = TILE.ROWS * TILE.LANES // (TILE.LOADS * TILE.UNIT)
+        values = tl.reshape(values, (TILE.LOADS, THREADS, TILE.UNIT))
         values = tl.sum(tl.sum(values, 2), 0)
-    elif WRAPS > 1:
-        values = tl.sum(tl.reshape(values, (WRAPS, ROWS // WRAPS, LANES)), 0)
+    elif TILE.LOADS > 1:
+        values = tl.reshape(values, (TILE.LOADS, TILE.ROWS // TILE.LOADS, TILE.LANES))
+        values = tl.sum(values, 0)
     return values
 
 
 @triton.jit
-def no_sums(LANES, ROWS, CHANNELS, UNIT, WRAPS, COMPUTE):
+def no_sums(TILE, COMPUTE):
     """What a thread adds up the results of :func:`in_threads` in; zeros.
 
     For one channel, one float64. For several, as many numbers, which are float32 then: registers
     are few, and conversions slow.
     """
-    dtype: tl.constexpr = tl.float64 if CHANNELS == 1 else COMPUTE
-    return in_threads(tl.zeros((ROWS, LANES), dtype), LANES, ROWS, CHANNELS, UNIT, WRAPS)
+    dtype: tl.constexpr = tl.float64 if TILE.CHANNELS == 1 else COMPUTE
+    return in_threads(tl.zeros((TILE.ROWS, TILE.LANES), dtype), TILE)
 
 
 @triton.jit
-def add_tile(sums, values, LANES, ROWS, CHANNELS, UNIT, WRAPS):
+def add_tile(sums, values, TILE):
     """What a thread holds of a tile, added to its :func:`no_sums`."""
-    return sums + in_threads(values, LANES, ROWS, CHANNELS, UNIT, WRAPS).to(sums.dtype)
+    return sums + in_threads(values, TILE).to(sums.dtype)
 
 
 @triton.jit
@@ -190,27 +211,26 @@ def spread(values):
 
 
 @triton.jit
-def by_channel(values, run, C, LANES, CHANNELS):
+def by_channel(values, sizes, TILE):
     """Add up the threads' sums, in each channel of the block: (channels,), float64."""
-    if CHANNELS == 1:
+    if TILE.CHANNELS == 1:
         sums = tl.sum(values.to(tl.float64), 0, keep_dims=True)
     else:
         sums = spread(tl.sum(values.to(tl.float64), 0))
-        if CHANNELS != LANES:
-            sums = tl.sum(tl.where(lane_is_of(run, C, LANES, CHANNELS), sums[None, :], 0.0), 1)
+        if TILE.CHANNELS != TILE.LANES:
+            sums = tl.sum(tl.where(is_lane_of(sizes, TILE), sums[None, :], 0.0), 1)
     return sums
 
 
 @triton.jit
-def by_lane(value, run, C, LANES, CHANNELS):
+def by_lane(value, sizes, TILE):
     """Give every lane its channel's value: (channels,) → (1, lanes), or (1, 1) if all agree."""
-    if CHANNELS == 1:
+    if TILE.CHANNELS == 1:
         lanes = value[None, :]
-    elif CHANNELS == LANES:
+    elif TILE.CHANNELS == TILE.LANES:
         lanes = spread(value)[None, :]
     else:
-        is_of = lane_is_of(run, C, LANES, CHANNELS)
-        lanes = tl.sum(tl.where(is_of, value[:, None], 0.0), 0)[None, :]
+        lanes = tl.sum(tl.where(is_lane_of(sizes, TILE), value[:, None], 0.0), 0)[None, :]
     return lanes
 
 
@@ -265,12 +285,12 @@ def split(value, COMPUTE):
 
 
 @triton.jit
-def parameter(values, channel, exists):
-    """Weights or biases in float64; None if there are none."""
-    found = None
+def parameter(values, part):
+    """Weights, biases or statistics of the block's channels in float64; None if there are none."""
+    value = None
     if values is not None:
-        found = tl.load(values + channel, mask=exists, other=0.0).to(tl.float64)
-    return found
+        value = tl.load(values + part.channel, mask=part.exists, other=0.0).to(tl.float64)
+    return value
 
 
 @triton.jit
@@ -281,53 +301,61 @@ def rounded(value, dtype):
     return value.to(dtype)
 
 
+class Line(NamedTuple):
+    """(x - high)·slope + constant, for :func:`on_line`: numbers for every lane."""
+
+    high: Any
+    slope: Any
+    constant: Any
+
+
 @triton.jit
-def line(mean, slope, shift, run, C, LANES, CHANNELS, COMPUTE):
-    """The line (x - mean)·slope + shift as (x - high)·slope + constant, for :func:`on_line`.
+def line_by_lane(mean, slope, shift, sizes, TILE):
+    """The line (x - mean)·slope + shift.
 
     The mean is subtracted in two parts, as the eager kernels do: first what the type holds, then
     the rest, within the constant. That way a large offset costs no precision.
     """
-    high, low = split(mean, COMPUTE)
+    high, low = split(mean, TILE.COMPUTE)
     constant = -low * slope
     if shift is not None:
         constant = tl.fma(-low, slope, shift)
-    return (
-        by_lane(high, run, C, LANES, CHANNELS),
-        by_lane(slope.to(COMPUTE), run, C, LANES, CHANNELS),
-        by_lane(constant.to(COMPUTE), run, C, LANES, CHANNELS),
+    return Line(
+        by_lane(high, sizes, TILE),
+        by_lane(slope.to(TILE.COMPUTE), sizes, TILE),
+        by_lane(constant.to(TILE.COMPUTE), sizes, TILE),
     )
 
 
 @triton.jit
-def on_line(x, high, slope, constant):
+def on_line(x, line):
     # An explicit fma: forward and backward pass must round alike for the sign of the ReLU.
-    return tl.fma(x.to(slope.dtype) - high, slope, constant)
+    return tl.fma(x.to(line.slope.dtype) - line.high, line.slope, line.constant)
 
 
 # --- What several programs know together ---------------------------------------------------------
 
 
 @triton.jit
-def store_share(shares, index, parts, channel, exists, C, first, second):
-    """Two numbers per channel of one part: `shares` is float64 ``(2, parts, C)``."""
-    at = shares + index * C + channel
-    tl.store(at, first, mask=exists)
-    tl.store(at + parts * C, second, mask=exists)
+def store_share(shares, part, C, first, second):
+    """Two numbers per channel of one part."""
+    at = shares.sums + part.index * C + part.channel
+    tl.store(at, first, mask=part.exists)
+    tl.store(at + shares.parts * C, second, mask=part.exists)
 
 
 @triton.jit
-def added_shares(shares, parts, channel, exists, C, CHANNELS, STEP):
+def added_shares(shares, channel, exists, C, CHANNELS, STEP):
     """Add up both numbers over all parts, in their order."""
     first = tl.zeros((STEP, CHANNELS), tl.float64)
     second = tl.zeros((STEP, CHANNELS), tl.float64)
-    for start in range(0, parts, STEP):
+    for start in range(0, shares.parts, STEP):
         index = start + tl.arange(0, STEP)
-        mask = (index < parts)[:, None] & exists[None, :]
-        at = shares + index[:, None] * C + channel[None, :]
+        mask = (index < shares.parts)[:, None] & exists[None, :]
+        at = shares.sums + index[:, None] * C + channel[None, :]
         # Past the L1 cache, which does not know what other multiprocessors write.
         first += tl.load(at, mask=mask, other=0.0, cache_modifier=".cg")
-        second += tl.load(at + parts * C, mask=mask, other=0.0, cache_modifier=".cg")
+        second += tl.load(at + shares.parts * C, mask=mask, other=0.0, cache_modifier=".cg")
     return tl.sum(first, 0), tl.sum(second, 0)
 
 
