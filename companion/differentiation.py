@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels import eager, select
+from . import _torch
+from .kernels import eager
 from .kernels.interface import Kernels, Running
 
 
@@ -160,11 +161,7 @@ def _nested_forward_mode() -> bool:
     PyTorch then loses the outer tangents of whatever an autograd.Function saved, and returns
     wrong second derivatives without a word. The kernels are differentiable as they are.
     """
-    if torch.compiler.is_compiling():
-        return False
-    levels = torch._C._functorch.get_interpreter_stack() or ()
-    forward_mode = torch._C._functorch.TransformType.Jvp
-    return sum(level.key() == forward_mode for level in levels) > 1
+    return not torch.compiler.is_compiling() and _torch.forward_modes() > 1
 
 
 class _Compiled(torch.autograd.Function):
@@ -196,7 +193,7 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, residual, statistics, y = ctx.saved_tensors
-        if torch.is_grad_enabled() or not select.plain(grad_y):
+        if torch.is_grad_enabled() or not _torch.is_plain(grad_y):
             found = differentiate_again(
                 *(grad_y, x, weight, bias, residual, statistics),
                 *(ctx.eps, ctx.relu, ctx.training, ctx.needs_input_grad[:4]),
@@ -213,8 +210,7 @@ class _Compiled(torch.autograd.Function):
 # The gradients of what is no tensor.
 _NOTHING = (None,) * 5
 
-# What Function.apply calls when no function transform is active, which has been looked at.
-apply_compiled: Any = super(torch.autograd.Function, _Compiled).apply
+apply_compiled = _torch.apply_without_transforms(_Compiled)
 
 
 def differentiate_again(

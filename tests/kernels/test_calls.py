@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from companion.differentiation import differentiate_again
 from companion.functional import batch_norm, batch_norm_act
 from companion.kernels import select
 
@@ -28,7 +29,7 @@ SHAPES = [(60, 100), (3, 5), (2, 3, 5, 5), (4, 64, 20, 20), (4, 64, 20, 21)]
 
 @pytest.fixture(scope="module")
 def direct():
-    found = calls.load()
+    found = calls.load(differentiate_again)
     if found is None:
         if "REQUIRE_COMPILER" in os.environ:
             pytest.fail("not built: python -m companion compile")
@@ -45,8 +46,8 @@ def way(request, direct, monkeypatch):
         assert y is not None, "declined"
         return y
 
-    chosen = insist if request.param == "direct" else select._decline
-    monkeypatch.setattr(select, "direct_call", lambda: chosen)
+    chosen = insist if request.param == "direct" else None
+    monkeypatch.setattr(select, "_built", lambda _again: chosen)
     return request.param
 
 
@@ -74,8 +75,8 @@ def both_ways(direct, compute):
     """What `compute` returns by each way, in order: direct, Python's."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        for chosen in (direct, select._decline):
-            patch.setattr(select, "direct_call", lambda chosen=chosen: chosen)
+        for chosen in (direct, None):
+            patch.setattr(select, "_built", lambda _again, chosen=chosen: chosen)
             found.append(compute())
     return found
 
@@ -460,11 +461,11 @@ def test_where_it_is_not_built_calls_take_pythons_way(tmp_path):
         "import torch; from companion.functional import batch_norm; "
         "from companion.kernels import select; "
         "print(batch_norm(torch.tensor([[1.0], [3.0]]), None, None, training=True).tolist()); "
-        "print(select.direct_call() is select._decline)"
+        "print(select._built(len))"
     )
     done = run(program, TORCH_EXTENSIONS_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[1] == "True"
+    assert done.stdout.split("\n")[1] == "None"
     assert not list(tmp_path.iterdir())
 
 
