@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.distributed import distributed_c10d
+from torch.utils import _pytree
 
 BatchNormBase = nn.modules.batchnorm._BatchNorm
 """What PyTorch's batch normalization layers, its synchronized one included, are subclasses of."""
@@ -67,6 +68,11 @@ def apply_without_transforms(function: type[torch.autograd.Function]) -> Any:
 def has_hooks(module: nn.Module) -> bool:
     """Whether something is called before or after the module, forward or backward."""
     return any(getattr(module, hooks) for hooks in _HOOKS)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in a tensor, or in tuples, lists and dictionaries of them, inside one another."""
+    return [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def group_by_name(name: str) -> Any:
