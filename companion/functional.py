@@ -310,11 +310,11 @@ def sync_batch_norm(
         raise ValueError("backend: expected one that takes given statistics, got 'torch'")
     name = layer or f"sync_batch_norm of {input.shape[1]} channels"
     call = (group, name, key or name, check)
-    y, *found = sync_normalize(input, weight, bias, eps, momentum, backend, *call)
+    y, *totals = sync_normalize(input, weight, bias, eps, momentum, backend, *call)
     if not recomputing():
-        statistics = Statistics(*found)
-        filled = statistics.total > 0
-        move_running(running, statistics.mean, statistics.unbiased_var, filled)
+        statistics = Statistics(*totals)
+        not_empty = statistics.total > 0
+        move_running(running, statistics.mean, statistics.unbiased_var, not_empty)
     return y
 
 

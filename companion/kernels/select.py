@@ -69,11 +69,11 @@ class _Need(NamedTuple):
         if find_spec(self.package) is None:
             return False
         try:
-            found = version(self.package).split(".")
+            major, minor = version(self.package).split(".")[:2]
         except PackageNotFoundError:
             # Nightly builds of PyTorch bring theirs under other names.
             return True
-        return (int(found[0]), int(found[1])) >= self.at_least
+        return (int(major), int(minor)) >= self.at_least
 
     def __str__(self) -> str:
         major, minor = self.at_least

@@ -38,11 +38,11 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         names = ("channels_last", "relu", "residual", "fixed", "running")
-        said = [name for name in names if getattr(self, name)]
-        said += [] if self.affine else ["no parameters"]
-        said += [] if self.momentum is not None else ["cumulative"]
+        options = [name for name in names if getattr(self, name)]
+        options += [] if self.affine else ["no parameters"]
+        options += [] if self.momentum is not None else ["cumulative"]
         size = "x".join(map(str, self.shape))
-        return ", ".join([f"{size} {str(self.dtype).removeprefix('torch.')}", *said])
+        return ", ".join([f"{size} {str(self.dtype).removeprefix('torch.')}", *options])
 
 
 class Given(NamedTuple):
@@ -177,25 +177,25 @@ def ask_kernels(kernels: Kernels, case: Case, arguments: Given) -> dict[str, Ten
         *(case.residual, not case.fixed),
     )
     assert (gradients.x.dtype, gradients.x.stride()) == (x.dtype, x.stride())
-    for gradient, of_what in zip(gradients, (x, weight, bias, residual), strict=True):
-        assert (gradient is None) == (of_what is None)
+    for gradient, value in zip(gradients, (x, weight, bias, residual), strict=True):
+        assert (gradient is None) == (value is None)
         assert gradient is None or (gradient.dtype, gradient.shape) == (
-            of_what.dtype,
-            of_what.shape,
+            value.dtype,
+            value.shape,
         )
-    found = {"y": y, "mean": statistics[0], "var": statistics[1], "grad_x": gradients.x}
-    found |= {"grad_weight": gradients.weight, "grad_bias": gradients.bias}
-    found["grad_residual"] = gradients.residual
+    results = {"y": y, "mean": statistics[0], "var": statistics[1], "grad_x": gradients.x}
+    results |= {"grad_weight": gradients.weight, "grad_bias": gradients.bias}
+    results["grad_residual"] = gradients.residual
     if running is not None:
-        found["running_mean"], found["running_var"] = running.mean, running.var
-        found["batches"] = running.num_batches_tracked
-    return {name: value for name, value in found.items() if value is not None}
+        results["running_mean"], results["running_var"] = running.mean, running.var
+        results["batches"] = running.num_batches_tracked
+    return {name: value for name, value in results.items() if value is not None}
 
 
-def errors(found: dict[str, Tensor], exact: Exact, arguments: Given) -> dict[str, float]:
+def errors(results: dict[str, Tensor], exact: Exact, arguments: Given) -> dict[str, float]:
     """Largest error by quantity, over the size of what it is computed from."""
     expected = {name: value for name, value in exact._asdict().items() if value is not None}
-    assert found.keys() == expected.keys()
+    assert results.keys() == expected.keys()
     spread = np.sqrt(exact.var + EPS)
     weight = 1.0 if arguments.weight is None else np.abs(numpy64(arguments.weight))
     g = np.abs(numpy64(arguments.grad_y)).max()
@@ -207,7 +207,7 @@ def errors(found: dict[str, Tensor], exact: Exact, arguments: Given) -> dict[str
     }
     result = {}
     for name, value in expected.items():
-        difference = np.abs(numpy64(found[name]) - value)
+        difference = np.abs(numpy64(results[name]) - value)
         size = sizes.get(name, max(1.0, np.abs(value).max(initial=0.0)))
         error = (difference / size).max(initial=0.0)
         result[name] = float(error) if np.isfinite(error) else float("inf")

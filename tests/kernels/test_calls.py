@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _contract import random
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -52,22 +53,17 @@ def way(request, direct, monkeypatch):
 
 
 def state(channels, dtype, *, cumulative=False):
-    kind = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-    generator = torch.Generator().manual_seed(3)
-    mean, var = (torch.rand(channels, generator=generator, dtype=kind) + 0.5 for _ in range(2))
+    kind = torch.float64 if dtype is torch.float64 else torch.float32
+    mean, var = (random((channels,), kind, seed).abs() + 0.5 for seed in (3, 4))
     return mean, var, torch.tensor(4), None if cumulative else 0.3
 
 
 def given(shape, dtype, last, affine, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    kind = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-    x, grad_y, residual = (
-        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3)
-    )
-    if last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    weight, bias = (torch.randn(shape[1], generator=generator, dtype=kind) for _ in range(2))
-    inputs = [x, *([weight, bias] if affine else [None, None]), residual]
+    kind = torch.float64 if dtype is torch.float64 else torch.float32
+    x = random(shape, dtype, 5 * seed, channels_last=last)
+    grad_y, residual = (random(shape, dtype, 5 * seed + i) for i in (1, 2))
+    parameters = [random(shape[1:2], kind, 5 * seed + i) if affine else None for i in (3, 4)]
+    inputs = [x, *parameters, residual]
     return [t if t is None else t.requires_grad_() for t in inputs], grad_y
 
 

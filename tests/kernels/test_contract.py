@@ -69,7 +69,7 @@ def check(kernels, backend, case, device="cpu"):
     wrong = {
         name: error for name, error in found.items() if error > limit(name, backend, case.dtype)
     }
-    assert not wrong
+    assert not wrong, wrong
 
 
 @pytest.fixture(params=[1, 2])
