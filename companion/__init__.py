@@ -1,12 +1,21 @@
-"""Batch normalization: the layer, its oracle, and the routines of the book's chapters."""
+"""Batch normalization: the layer, its oracle, and the routines of the book's chapters.
 
-from companion import functional
-from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
-from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
-from companion.inference import fold
-from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
-from companion.statistics import update_precise
-from companion.variants import SyncBatchNorm, convert_sync, freeze
+What this package exports, and the modules below it, are imported when they are first asked for. So
+:mod:`companion.reference` and :mod:`companion.closed_forms` need NumPy alone.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from companion import functional
+    from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
+    from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
+    from companion.inference import fold
+    from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
+    from companion.statistics import update_precise
+    from companion.variants import SyncBatchNorm, convert_sync, freeze
 
 __all__ = [
     "BatchNorm1d",
@@ -26,3 +35,24 @@ __all__ = [
     "preserved_statistics",
     "update_precise",
 ]
+
+# The modules that define these names, those first that import the least.
+_HOMES = ("modules", "fused", "contexts", "statistics", "variants", "inference")
+
+if not TYPE_CHECKING:
+    # Type checkers would take every name for one that exists.
+
+    def __getattr__(name):
+        if name in __all__ and name != "functional":
+            homes = (import_module(f"{__name__}.{home}") for home in _HOMES)
+            value = next(getattr(home, name) for home in homes if name in home.__all__)
+            # From now on without this function.
+            globals()[name] = value
+            return value
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels import eager, select
+from . import _torch
+from .kernels import eager
 from .kernels.interface import Kernels, Running
 
 
@@ -47,8 +48,13 @@ class _BatchNorm(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         x, weight, mean, var = ctx.saved_tensors
         grads = eager.OutputGradients(grad_y, grad_mean, grad_var)
-        found = eager.batch_backward(grads, x, mean, var, weight, ctx.eps)
-        return found.x, _like(found.weight, weight), _like(found.bias, ctx.bias_dtype), None
+        gradients = eager.batch_backward(grads, x, mean, var, weight, ctx.eps)
+        return (
+            gradients.x,
+            _like(gradients.weight, weight),
+            _like(gradients.bias, ctx.bias_dtype),
+            None,
+        )
 
 
 class _BatchNormForwardMode(_BatchNorm):
@@ -92,9 +98,12 @@ class _FixedNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, var, weight = ctx.saved_tensors
-        found = eager.fixed_backward(grad_y, x, mean, var, weight, ctx.eps)
-        grad_weight, grad_bias = _like(found.weight, weight), _like(found.bias, ctx.bias_dtype)
-        return found.x, found.mean, found.var, grad_weight, grad_bias, None
+        gradients = eager.fixed_backward(grad_y, x, mean, var, weight, ctx.eps)
+        grad_weight, grad_bias = (
+            _like(gradients.weight, weight),
+            _like(gradients.bias, ctx.bias_dtype),
+        )
+        return gradients.x, gradients.mean, gradients.var, grad_weight, grad_bias, None
 
 
 class _FixedNormForwardMode(_FixedNorm):
@@ -160,11 +169,7 @@ def _nested_forward_mode() -> bool:
     PyTorch then loses the outer tangents of whatever an autograd.Function saved, and returns
     wrong second derivatives without a word. The kernels are differentiable as they are.
     """
-    if torch.compiler.is_compiling():
-        return False
-    levels = torch._C._functorch.get_interpreter_stack() or ()
-    forward_mode = torch._C._functorch.TransformType.Jvp
-    return sum(level.key() == forward_mode for level in levels) > 1
+    return not torch.compiler.is_compiling() and _torch.forward_modes() > 1
 
 
 class _Compiled(torch.autograd.Function):
@@ -196,25 +201,24 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, residual, statistics, y = ctx.saved_tensors
-        if torch.is_grad_enabled() or not select.plain(grad_y):
-            found = differentiate_again(
+        if torch.is_grad_enabled() or not _torch.is_plain(grad_y):
+            gradients = differentiate_again(
                 *(grad_y, x, weight, bias, residual, statistics),
                 *(ctx.eps, ctx.relu, ctx.training, ctx.needs_input_grad[:4]),
             )
-            return *found, *_NOTHING
+            return *gradients, *_NOTHING
         # Hooks of saved tensors may have given back another layout.
-        found = ctx.kernels.differentiate(
+        gradients = ctx.kernels.differentiate(
             *(grad_y, x, y, statistics.contiguous(), weight, bias),
             *(ctx.eps, ctx.relu, residual is not None, ctx.training),
         )
-        return found.x, found.weight, found.bias, found.residual, *_NOTHING
+        return gradients.x, gradients.weight, gradients.bias, gradients.residual, *_NOTHING
 
 
 # The gradients of what is no tensor.
 _NOTHING = (None,) * 5
 
-# What Function.apply calls when no function transform is active, which has been looked at.
-apply_compiled: Any = super(torch.autograd.Function, _Compiled).apply
+apply_compiled = _torch.apply_without_transforms(_Compiled)
 
 
 def differentiate_again(
@@ -249,11 +253,11 @@ def differentiate_again(
             y = act(eager.normalize(x, mean, var, weight, bias, eps), residual, False)
             g = torch.where(y <= 0, torch.zeros_like(grad_y), grad_y)
         if training:
-            found = eager.batch_backward(eager.OutputGradients(g), x, mean, var, weight, eps)
+            gradients = eager.batch_backward(eager.OutputGradients(g), x, mean, var, weight, eps)
         else:
-            found = eager.fixed_backward(g, x, mean, var, weight, eps)
-        grad_weight, grad_bias = _like(found.weight, weight), _like(found.bias, bias)
-        return found.x, grad_weight, grad_bias, None if residual is None else g
+            gradients = eager.fixed_backward(g, x, mean, var, weight, eps)
+        grad_weight, grad_bias = _like(gradients.weight, weight), _like(gradients.bias, bias)
+        return gradients.x, grad_weight, grad_bias, None if residual is None else g
     if training:
         y, _, _ = batch_eager(x, weight, bias, eps)
     else:

@@ -16,7 +16,8 @@ tensor([[-1.],
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,15 +25,33 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import differentiation, operators
-from .checks import check_arguments, check_residual, obviously_fine
+from .checks import check_arguments, check_residual
 from .kernels import eager, select
 from .kernels.interface import Running
+from .kernels.select import Way
 from .running import move_running, recomputing, update_running
 from .synchronization import channels
 from .synchronization.messages import Statistics
 from .synchronization.operators import sync_normalize
 
 __all__ = ["batch_norm", "batch_norm_act", "sync_batch_norm"]
+
+
+class Call(NamedTuple):
+    """The arguments of a call, in the order in which ``calls.cpp`` reads them."""
+
+    input: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    training: bool
+    momentum: float | None
+    eps: float
+    num_batches_tracked: Tensor | None
+    skip_nonfinite: bool
+    residual: Tensor | None
+    relu: bool
 
 
 def batch_norm(
@@ -129,28 +148,11 @@ def batch_norm(
     >>> batch_norm(torch.tensor([[0.3]]), mean, var).tolist()
     [[0.0]]
     """
-    if select.serves_directly(backend, input):
-        y = select.direct_call()(
-            *(input, running_mean, running_var, weight, bias, training, momentum, eps),
-            *(num_batches_tracked, skip_nonfinite, None, False),
-        )
-        if y is not None:
-            return y
-    tensors = (input, running_mean, running_var, weight, bias, num_batches_tracked)
-    if has_torch_function(tensors):
-        # Tensor subclasses, and the stand-ins with which torch.fx traces a model.
-        return handle_torch_function(
-            batch_norm,
-            tensors,
-            *(input, running_mean, running_var, weight, bias, training, momentum, eps),
-            num_batches_tracked=num_batches_tracked,
-            skip_nonfinite=skip_nonfinite,
-            backend=backend,
-        )
-    running = Running(running_mean, running_var, num_batches_tracked, momentum, skip_nonfinite)
-    if not obviously_fine(input, running, weight, bias, training, eps):
-        check_arguments(input, running, weight, bias, training, eps)
-    return _compute(input, running, weight, bias, None, training, eps, False, backend)
+    arguments = (
+        *(input, running_mean, running_var, weight, bias, training, momentum, eps),
+        *(num_batches_tracked, skip_nonfinite, None, False),
+    )
+    return dispatch(batch_norm, arguments, backend)
 
 
 def batch_norm_act(
@@ -198,29 +200,11 @@ def batch_norm_act(
     >>> batch_norm_act(x, None, None, training=True, eps=1e-12, residual=residual).tolist()
     [[2.0], [0.0]]
     """
-    if select.serves_directly(backend, input):
-        y = select.direct_call()(
-            *(input, running_mean, running_var, weight, bias, training, momentum, eps),
-            *(num_batches_tracked, skip_nonfinite, residual, relu),
-        )
-        if y is not None:
-            return y
-    tensors = (input, running_mean, running_var, weight, bias, residual, num_batches_tracked)
-    if has_torch_function(tensors):
-        return handle_torch_function(
-            batch_norm_act,
-            tensors,
-            *(input, running_mean, running_var, weight, bias, training, momentum, eps),
-            residual=residual,
-            relu=relu,
-            num_batches_tracked=num_batches_tracked,
-            skip_nonfinite=skip_nonfinite,
-            backend=backend,
-        )
-    running = Running(running_mean, running_var, num_batches_tracked, momentum, skip_nonfinite)
-    check_arguments(input, running, weight, bias, training, eps)
-    check_residual(input, residual)
-    return _compute(input, running, weight, bias, residual, training, eps, relu, backend)
+    arguments = (
+        *(input, running_mean, running_var, weight, bias, training, momentum, eps),
+        *(num_batches_tracked, skip_nonfinite, residual, relu),
+    )
+    return dispatch(batch_norm_act, arguments, backend)
 
 
 def sync_batch_norm(
@@ -326,56 +310,67 @@ def sync_batch_norm(
         raise ValueError("backend: expected one that takes given statistics, got 'torch'")
     name = layer or f"sync_batch_norm of {input.shape[1]} channels"
     call = (group, name, key or name, check)
-    y, *found = sync_normalize(input, weight, bias, eps, momentum, backend, *call)
+    y, *totals = sync_normalize(input, weight, bias, eps, momentum, backend, *call)
     if not recomputing():
-        statistics = Statistics(*found)
-        filled = statistics.total > 0
-        move_running(running, statistics.mean, statistics.unbiased_var, filled)
+        statistics = Statistics(*totals)
+        not_empty = statistics.total > 0
+        move_running(running, statistics.mean, statistics.unbiased_var, not_empty)
     return y
 
 
-def _compute(
-    x: Tensor,
-    running: Running,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    training: bool,
-    eps: float,
-    relu: bool,
-    backend: str,
-) -> Tensor:
-    """Hand checked arguments to the backend that serves them."""
-    backend = select.choose(x, backend)
-    if backend == "torch":
-        y = _by_torch(x, running, weight, bias, training, eps)
-        return differentiation.act(y, residual, relu)
-    if backend != "eager" and x.numel() > 0:
-        if torch.compiler.is_compiling():
-            # An exported program should run where this package is not.
-            if not (torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active()):
-                options = (eps, relu, backend)
-                return _as_operator(x, running, weight, bias, residual, training, options)
-        elif select.plain(x) and _plain_state(running):
-            return _compiled(x, running, weight, bias, residual, training, eps, relu, backend)
-    y = _eager(x, running, weight, bias, training, eps)
+def dispatch(function: Callable[..., Tensor], arguments: tuple[Any, ...], backend: str) -> Tensor:
+    """Compute what `function`, one of the two above, is called with: their one body.
+
+    Who serves a call is decided in :mod:`.kernels.select`. The direct way comes first: it looks at
+    the arguments itself, and declines what is not obviously fine.
+
+    Parameters
+    ----------
+    function : callable
+        `batch_norm` or `batch_norm_act`.
+    arguments : tuple
+        The fields of :class:`Call`; to make one of them takes a tenth of the direct way's time.
+    backend : str
+        As given by the caller.
+    """
+    direct = select.direct(arguments[0], backend, differentiation.differentiate_again)
+    if direct is not None:
+        y = direct(*arguments)
+        if y is not None:
+            return y
+    call = Call(*arguments)
+    x, mean, var, weight, bias, training, momentum, eps, count, skip_nonfinite, residual, relu = (
+        call
+    )
+    tensors = (x, mean, var, weight, bias, count, residual)
+    if has_torch_function(tensors):
+        # Tensor subclasses, and the stand-ins with which torch.fx traces a model.
+        options: dict[str, Any] = {
+            "num_batches_tracked": count,
+            "skip_nonfinite": skip_nonfinite,
+            "backend": backend,
+        }
+        if function is batch_norm_act:
+            options |= {"residual": residual, "relu": relu}
+        return handle_torch_function(function, tensors, *call[:8], **options)
+    running = Running(mean, var, count, momentum, skip_nonfinite)
+    check_arguments(x, running, weight, bias, training, eps)
+    check_residual(x, residual)
+    way, backend = select.way(x, running, backend)
+    if way is Way.COMPILED:
+        return _compiled(call, running, backend)
+    if way is Way.OPERATOR:
+        return _as_operator(call, running, backend)
+    y = _by_torch(call) if way is Way.TORCH else _eager(call, running)
     return differentiation.act(y, residual, relu)
 
 
-def _compiled(
-    x: Tensor,
-    running: Running,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    training: bool,
-    eps: float,
-    relu: bool,
-    backend: str,
-) -> Tensor:
+def _compiled(call: Call, running: Running, backend: str) -> Tensor:
+    """The kernels, called from Python."""
     kernels = select.load(backend)
+    x, _, _, weight, bias, training, _, eps, _, _, residual, relu = call
     moving = running if training and not recomputing() else None
-    fixed = None if training else _statistics(running)
+    fixed = None if training else _fixed(call)
     if torch.is_grad_enabled():
         for value in (x, weight, bias, residual):
             if value is not None and value.requires_grad:
@@ -386,35 +381,26 @@ def _compiled(
     return kernels.normalize(x, weight, bias, residual, fixed, moving, eps, relu)[0]
 
 
-def _as_operator(
-    x: Tensor,
-    running: Running,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    training: bool,
-    options: tuple[float, bool, str],
-) -> Tensor:
+def _as_operator(call: Call, running: Running, backend: str) -> Tensor:
     """The kernels, as torch.compile sees them."""
-    fixed = (None, None) if training else _statistics(running)
-    y, statistics = operators.normalize(x, weight, bias, residual, *fixed, *options)
-    if training:
-        mean, var = statistics
-        update_running(running, mean, var, eager.values_per_channel(x))
+    x, mean, var = call.input, None, None
+    if not call.training:
+        mean, var = _fixed(call)
+    y, statistics = operators.normalize(
+        *(x, call.weight, call.bias, call.residual, mean, var),
+        *(call.eps, call.relu, backend),
+    )
+    if call.training:
+        batch_mean, batch_var = statistics
+        update_running(running, batch_mean, batch_var, eager.values_per_channel(x))
     return y
 
 
-def _eager(
-    x: Tensor,
-    running: Running,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    eps: float,
-) -> Tensor:
-    if not training:
+def _eager(call: Call, running: Running) -> Tensor:
+    x, weight, bias, eps = call.input, call.weight, call.bias, call.eps
+    if not call.training:
         # Training may move them before the backward pass.
-        mean, var = (value.to(torch.float64, copy=True) for value in _statistics(running))
+        mean, var = (value.to(torch.float64, copy=True) for value in _fixed(call))
         return differentiation.fixed_eager(x, mean, var, weight, bias, eps)
     m = eager.values_per_channel(x)
     batch_mean: Tensor | None = None
@@ -430,39 +416,27 @@ def _eager(
     return y
 
 
-def _by_torch(
-    x: Tensor,
-    running: Running,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    eps: float,
-) -> Tensor:
+def _by_torch(call: Call) -> Tensor:
     """PyTorch's own function, and the count that its layer keeps."""
-    if running.skip_nonfinite and training:
+    if call.skip_nonfinite and call.training:
         raise ValueError("skip_nonfinite: expected False with backend 'torch', got True")
-    momentum, count = running.momentum, running.num_batches_tracked
+    mean, var = call.running_mean, call.running_var
+    momentum, count = call.momentum, call.num_batches_tracked
     if momentum is None:
         momentum = 0.0 if count is None else 1.0 / (float(count) + 1.0)
-    mean, var = running.mean, running.var
-    if training and recomputing():
+    if call.training and recomputing():
         mean = var = count = None
-    y = F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
-    if training and count is not None:
+    y = F.batch_norm(
+        call.input, mean, var, call.weight, call.bias, call.training, momentum, call.eps
+    )
+    if call.training and count is not None:
         count.add_(1)
     return y
 
 
-def _statistics(running: Running) -> tuple[Tensor, Tensor]:
+def _fixed(call: Call) -> tuple[Tensor, Tensor]:
+    """The statistics to normalize with, outside training."""
     # Checked already; these tell the type checker.
-    assert running.mean is not None
-    assert running.var is not None
-    return running.mean, running.var
-
-
-def _plain_state(running: Running) -> bool:
-    """Whether compiled kernels can move the running statistics where they lie."""
-    mean, var, count = running.mean, running.var, running.num_batches_tracked
-    if mean is not None and var is not None and not (mean.is_contiguous() and var.is_contiguous()):
-        return False
-    return count is None or count.dtype is torch.int64
+    assert call.running_mean is not None
+    assert call.running_var is not None
+    return call.running_mean, call.running_var

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .functional import batch_norm_act
+from .functional import batch_norm_act, dispatch
 from .modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
 
 __all__ = ["BatchNormAct1d", "BatchNormAct2d", "BatchNormAct3d"]
@@ -62,8 +62,8 @@ class _BatchNormAct(_CompanionBatchNorm):
         ValueError, RuntimeError, NotImplementedError, TypeError
             as :func:`companion.functional.batch_norm_act`; nothing is changed then
         """
-        arguments = self._arguments(input)
-        return batch_norm_act(*arguments, residual=residual, relu=self.relu, **self._options())
+        arguments = self._arguments(input, residual, self.relu)
+        return dispatch(batch_norm_act, arguments, self.backend)
 
 
 class BatchNormAct1d(_BatchNormAct, BatchNorm1d):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import init
 
-from .functional import batch_norm
+from ._torch import BatchNormBase
+from .functional import batch_norm, dispatch
 from .kernels.eager import HALF_PRECISION
 from .kernels.select import BACKENDS
 
@@ -23,7 +24,7 @@ __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "convert"]
 _STATISTICS = ("running_mean", "running_var")
 
 
-class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
+class _CompanionBatchNorm(BatchNormBase):
     """What the three layers share: ``torch.nn``'s state, this package's arithmetic."""
 
     _layouts: ClassVar[dict[int, str]]
@@ -125,10 +126,12 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
             for an input of the wrong rank or channel count, and as
             :func:`companion.functional.batch_norm`; nothing is changed then
         """
-        return batch_norm(*self._arguments(input), **self._options())
+        return dispatch(batch_norm, self._arguments(input), self.backend)
 
-    def _arguments(self, input: Tensor) -> tuple[Any, ...]:
-        """What :func:`companion.functional.batch_norm` is called with."""
+    def _arguments(
+        self, input: Tensor, residual: Tensor | None = None, relu: bool = False
+    ) -> tuple[Any, ...]:
+        """What the layer, in its mode, asks for: the fields of :class:`.functional.Call`."""
         if isinstance(input, Tensor):
             self._check_input(input)
         tracks = self.training and self.track_running_stats
@@ -147,15 +150,11 @@ class _CompanionBatchNorm(nn.modules.batchnorm._BatchNorm):
             not fixed,
             momentum,
             self.eps,
+            self.num_batches_tracked if tracks else None,
+            self.skip_nonfinite,
+            residual,
+            relu,
         )
-
-    def _options(self) -> dict[str, Any]:
-        tracks = self.training and self.track_running_stats
-        return {
-            "num_batches_tracked": self.num_batches_tracked if tracks else None,
-            "skip_nonfinite": self.skip_nonfinite,
-            "backend": self.backend,
-        }
 
 
 class BatchNorm1d(_CompanionBatchNorm, nn.BatchNorm1d):

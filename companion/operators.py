@@ -67,16 +67,16 @@ def differentiate(
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and residual, empty where there is none."""
-    found = select.load(backend).differentiate(
+    gradients = select.load(backend).differentiate(
         grad_y, x, y, statistics, weight, bias, eps, relu, residual, training
     )
     others = [
         x.new_empty(0) if gradient is None else gradient
-        for gradient in (found.weight, found.bias, found.residual)
+        for gradient in (gradients.weight, gradients.bias, gradients.residual)
     ]
     # An operator's results must not share memory with its arguments.
     copied = others[2].clone() if others[2] is grad_y else others[2]
-    return found.x, others[0], others[1], copied
+    return gradients.x, others[0], others[1], copied
 
 
 @differentiate.register_fake

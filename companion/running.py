@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import _torch
 from .kernels.interface import Running
 
 
@@ -16,7 +17,7 @@ def recomputing() -> bool:
     needs no such test (the compiler moves the recomputation itself, and the update with the first
     forward pass stays where it is) and cannot trace it.
     """
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    return not torch.compiler.is_compiling() and _torch.in_backward_pass()
 
 
 def update_running(running: Running, mean: Tensor | None, var: Tensor | None, m: int) -> None:

@@ -1,5 +1,6 @@
 """The public names: listed on the book's page, with an example each that works; a light import."""
 
+import ast
 import doctest
 import importlib
 import re
@@ -10,6 +11,8 @@ from types import ModuleType
 
 import pytest
 import torch
+
+import companion
 
 PAGE = Path(__file__).parents[1] / "book" / "api.md"
 # They say what is public in `__all__`.
@@ -94,19 +97,99 @@ def test_the_page_lists_public_names_only_and_once():
     assert len(names) == len({id(PUBLIC[name]) for name in names}), "an object is listed twice"
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    code = f"import companion, sys; print([name for name in {HEAVY} if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+EVERYTHING = "import companion; [getattr(companion, name) for name in companion.__all__]"
+
+
+def run(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_package_imports_nothing_heavy():
+    result = run(
+        f"{EVERYTHING}; import sys; print([name for name in {HEAVY} if name in sys.modules])"
+    )
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
 
 
 def test_importing_the_package_takes_little_longer_than_importing_torch():
     # The process's own time, so that a busy machine does not count against it.
     code = (
-        "import time, torch; start = time.process_time(); import companion;"
+        f"import time, torch; start = time.process_time(); {EVERYTHING};"
         "print(time.process_time() - start)"
     )
-    seconds = [
-        float(subprocess.check_output([sys.executable, "-c", code], text=True)) for _ in range(3)
-    ]
+    seconds = [float(run(code).stdout) for _ in range(3)]
     assert min(seconds) < 0.3, seconds
+
+
+ONLY_NUMPY = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        first = name.partition(".")[0]
+        if first not in {"numpy", "companion"} and first not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def test_the_oracle_and_the_closed_forms_need_numpy_alone():
+    result = run(
+        ONLY_NUMPY + "import companion\n"
+        "from companion import closed_forms, reference\n"
+        "batch = companion.reference.forward([[1.0], [3.0]], eps=0.0)\n"
+        "print(batch.y.tolist(), closed_forms.__name__, 'torch' in sys.modules)\n"
+        "try:\n    companion.BatchNorm1d\n"
+        "except ModuleNotFoundError as error:\n    print(error)"
+    )
+    assert result.stdout.splitlines() == [
+        "[[-1.0], [1.0]] companion.closed_forms False",
+        "No module named 'torch'",
+    ], result.stderr
+
+
+def test_the_command_line_needs_no_numba():
+    code = (
+        "import runpy, sys; sys.modules['numba'] = None; sys.argv[1:] = ['--help'];"
+        "runpy.run_module('companion', run_name='__main__')"
+    )
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+    assert "bench" in result.stdout
+
+
+def test_names_are_there_before_anything_else_is_imported():
+    """Each in a process that has imported only the package: submodules, the star, dir, errors."""
+    result = run(
+        "import companion, pickle, sys\n"
+        "assert {'BatchNorm2d', 'functional', 'fold'} <= set(dir(companion))\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert companion.functional.batch_norm and companion.variants.GroupNorm\n"
+        "from companion import *\n"
+        "assert set(companion.__all__) <= set(globals())\n"
+        "layer = pickle.loads(pickle.dumps(companion.BatchNorm2d(3)))\n"
+        "assert type(layer) is BatchNorm2d is companion.modules.BatchNorm2d"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", ["BatchNorm4d", "_private", "__wrapped__"])
+def test_an_unknown_name_is_an_attribute_error(name):
+    with pytest.raises(AttributeError, match=f"module 'companion' has no attribute '{name}'"):
+        getattr(companion, name)
+    with pytest.raises(ImportError, match=f"cannot import name '{name}' from 'companion'"):
+        exec(f"from companion import {name}", {})
+
+
+def test_type_checkers_read_the_names_that_are_exported():
+    tree = ast.parse(Path(companion.__file__).read_text(encoding="utf-8"))
+    (block,) = (
+        node for node in tree.body if isinstance(node, ast.If) and "ImportFrom" in ast.dump(node)
+    )
+    read = {}
+    for line in block.body:
+        module = importlib.import_module(line.module)
+        read |= {alias.name: getattr(module, alias.name) for alias in line.names}
+    assert read == {name: getattr(companion, name) for name in companion.__all__}

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import companion
 from companion import functional
+from companion._torch import compile_for_timing
 
 from .suite import DTYPES, Case
 
@@ -134,13 +135,7 @@ def _module(kind: Callable[..., nn.Module], case: Case, *, compiled: bool = Fals
 
 def _compile(layer: Layer) -> Layer:
     """Compile for this very shape. Compiles when called, and may raise then."""
-    import torch._functorch.config
-    import torch._inductor.config
-
-    # The backward pass is called again and again with the same graph.
-    torch._functorch.config.donated_buffer = False
-    # A pool of compiling processes would be busy while others are timed.
-    torch._inductor.config.compile_threads = 1
+    compile_for_timing()
     return layer._replace(
         train=torch.compile(layer.train, dynamic=False),
         fixed=torch.compile(layer.fixed, dynamic=False),
@@ -149,9 +144,7 @@ def _compile(layer: Layer) -> Layer:
 
 def forget_compiled() -> None:
     """Drop compiled code: so many versions of a function are kept, and no more compiled."""
-    import torch._dynamo
-
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 def cannot_compile(device: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from companion._torch import BatchNormBase, has_hooks
 from companion.fused import _BatchNormAct
 from companion.modules import _CompanionBatchNorm
 from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
@@ -22,16 +23,15 @@ __all__ = [
     "check_no_hooks",
     "float64",
     "frozen_norm",
-    "has_hooks",
     "has_relu",
 ]
 
 _FROZEN = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
-NORMALIZATIONS = (nn.modules.batchnorm._BatchNorm, *_FROZEN)
+NORMALIZATIONS = (BatchNormBase, *_FROZEN)
 
 # A class that computes something else in evaluation mode has a `forward` of its own.
 _KNOWN = (
-    nn.modules.batchnorm._BatchNorm.forward,
+    BatchNormBase.forward,
     nn.SyncBatchNorm.forward,
     _CompanionBatchNorm.forward,
     _BatchNormAct.forward,
@@ -41,7 +41,6 @@ _KNOWN = (
     SyncBatchNorm.forward,
     FrozenBatchNorm1d.forward,
 )
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class FoldingError(ValueError):
@@ -129,11 +128,6 @@ def _check_frozen(bn: Any) -> None:
             "batch's in evaluation mode too"
         )
     check_no_hooks("bn", bn)
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether something is called before or after the module, forward or backward."""
-    return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def check_no_hooks(name: str, module: nn.Module) -> None:

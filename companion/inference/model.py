@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+
+from companion._torch import tensors_in
 
 from .frozen import NORMALIZATIONS, FoldingError
 from .graph import fold_graph
@@ -180,8 +181,7 @@ def _outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         result = copy.deepcopy(model)(*copy.deepcopy(arguments))
-    found = [v for v in pytree.tree_leaves(result) if isinstance(v, Tensor)]
-    return [value for value in found if value.is_floating_point()]
+    return [value for value in tensors_in(result) if value.is_floating_point()]
 
 
 def _outputs_of_folded(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from .frozen import NORMALIZATIONS, has_hooks
+from companion._torch import has_hooks
+
+from .frozen import NORMALIZATIONS
 
 __all__ = ["Calls", "observe", "trace"]
 

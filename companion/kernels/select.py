@@ -16,7 +16,7 @@ bench``, has the times of 61 cases. But its statistics, where channels are last 
 float32 sums, and wrong in known cases, and it does not centre before it scales. So only devices
 without float64, where nothing of ours runs, are left to it.
 
-Most of a small batch's time is the call. :func:`direct_call` is the CPU kernels' way without
+Most of a small batch's time is the call. :func:`direct` is the CPU kernels' way without
 Python: in training, forward, a batch of 60 × 100 takes half of PyTorch's time by it, and twice
 PyTorch's time by Python's way.
 
@@ -28,17 +28,32 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from enum import Enum, auto
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from .interface import Kernels
+from .. import _torch
+from .interface import Kernels, Running
 
 BACKENDS = ("auto", "eager", "cpu", "cuda", "torch")
+
+
+class Way(Enum):
+    """Who computes, other than the direct way."""
+
+    COMPILED = auto()
+    """The kernels, called from Python."""
+    OPERATOR = auto()
+    """The same, as an operator that torch.compile puts into its graph unopened."""
+    EAGER = auto()
+    """PyTorch's operations, which serve every transform."""
+    TORCH = auto()
+    """PyTorch's own function."""
 
 
 class _Need(NamedTuple):
@@ -54,11 +69,11 @@ class _Need(NamedTuple):
         if find_spec(self.package) is None:
             return False
         try:
-            found = version(self.package).split(".")
+            major, minor = version(self.package).split(".")[:2]
         except PackageNotFoundError:
             # Nightly builds of PyTorch bring theirs under other names.
             return True
-        return (int(found[0]), int(found[1])) >= self.at_least
+        return (int(major), int(minor)) >= self.at_least
 
     def __str__(self) -> str:
         major, minor = self.at_least
@@ -84,31 +99,87 @@ def load(backend: str) -> Kernels:
     return cast(Kernels, importlib.import_module(f".{backend}", __package__))
 
 
-def serves_directly(backend: str, input: object) -> bool:
-    """Whether :func:`direct_call` is to be tried: CPU kernels compute, and nothing traces."""
-    return (
+def direct(
+    input: object, backend: str, differentiate_again: Callable[..., Any]
+) -> Callable[..., Tensor | None] | None:
+    """How the CPU kernels compute without Python's help, or None where others serve the call.
+
+    Parameters
+    ----------
+    input, backend
+        As given by the caller, unchecked.
+    differentiate_again : callable
+        :func:`companion.differentiation.differentiate_again`, for the backward pass.
+
+    Returns
+    -------
+    callable or None
+        See :mod:`.cpu.calls`. It takes the arguments of ``calls.cpp``'s ``batch_norm``, unchecked,
+        and returns the output; or None where it has done nothing, since the call needs a closer
+        look.
+    """
+    if (
         type(input) is Tensor
         and (backend == "auto" or backend == "cpu")
         and not torch.compiler.is_compiling()
         and input.is_cpu
         and _INSTALLED["cpu"]
-    )
+    ):
+        return _built(differentiate_again)
+    return None
 
 
 @cache
-def direct_call() -> Callable[..., Tensor | None]:
-    """How the CPU kernels compute without Python's help, see :mod:`.cpu.calls`.
+def _built(differentiate_again: Callable[..., Any]) -> Callable[..., Tensor | None] | None:
+    from .cpu import calls
 
-    The function takes the arguments of ``calls.cpp``'s ``batch_norm``, unchecked, and returns the
-    output; or None where it has done nothing, since the call needs a closer look, or the direct
-    way has not been built.
+    return calls.load(differentiate_again)
+
+
+def way(x: Tensor, running: Running, backend: str) -> tuple[Way, str]:
+    """Who serves a call whose arguments have been checked, and has not gone the direct way.
+
+    Parameters
+    ----------
+    x : Tensor
+        The input.
+    running : Running
+        The running statistics.
+    backend : str
+        One of `BACKENDS`.
+
+    Returns
+    -------
+    Way
+        Who it is.
+    str
+        The backend, never ``"auto"``.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As :func:`choose`.
     """
-    calls = importlib.import_module(".cpu.calls", __package__)
-    return calls.load() or _decline
+    backend = choose(x, backend)
+    if backend == "torch":
+        return Way.TORCH, backend
+    if backend == "eager" or x.numel() == 0:
+        return Way.EAGER, backend
+    if torch.compiler.is_compiling():
+        # An exported program should run where this package is not.
+        exporting = torch.compiler.is_exporting()
+        opened = exporting or _torch.transforms_are_active()
+        return Way.EAGER if opened else Way.OPERATOR, backend
+    readable = _torch.is_plain(x) and _can_be_moved(running)
+    return Way.COMPILED if readable else Way.EAGER, backend
 
 
-def _decline(*_arguments: object) -> None:
-    """Stand in for what has not been built."""
+def _can_be_moved(running: Running) -> bool:
+    """Whether compiled kernels can move the running statistics where they lie."""
+    mean, var, count = running.mean, running.var, running.num_batches_tracked
+    if mean is not None and var is not None and not (mean.is_contiguous() and var.is_contiguous()):
+        return False
+    return count is None or count.dtype is torch.int64
 
 
 def choose(x: Tensor, backend: str) -> str:
@@ -146,16 +217,3 @@ def _check_available(x: Tensor, backend: str) -> None:
             f"backend: {backend!r} needs {need}, which is not installed: "
             f"pip install 'batchnorm-companion[{need.extra}]'"
         )
-
-
-def plain(x: Tensor) -> bool:
-    """Whether compiled kernels may read a tensor's memory: no transform or tracer is at work."""
-    return not (
-        torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
-        or x.is_neg()
-        or type(x) not in (Tensor, torch.nn.Parameter)
-        or not torch._C._has_storage(x)
-    )

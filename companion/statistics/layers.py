@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from companion._torch import BatchNormBase
 from companion.kernels import eager
 from companion.statistics.moments import RunningMoments, merge
 
-Layer = nn.modules.batchnorm._BatchNorm
+Layer = BatchNormBase
 
 
 def tracking_layers(model: nn.Module) -> dict[str, Layer]:

@@ -14,14 +14,15 @@ Other backends use the group as it is: a second NCCL communicator costs memory o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import distributed_c10d
+
+from companion import _torch
 
 from .messages import tag_of, tags
 
@@ -80,9 +81,7 @@ def name_of(group: Any) -> str:
 def _resolve(name: str) -> Any:
     if not name:
         return distributed.group.WORLD
-    # The one way to a group by its name; PyTorch's own compiled collectives take it too.
-    find: Any = vars(distributed_c10d)["_resolve_process_group"]
-    return find(name)
+    return _torch.group_by_name(name)
 
 
 _channels: WeakKeyDictionary[Any, Channel] = WeakKeyDictionary()
@@ -110,10 +109,9 @@ class Channel:
 
     def __init__(self, group: Any, device: torch.device) -> None:
         self.rank, self.size = distributed.get_rank(group), distributed.get_world_size(group)
-        backend = group._get_backend(device)
         # A reference to the group itself would keep it alive for ever.
         self._group = "" if group is distributed.group.WORLD else group.group_name
-        self._own = _gloo_store(group, backend)
+        self._own = _torch.gloo_store(group, device)
         self._by_length: dict[int, Any] = {}
         self._agreed: set[str] = set()
         self._layers: dict[str, None] = {}
@@ -202,8 +200,8 @@ class Channel:
         found = self._by_length.get(length)
         if found is None:
             store, timeout = self._own
-            prefixed = distributed_c10d.PrefixStore(f"companion/{length}", store)
-            found = distributed.ProcessGroupGloo(prefixed, self.rank, self.size, timeout)
+            prefix = f"companion/{length}"
+            found = _torch.gloo_group(store, prefix, self.rank, self.size, timeout)
             self._by_length[length] = found
         return found
 
@@ -256,15 +254,6 @@ class Channel:
                 f"{self._where(call, operation)}: {reason} (after {seconds:.1f} s). "
                 f"The backend's message: {text}"
             ) from error
-
-
-def _gloo_store(group: Any, backend: Any) -> tuple[Any, Any] | None:
-    """Where ranks of a gloo group find each other, and the group's timeout; None of another."""
-    gloo: Callable[..., Any] | None = getattr(distributed, "ProcessGroupGloo", None)
-    if gloo is None or not isinstance(backend, gloo):  # type: ignore[arg-type]
-        return None
-    store = distributed_c10d._get_process_group_store(group)
-    return store, backend.options._timeout
 
 
 def _shown(name: str, value: float) -> str:

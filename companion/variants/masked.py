@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from companion.functional import batch_norm
+from companion.functional import Call, batch_norm
 from companion.kernels.eager import values_per_channel, with_layout_of
 from companion.modules import BatchNorm1d, BatchNorm2d, _CompanionBatchNorm
 from companion.statistics.layers import activation_moments
@@ -169,8 +169,13 @@ class _MaskedBatchNorm(_CompanionBatchNorm):
         """
         if mask is None:
             return super().forward(input)
-        x, *others = self._arguments(input)
-        return masked_batch_norm(x, mask, *others, **self._options())
+        call = Call(*self._arguments(input))
+        return masked_batch_norm(
+            *(call.input, mask, *call[1:8]),
+            num_batches_tracked=call.num_batches_tracked,
+            skip_nonfinite=call.skip_nonfinite,
+            backend=self.backend,
+        )
 
     def input_moments(self, input: Tensor, mask: Tensor | None = None) -> RunningMoments:
         """Count, mean and M₂ of the values that a call with these arguments normalizes."""

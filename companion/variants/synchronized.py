@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from companion import differentiation
 from companion.checks import check_residual
-from companion.functional import batch_norm_act, sync_batch_norm
+from companion.functional import Call, batch_norm_act, dispatch, sync_batch_norm
 from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm, _swap
 from companion.synchronization import channels
@@ -186,18 +186,21 @@ class SyncBatchNorm(_CompanionBatchNorm):
             as :func:`companion.functional.sync_batch_norm` and, for the residual,
             :func:`companion.functional.batch_norm_act`
         """
-        arguments, options = self._arguments(input), self._options()
+        arguments = self._arguments(input, residual, self.relu)
         if not self.training or channels.ranks_in(self.process_group) == 1:
-            return batch_norm_act(*arguments, residual=residual, relu=self.relu, **options)
+            return dispatch(batch_norm_act, arguments, self.backend)
         check_residual(input, residual)
         layer = self.name or f"SyncBatchNorm({self.num_features})"
+        call = Call(*arguments)
         y = sync_batch_norm(
-            *arguments,
+            *call[:8],
             process_group=self.process_group,
+            num_batches_tracked=call.num_batches_tracked,
+            skip_nonfinite=call.skip_nonfinite,
+            backend=self.backend,
             check=self.check,
             layer=layer,
             key=f"{layer} {self.number}",
-            **options,
         )
         return differentiation.act(y, residual, self.relu)
 

@@ -1,4 +1,7 @@
-"""The CPU kernels against the float64 oracle, in every layout, type and way of cutting."""
+"""The CPU kernels where they differ from others: numerics, threads, plans, compiled code.
+
+What every kernel module promises is in ``test_contract.py``.
+"""
 
 import itertools
 import logging
@@ -10,6 +13,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from _layer import numpy64
 from _passes import Passes
 from torch.nn import functional as F
 
@@ -30,22 +34,6 @@ TOLERANCE = {
     torch.float16: 1e-3,
     torch.bfloat16: 8e-3,
 }
-# Planes of one and several tiles, odd maps, single rows, joined rows and a short last one, more
-# channels than a panel has columns.
-SHAPES = [
-    (60, 100),
-    (7, 3),
-    (2, 5),
-    (3, 1500),
-    (1031, 2),
-    (4, 6, 1),
-    (5, 7, 49),
-    (2, 40, 100),
-    (2, 3, 150),
-    (2, 2, 5000),
-    (3, 5, 13, 17),
-    (2, 9, 2, 3, 4),
-]
 
 
 @pytest.fixture(params=[1, 2])
@@ -82,107 +70,10 @@ def close(found, exact, dtype):
     assert (found - exact).abs().max() <= TOLERANCE[dtype] * exact.abs().max().clamp(min=1.0)
 
 
-def oracle(x, weight, bias, grad_y, residual, relu, statistics=None):
-    """Output and gradients by PyTorch's autograd in float64, from the reference's statistics."""
-    inputs = [
-        None if t is None else t.double().requires_grad_() for t in (x, weight, bias, residual)
-    ]
-    a, w, b, r = inputs
-    axes = [axis for axis in range(x.ndim) if axis != 1]
-    like = [1, -1] + [1] * (x.ndim - 2)
-    mean, var = statistics or (a.mean(axes), a.var(axes, unbiased=False))
-    y = (a - mean.view(like)) / (var + EPS).sqrt().view(like)
-    y = y if w is None else y * w.view(like)
-    y = y if b is None else y + b.view(like)
-    y = y if r is None else y + r
-    y = y.relu() if relu else y
-    wanted = [t for t in inputs if t is not None]
-    grads = iter(torch.autograd.grad(y, wanted, grad_y.double()))
-    return y.detach(), [None if t is None else next(grads) for t in inputs]
-
-
-LAYOUTS = [
-    (shape, last) for shape in SHAPES for last in ([False, True] if len(shape) > 3 else [False])
-]
-
-
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize(("shape", "last"), LAYOUTS)
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize("training", [True, False])
-def test_forward_and_backward(shape, last, dtype, training):
-    x, grad_y = batch(shape, dtype, last), batch(shape, dtype, last, seed=1) - 1.0
-    weight, bias = parameters(shape[1], dtype)
-    if training:
-        y, mean, var = passes.batch_forward(x, weight, bias, None, None, EPS, False)
-        exact = reference.moments(x.double().numpy())
-        # Of many values, chains are summed in float32.
-        chains = dtype is not torch.float64 and x.numel() // shape[1] > 128
-        np.testing.assert_allclose(mean, exact[0], rtol=2e-8 if chains else 1e-12, atol=1e-12)
-        np.testing.assert_allclose(var, exact[1], rtol=6e-8 if chains else 1e-9, atol=1e-12)
-        found = passes.batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
-        expected, grads = oracle(x, weight, bias, grad_y, None, False)
-    else:
-        mean, var = (t.double() for t in parameters(shape[1], torch.float64))
-        var = var.abs()
-        y = passes.fixed_forward(x, mean, var, weight, bias, None, EPS, False)
-        found = passes.fixed_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
-        expected, grads = oracle(x, weight, bias, grad_y, None, False, (mean, var))
-    assert y.dtype is found.x.dtype is dtype
-    assert y.stride() == found.x.stride() == x.stride()
-    assert found.residual is None
-    close(y, expected, dtype)
-    if training and min(shape[0], x.numel() // shape[1]) > 2:
-        close(found.x, grads[0], dtype)
-    for sums, exact_sums in zip((found.weight, found.bias), grads[1:3], strict=True):
-        close(sums, exact_sums, torch.float32 if dtype is torch.float64 else dtype)
-        if dtype is not torch.float64:
-            # Products of float32 values, chains of which are added in float64.
-            assert (sums - exact_sums).abs().max() <= 1e-6 * exact_sums.abs().max().clamp(min=1.0)
-
-
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("with_residual", [True, False])
-@pytest.mark.parametrize(
-    ("shape", "last"), [((6, 4), False), ((3, 24, 13, 17), False), ((3, 5, 6, 7), True)]
-)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("training", [True, False])
-def test_fused(shape, last, dtype, relu, with_residual, training):
-    x, grad_y = batch(shape, dtype, last), batch(shape, dtype, last, seed=1) - 2.0
-    residual = batch(shape, dtype, last, seed=2) - 2.0 if with_residual else None
-    weight, bias = parameters(shape[1], dtype)
-    if training:
-        y, mean, var = passes.batch_forward(x, weight, bias, residual, None, EPS, relu)
-        backward, statistics = passes.batch_backward, None
-    else:
-        mean, var = torch.full((shape[1],), 1.9).double(), torch.full((shape[1],), 2.0).double()
-        y = passes.fixed_forward(x, mean, var, weight, bias, residual, EPS, relu)
-        backward, statistics = passes.fixed_backward, (mean, var)
-    found = backward(
-        grad_y, x, y if with_residual else None, mean, var, weight, bias, EPS, relu, with_residual
-    )
-    expected, grads = oracle(x, weight, bias, grad_y, residual, relu, statistics)
-    close(y, expected, dtype)
-    if relu:
-        assert (y >= 0).all()
-        assert (y == 0).any()
-    close(found.x, grads[0], dtype)
-    if with_residual:
-        close(found.residual, grads[3], dtype)
-
-
-@pytest.mark.usefixtures("threads")
-def test_without_parameters_they_are_one_and_zero():
-    x = batch((3, 5, 13, 17))
-    ones, zeros = torch.ones(5).double(), torch.zeros(5).double()
-    y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
-    assert torch.equal(y, passes.batch_forward(x, ones, zeros, None, None, EPS, False)[0])
-    without = passes.batch_backward(x, x, None, mean, var, None, None, EPS, False, False)
-    given = passes.batch_backward(x, x, None, mean, var, ones, zeros, EPS, False, False)
-    assert torch.equal(without.x, given.x)
-    assert torch.equal(without.weight, given.weight)
+def oracle(x, weight, bias, grad_y):
+    """Output and the gradient of `x`, in float64."""
+    batch = reference.forward(*(None if t is None else numpy64(t) for t in (x, weight, bias)), EPS)
+    return torch.from_numpy(batch.y), reference.backward(numpy64(grad_y), batch).x
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -199,9 +90,9 @@ def test_stores_past_the_cache_write_the_same(stream, dtype, monkeypatch):
             grad_y = batch(shape, dtype, seed=1)
             y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
             found = passes.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
-            expected, grads = oracle(x, None, None, grad_y, None, False)
+            expected, grad_x = oracle(x, None, None, grad_y)
             close(y, expected, dtype)
-            close(found.x, grads[0], dtype)
+            close(found.x, grad_x, dtype)
     cpu.Pass.over.cache_clear()
 
 
@@ -300,7 +191,7 @@ def test_results_are_rounded_once_and_their_constants_once(shape, last, mean):
     x = ((batch(shape, torch.float64, last) - 2.0) / 1.5 + mean).float()
     weight, bias = parameters(shape[1], torch.float32)
     y, batch_mean, var = passes.batch_forward(x, weight, bias, None, None, EPS, False)
-    exact, _ = oracle(x, weight, bias, torch.zeros_like(x), None, False)
+    exact, _ = oracle(x, weight, bias, torch.zeros_like(x))
     slope = weight.double() / (var + EPS).sqrt()
     within = batch_mean.abs() <= var.sqrt()
     constant = bias.double() - torch.where(within, batch_mean * slope, 0.0)

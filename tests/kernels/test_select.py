@@ -1,7 +1,10 @@
 """Which backend computes, and what is said of one that cannot."""
 
+import ast
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,7 +108,7 @@ def test_what_is_installed_is_found_without_importing_it():
 def test_kernels_are_called_and_leave_alone_what_they_cannot_read(monkeypatch):
     pytest.importorskip("numba")
     kernels, calls = select.load("cpu"), []
-    monkeypatch.setattr(select, "direct_call", lambda: select._decline)
+    monkeypatch.setattr(select, "_built", lambda _again: None)
     normalize = kernels.normalize
     monkeypatch.setattr(kernels, "normalize", lambda *a: calls.append(1) or normalize(*a))
     x = torch.randn(4, 3, 2, 2)
@@ -141,3 +144,21 @@ def test_the_layer_shows_and_uses_its_backend():
     layer = BatchNorm2d(3, backend="eager")
     assert repr(layer).endswith("backend='eager')")
     assert "backend" not in repr(BatchNorm2d(3))
+
+
+def test_kernels_import_nothing_that_stands_on_them():
+    """Also within functions, where a circle would hide. Private modules stand below them."""
+    folder = Path(select.__file__).parent
+    imported = set()
+    for path in folder.rglob("*.py"):
+        package = ".".join(("companion", *path.relative_to(folder.parent).parent.parts))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                name = "." * node.level + (node.module or "")
+                base = importlib.util.resolve_name(name, package)
+                imported |= {f"{base}.{alias.name}" for alias in node.names}
+    ours = {name.split(".")[1] for name in imported if name.startswith("companion.")}
+    assert {"kernels", "_torch"} <= ours
+    assert {name for name in ours if not name.startswith("_")} <= {"kernels", "caches"}

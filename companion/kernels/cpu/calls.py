@@ -18,14 +18,12 @@ import sysconfig
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import cpp_extension
 
-from ... import differentiation
 from . import KINDS_OF, TYPES, Pass, pool, workers
 from .jobs import COUNTERS, FLOATS, OUTPUT, SUMS, TURN_BYTES, Job
 from .plans import Plan
@@ -121,8 +119,15 @@ def build() -> Path:
     return target
 
 
-def load() -> Call | None:
-    """The compiled way, or None where it has not been built."""
+def load(differentiate_again: Callable[..., Any]) -> Call | None:
+    """The compiled way, or None where it has not been built.
+
+    Parameters
+    ----------
+    differentiate_again : callable
+        :func:`companion.differentiation.differentiate_again`, for gradients that are themselves
+        differentiated; that of the first caller serves all.
+    """
     target = path()
     if pool.entry is None or not target.exists():
         return None
@@ -131,14 +136,9 @@ def load() -> Call | None:
         return None
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    _connect(module)
-    return module.batch_norm
-
-
-def _connect(module: ModuleType) -> None:
     parallel = ctypes.cast(pool.entry, ctypes.c_void_p).value
-    again = differentiation.differentiate_again
-    module.connect(_plan, _kernel, again, parallel, pool.thread_number)
+    module.connect(_plan, _kernel, differentiate_again, parallel, pool.thread_number)
+    return module.batch_norm
 
 
 def _plan(
