@@ -29,14 +29,21 @@ def build_parser() -> argparse.ArgumentParser:
     compiling = commands.add_parser(
         "compile",
         help="compile the CPU kernels now instead of at their first use",
-        description="Compile the CPU kernels and keep them on disk, before their first use; and, "
-        "where there is a C++ compiler, a way to call them that takes small batches less time.",
+        description="Compile the CPU kernels for float32 and float64 before their first use; and, "
+        "where there is a C++ compiler, a way to call them that takes small batches less time. "
+        "What is compiled is kept in the user's cache for all copies of this version; "
+        "NUMBA_CACHE_DIR and TORCH_EXTENSIONS_DIR name other folders.",
+    )
+    compiling.add_argument(
+        "--all",
+        action="store_true",
+        help="also for float16 and bfloat16, which else wait for their first use",
     )
     compiling.set_defaults(run=compile_kernels)
     return parser
 
 
-def compile_kernels(_options: argparse.Namespace) -> int:
+def compile_kernels(options: argparse.Namespace) -> int:
     """Compile the CPU kernels, or say what is missing."""
     if not select.installed("cpu"):
         print(
@@ -44,18 +51,16 @@ def compile_kernels(_options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    from companion.kernels.cpu import calls, workers
+    from companion.kernels.cpu import ahead, formats
 
-    workers.compile_all()
-    if not calls.path().exists():
-        message = "compiling the calls to the kernels, once; it takes about half a minute"
-        print(message, file=sys.stderr)
-        try:
-            calls.build()
-        except calls.BuildError as error:
-            # Everything works without it.
-            print(f"compile: calls of small batches remain slower: {error}", file=sys.stderr)
-    return 0
+    try:
+        return ahead.compile_missing(formats.FORMATS if options.all else ahead.USUAL)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what has been compiled is kept", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"compile: {error}", file=sys.stderr)
+        return 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

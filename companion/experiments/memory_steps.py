@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -26,13 +27,13 @@ except ImportError as error:
         "this chapter's steps are compiled by Numba: pip install 'batchnorm-companion[cpu]'"
     ) from error
 
-from companion.kernels.cpu import runtime, vectors
+from companion.kernels.cpu import _numba, machine_code, runtime, vectors, workers
 from companion.kernels.cpu.steps import CHAIN
 
 Array = NDArray[np.float32]
 
 # Compiled, which type checkers do not know.
-address_of: Any = runtime.address_of
+address_of: Any = _numba.address_of
 finish_streaming: Any = runtime.finish_streaming
 load: Any = vectors.load
 multiply_add: Any = vectors.multiply_add
@@ -49,6 +50,7 @@ def compiled(function: Function) -> Function:
 
     Sums may be reordered, which vector instructions need.
     """
+    machine_code.keep(function, [Path(__file__), *workers.SOURCES])
     return cast(Function, njit(cache=True, fastmath={"reassoc", "contract"})(function))
 
 

@@ -20,8 +20,8 @@ from companion.functional import batch_norm, batch_norm_act
 from companion.kernels import select
 
 calls = pytest.importorskip("companion.kernels.cpu.calls", reason="Numba is not installed")
-from companion.kernels.cpu.jobs import Job  # noqa: E402
-from companion.kernels.cpu.plans import Plan  # noqa: E402
+from companion.kernels.cpu.formats import FORMATS  # noqa: E402
+from companion.kernels.cpu.jobs import Job, PlanNumbers  # noqa: E402
 
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # One thread, two threads, and, last, channels-last.
@@ -431,15 +431,14 @@ def test_threads_do_not_disturb_each_other():
 
 
 def test_the_header_has_the_jobs_fields():
-    text = calls.header()
-    names = re.findall(r"(?:int64_t|double|Plan) (\w+)", text)
-    assert "".join(names).count("counters") == 1
-    plan, job = text.split("struct Job")
-    own = len(Job._fields) - len(Plan._fields)
-    assert re.findall(r"int64_t (\w+);", plan) == list(Plan._fields)
-    assert re.findall(r"(?:int64_t|double) (\w+);", job) == list(Job._fields[:own])
-    assert Job._fields[own:] == Plan._fields
-    assert re.findall(r"double (\w+);", job) == ["eps", "momentum"]
+    plan, job = calls.header().split("struct Job")
+    field = r"(int64_t|double|Plan) (\w+)(?:\[4\])?;"
+    assert re.findall(field, plan) == [("int64_t", name) for name, _ in PlanNumbers._fields_]
+    types = {"eps": "double", "momentum": "double", "plan": "Plan"}
+    expected = [(types.get(name, "int64_t"), name) for name, _ in Job._fields_]
+    assert re.findall(field, job) == expected
+    for name, numbers in FORMATS.items():
+        assert f" {name.upper()} = {numbers.kind}" in plan
 
 
 def run(program, **environment):

@@ -4,9 +4,6 @@ What every kernel module promises is in ``test_contract.py``.
 """
 
 import itertools
-import logging
-import os
-import subprocess
 import sys
 
 import numba
@@ -406,38 +403,6 @@ def test_openmp_is_pytorchs():
     if sys.platform != "linux":
         pytest.skip("PyTorch's OpenMP library has other names elsewhere")
     assert runtime._openmp()[0] is not None
-
-
-def test_compiling_is_announced(caplog):
-    def twice():
-        return numba.cfunc("float64(float64)")(lambda x: 2.0 * x)
-
-    with caplog.at_level(logging.WARNING, "companion"):
-        runtime.compile_function("the test", twice)
-    said = "compiling the test for this machine, once; it takes up to a minute"
-    assert [record.getMessage() for record in caplog.records] == [said]
-
-
-def test_compiled_code_is_kept_on_disk(tmp_path):
-    """A second process loads what the first one compiled, and says nothing, however slowly."""
-    program = (
-        "from numpy import float32; from companion.kernels.cpu import workers; "
-        "print(workers.compiled(False, float32, float32).owner.cache_hits)"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    first, second = (
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for _ in range(2)
-    )
-    assert (first.stdout, second.stdout) == ("0\n", "1\n")
-    assert "compiling the forward pass (float32)" in first.stderr
-    assert second.stderr == ""
 
 
 def test_agrees_with_pytorch_on_an_ordinary_batch():

@@ -1,71 +1,56 @@
 """Batch normalization on the CPU at the speed of memory, compiled by Numba.
 
+This is an engine; to learn how it works, read :mod:`companion.experiments.memory_steps`, which
+builds the same up in four steps.
+
 The functions of :class:`companion.kernels.interface.Kernels`. This module puts tensors into a
 layout that the kernels know, and has :mod:`.workers` compute on as many threads as
-``torch.get_num_threads()`` says. To read how, begin with :mod:`.jobs`, then :mod:`.planes`.
+``torch.get_num_threads()`` says. The formulas are in :mod:`.steps` and :mod:`.coefficients`, the
+loops around them in :mod:`.planes` and :mod:`.panels`, and :mod:`.jobs` has what they pass around.
 
-Numba compiles for each type of activation once, and keeps the result on disk: next to the source
-or, where that is read-only, in the user's cache; ``NUMBA_CACHE_DIR`` names another folder.
+Numba compiles for each type of activation once, and :mod:`.machine_code` keeps the result.
 """
 
 from __future__ import annotations
 
 import ctypes
-import struct
 import threading
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..eager import empty_with_layout_of, is_channels_last, with_layout_of
 from ..interface import Gradients, Running
-from . import coefficients, workers
-from .formats import KINDS
-from .jobs import COUNTERS, JOB_BYTES, OUTPUT, SUMS, TURN_BYTES, Job, room_type
+from . import workers
+from .formats import FLOAT64, FORMATS
+from .jobs import OUTPUT, SUMS, TAKEN_BYTES, Job, PlanNumbers, scratch_type
 from .plans import Plan, plan
 from .runtime import Threads
 
 __all__ = ["differentiate", "gradient_sums", "moments", "normalize", "project"]
 
-# What activations are stored in (half precision by its bits) and computed in.
-TYPES: dict[torch.dtype, tuple[type, type]] = {
-    torch.float32: (np.float32, np.float32),
-    torch.float64: (np.float64, np.float64),
-    torch.float16: (np.int16, np.float32),
-    torch.bfloat16: (np.uint16, np.float32),
-}
-KINDS_OF = {getattr(torch, name): kind for name, kind in KINDS.items()}
-_FLOAT64 = KINDS["float64"]
+NAMES = {getattr(torch, name): name for name in FORMATS}
+KINDS = {getattr(torch, name): numbers.kind for name, numbers in FORMATS.items()}
 
 pool = Threads()
 
 
-class _Buffers(threading.local):
-    """A thread's own memory for what it hands to compiled code, kept from call to call."""
+class _Memory(threading.local):
+    """A thread's own memory for its jobs, kept from call to call."""
 
     def __init__(self) -> None:
-        self.job = bytearray(JOB_BYTES)
-        self.job_address = ctypes.addressof(ctypes.c_char.from_buffer(self.job))
-        self.scratch = torch.empty(0, dtype=torch.uint8)
+        self.bytes = torch.empty(0, dtype=torch.uint8)
 
-    def scratch_address(self, size: int) -> int:
-        """Room of `size` bytes that the next call overwrites."""
-        if self.scratch.shape[0] < size:
-            self.scratch = torch.empty(size, dtype=torch.uint8)
-        return self.scratch.data_ptr()
+    def address(self, size: int) -> int:
+        """Of `size` bytes that the next call overwrites."""
+        if self.bytes.shape[0] < size:
+            self.bytes = torch.empty(size, dtype=torch.uint8)
+        return self.bytes.data_ptr()
 
 
-_buffers = _Buffers()
-# A job in memory: counters, what differs from call to call, and what the plan says.
-_PLANNED = len(Plan._fields)
-_VARYING = len(Job._fields) - 2 - _PLANNED
-_pack_job = struct.Struct(f"={COUNTERS}q2d{_VARYING}q").pack_into
-_pack_plan = struct.Struct(f"={_PLANNED}q").pack
-_UNCOUNTED = (0,) * COUNTERS
-_NONE, _NOT_MOVED = (0, 0, 0, 0), (0,) * 7
+_memory = _Memory()
 
 
 class Pass(NamedTuple):
@@ -74,12 +59,12 @@ class Pass(NamedTuple):
     stride: tuple[int, ...]
     """Of the result: PyTorch's choice, where sizes of 1 leave one."""
     plan: Plan
-    packed: bytes
+    numbers: PlanNumbers
     """The plan, as the job has it."""
-    rooms: int
-    """Bytes that the threads work in."""
     scratch: int
-    """Those, the sums that they share, and whose turn it is."""
+    """Bytes that the threads work in."""
+    memory: int
+    """Those, the sums that the threads share, and how many chunks they have taken."""
 
     @staticmethod
     @lru_cache(maxsize=1024)
@@ -92,20 +77,21 @@ class Pass(NamedTuple):
         if last and not (is_channels_last(like) and like.movedim(1, -1).is_contiguous()):
             return None
         cut = plan(tuple(shape), last, dtype.itemsize, tensors, threads)
-        rooms = cut.threads * room_type(*TYPES[dtype], coefficients.COUNT).itemsize
-        scratch = rooms + 16 * cut.channels * (cut.chunks + 1) + 2 * TURN_BYTES * cut.threads
-        return Pass(empty_with_layout_of(like).stride(), cut, _pack_plan(*cut), rooms, scratch)
+        numbers = FORMATS[NAMES[dtype]]
+        scratch = cut.threads * scratch_type(numbers.stored, numbers.compute).itemsize
+        memory = scratch + 16 * cut.channels * (cut.chunks + 1) + 2 * TAKEN_BYTES * cut.threads
+        return Pass(empty_with_layout_of(like).stride(), cut, PlanNumbers(*cut), scratch, memory)
 
 
 def _over(x: Tensor, tensors: int) -> tuple[Tensor, Pass]:
     """`x` in a layout that the kernels know, and what to do with it."""
     threads = torch.get_num_threads()
-    found = Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
-    if found is None:
+    this = Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
+    if this is None:
         x = with_layout_of(x, x)
-        found = Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
-        assert found is not None
-    return x, found
+        this = Pass.over(x.shape, x.stride(), x.dtype, tensors, threads)
+        assert this is not None
+    return x, this
 
 
 def _like(x: Tensor, given: Tensor) -> Tensor:
@@ -121,34 +107,48 @@ def _address(tensor: Tensor | None) -> int:
 
 def _parameter(tensor: Tensor | None) -> tuple[int, int]:
     """Address and kind of a tensor with one value per channel."""
-    return (0, 0) if tensor is None else (tensor.data_ptr(), KINDS_OF[tensor.dtype])
+    return (0, 0) if tensor is None else (tensor.data_ptr(), KINDS[tensor.dtype])
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def _work_memory(this: Pass) -> tuple[int, int, int, int, int]:
-    """What the threads share, for the job's fields from `sums` on; the next call overwrites it."""
-    turns, size = _buffers.scratch_address(this.scratch), 2 * TURN_BYTES * this.plan.threads
-    ctypes.memset(turns, 0, size)
-    rooms = turns + size
-    partial = rooms + this.rooms
-    return (
-        partial + 16 * this.plan.channels * this.plan.chunks,
-        *(partial, rooms, turns, pool.thread_number),
+def _job_of(this: Pass, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Job:
+    """The part of a job that all passes have. Its memory is the next one's, too."""
+    taken, size = _memory.address(this.memory), 2 * TAKEN_BYTES * this.plan.threads
+    ctypes.memset(taken, 0, size)
+    partial_sums = taken + size + this.scratch
+    weight_at, weight_kind = _parameter(weight)
+    bias_at, bias_kind = _parameter(bias)
+    return Job(
+        eps=eps,
+        x=x.data_ptr(),
+        weight=weight_at,
+        weight_kind=weight_kind,
+        bias=bias_at,
+        bias_kind=bias_kind,
+        sums=partial_sums + 16 * this.plan.channels * this.plan.chunks,
+        partial_sums=partial_sums,
+        scratch=taken + size,
+        chunks_taken=taken,
+        thread_number=pool.thread_number,
+        training=1,
+        sweeps=SUMS + OUTPUT,
+        plan=this.numbers,
     )
 
 
-def _run(
-    this: Pass, x: Tensor, options: tuple[float, ...], tensors: tuple[int, ...], backward: bool
-) -> None:
-    """Run the job whose numbers begin with `options`, floats, and `tensors`."""
-    job = _buffers.job
-    _pack_job(job, 0, *_UNCOUNTED, *options, *tensors)
-    job[-len(this.packed) :] = this.packed
-    function = workers.compiled(backward, *TYPES[x.dtype])
-    pool.run(function, _buffers.job_address, this.plan.threads)
+def _set_statistics(job: Job, statistics: Tensor) -> None:
+    """Normalize with what is, or will be, in `statistics`."""
+    job.statistics = job.mean = at = statistics.data_ptr()
+    job.var = at + 8 * statistics.shape[1]
+    job.mean_kind = job.var_kind = FLOAT64
+
+
+def _run(this: Pass, job: Job, dtype: torch.dtype, backward: bool) -> None:
+    function = workers.compiled(backward, NAMES[dtype])
+    pool.run(function, ctypes.addressof(job), this.plan.threads)
 
 
 def normalize(
@@ -165,31 +165,23 @@ def normalize(
     x, this = _over(x, 1 if fixed is None else 0)
     residual = None if residual is None else _like(x, residual)
     weight, bias = _contiguous(weight), _contiguous(bias)
-    y, C = torch.empty_strided(x.shape, this.stride, dtype=x.dtype), this.plan.channels
-    statistics = torch.empty((2, C), dtype=torch.float64)
-    if fixed is None:
-        kept = statistics.data_ptr()
-        given = (kept, _FLOAT64, kept + 8 * C, _FLOAT64)
-    else:
+    y = torch.empty_strided(x.shape, this.stride, dtype=x.dtype)
+    statistics = torch.empty((2, this.plan.channels), dtype=torch.float64)
+    job = _job_of(this, x, weight, bias, eps)
+    _set_statistics(job, statistics)
+    job.y, job.residual, job.relu = y.data_ptr(), _address(residual), relu
+    if fixed is not None:
         mean, var = fixed[0].contiguous(), fixed[1].contiguous()
-        given = (*_parameter(mean), *_parameter(var))
-    momentum, moved = 0.0, _NOT_MOVED
+        job.mean, job.mean_kind = _parameter(mean)
+        job.var, job.var_kind = _parameter(var)
+        job.training = 0
     if running is not None:
-        momentum = float("nan") if running.momentum is None else running.momentum
-        mean_at, var_at = _parameter(running.mean), _parameter(running.var)
-        moved = (
-            *mean_at,
-            *var_at,
-            _address(running.num_batches_tracked),
-            1,
-            running.skip_nonfinite,
-        )
-    tensors = (
-        *(x.data_ptr(), y.data_ptr(), _address(residual), 0, 0, 0),
-        *(*_parameter(weight), *_parameter(bias), *given, statistics.data_ptr(), *_NONE),
-        *(*_work_memory(this), *moved, fixed is None, relu, SUMS + OUTPUT),
-    )
-    _run(this, x, (eps, momentum), tensors, False)
+        job.momentum = float("nan") if running.momentum is None else running.momentum
+        job.running_mean, job.running_mean_kind = _parameter(running.mean)
+        job.running_var, job.running_var_kind = _parameter(running.var)
+        job.batches = _address(running.num_batches_tracked)
+        job.moves, job.skip_nonfinite = 1, running.skip_nonfinite
+    _run(this, job, x.dtype, False)
     if running is not None:
         _increment_versions(running)
     return y, statistics
@@ -211,46 +203,42 @@ def differentiate(
     x, this = _over(x, 2)
     grad_y, y = _like(x, grad_y), None if y is None else _like(x, y)
     weight, bias = _contiguous(weight), _contiguous(bias)
-    found = Gradients(
+    gradients = Gradients(
         x=torch.empty_strided(x.shape, this.stride, dtype=x.dtype),
         weight=None if weight is None else torch.empty_like(weight),
         bias=None if bias is None else torch.empty_like(bias),
         residual=torch.empty_strided(x.shape, this.stride, dtype=x.dtype) if residual else None,
     )
-    _backward(this, grad_y, x, y, statistics, (weight, bias), found, None, (eps, relu, training))
-    return found
+    job = _job_of(this, x, weight, bias, eps)
+    _set_statistics(job, statistics)
+    job.y, job.grad_y, job.grad_x = _address(y), grad_y.data_ptr(), gradients.x.data_ptr()
+    job.grad_residual = _address(gradients.residual)
+    job.grad_weight, job.grad_weight_kind = _parameter(gradients.weight)
+    job.grad_bias, job.grad_bias_kind = _parameter(gradients.bias)
+    job.relu, job.training = relu, training
+    _run(this, job, x.dtype, True)
+    return gradients
 
 
 def moments(x: Tensor) -> Tensor:
     """See :class:`companion.kernels.interface.Halves`."""
     x, this = _over(x, 1)
-    C = this.plan.channels
-    statistics = torch.empty((2, C), dtype=torch.float64)
-    kept = statistics.data_ptr()
-    tensors = (
-        *(x.data_ptr(), 0, 0, 0, 0, 0, *_NONE, kept, _FLOAT64, kept + 8 * C, _FLOAT64, kept),
-        *(*_NONE, *_work_memory(this), *_NOT_MOVED, True, False, SUMS),
-    )
-    _run(this, x, (0.0, 0.0), tensors, False)
+    statistics = torch.empty((2, this.plan.channels), dtype=torch.float64)
+    job = _job_of(this, x, None, None, 0.0)
+    _set_statistics(job, statistics)
+    job.sweeps = SUMS
+    _run(this, job, x.dtype, False)
     return statistics
 
 
 def gradient_sums(grad_y: Tensor, x: Tensor, statistics: Tensor, eps: float) -> Tensor:
     """See :class:`companion.kernels.interface.Halves`."""
     x, this = _over(x, 2)
-    sums = torch.empty_like(statistics)
-    _backward(
-        this,
-        _like(x, grad_y),
-        x,
-        None,
-        statistics,
-        (None, None),
-        Gradients(x, None, None, None),
-        sums,
-        (eps, False, True),
-        SUMS,
-    )
+    grad_y, sums = _like(x, grad_y), torch.empty_like(statistics)
+    job = _job_of(this, x, None, None, eps)
+    _set_statistics(job, statistics)
+    job.grad_y, job.sums, job.sweeps = grad_y.data_ptr(), sums.data_ptr(), SUMS
+    _run(this, job, x.dtype, True)
     return sums
 
 
@@ -264,48 +252,14 @@ def project(
 ) -> Tensor:
     """See :class:`companion.kernels.interface.Halves`."""
     x, this = _over(x, 2)
+    grad_y, weight, sums = _like(x, grad_y), _contiguous(weight), sums.contiguous()
     grad_x = torch.empty_strided(x.shape, this.stride, dtype=x.dtype)
-    _backward(
-        this,
-        _like(x, grad_y),
-        x,
-        None,
-        statistics,
-        (_contiguous(weight), None),
-        Gradients(grad_x, None, None, None),
-        sums.contiguous(),
-        (eps, False, True),
-        OUTPUT,
-    )
+    job = _job_of(this, x, weight, None, eps)
+    _set_statistics(job, statistics)
+    job.grad_y, job.grad_x = grad_y.data_ptr(), grad_x.data_ptr()
+    job.sums, job.sweeps = sums.data_ptr(), OUTPUT
+    _run(this, job, x.dtype, True)
     return grad_x
-
-
-def _backward(
-    this: Pass,
-    grad_y: Tensor,
-    x: Tensor,
-    y: Tensor | None,
-    statistics: Tensor,
-    parameters: tuple[Tensor | None, Tensor | None],
-    found: Gradients,
-    sums: Tensor | None,
-    options: tuple[float, bool, bool],
-    sweeps: int = SUMS + OUTPUT,
-) -> None:
-    """Run the backward pass, or a half of it, into `found`, by way of `sums` if they are given."""
-    eps, relu, training = options
-    weight, bias = parameters
-    kept, C = statistics.data_ptr(), this.plan.channels
-    own_sums, *shared = _work_memory(this)
-    tensors = (
-        *(x.data_ptr(), _address(y), 0, grad_y.data_ptr()),
-        *(found.x.data_ptr(), _address(found.residual), *_parameter(weight), *_parameter(bias)),
-        *(kept, _FLOAT64, kept + 8 * C, _FLOAT64, kept),
-        *(*_parameter(found.weight), *_parameter(found.bias)),
-        *(own_sums if sums is None else sums.data_ptr(), *shared),
-        *(*_NOT_MOVED, training, relu, sweeps),
-    )
-    _run(this, x, (eps, 0.0), tensors, True)
 
 
 def _increment_versions(running: Running) -> None:

@@ -6,7 +6,7 @@
 // other call is answered with None and takes Python's way, which also knows what to say about it.
 //
 // Read from the end: `batch_norm`, then `BatchNorm`, `normalize`, `differentiate`. The struct `Job`,
-// with its `Plan`, is in job.h, which `calls.py` writes from the fields of `jobs.Job`.
+// with its `Plan`, and the kinds of numbers are in job.h, which `calls.py` writes.
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
@@ -62,8 +62,8 @@ Python* python = nullptr;
 struct Pass {
   std::vector<int64_t> stride;
   Plan plan;
-  int64_t rooms;
-  int64_t scratch;
+  int64_t scratch;  // bytes that the threads work in
+  int64_t memory;   // those, the sums that the threads share, and how many chunks they have taken
 };
 
 // What does not depend on the tensors.
@@ -80,18 +80,20 @@ struct Running {
   Tensor mean, var, count;
 };
 
-// The numbers of `formats.KINDS`; 0 for other types.
+// See `formats.FORMATS`.
 int64_t kind_of(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return 1;
-    case at::kDouble: return 2;
-    case at::kHalf: return 3;
-    case at::kBFloat16: return 4;
-    default: return 0;
+    case at::kFloat: return FLOAT32;
+    case at::kDouble: return FLOAT64;
+    case at::kHalf: return FLOAT16;
+    case at::kBFloat16: return BFLOAT16;
+    default: return ABSENT;
   }
 }
 
-int64_t kind_of(const Tensor& tensor) { return tensor.defined() ? kind_of(tensor.scalar_type()) : 0; }
+int64_t kind_of(const Tensor& tensor) {
+  return tensor.defined() ? kind_of(tensor.scalar_type()) : ABSENT;
+}
 
 int64_t address(const Tensor& tensor) {
   return tensor.defined() ? reinterpret_cast<int64_t>(tensor.const_data_ptr()) : 0;
@@ -153,17 +155,17 @@ std::optional<Pass> ask_for_pass(const Tensor& x, int tensors, int threads) {
     shape[i] = py::int_(x.size(i));
     stride[i] = py::int_(x.stride(i));
   }
-  const py::object found =
+  const py::object given =
       python->plan(shape, stride, static_cast<int>(kind_of(x)), tensors, threads);
-  if (found.is_none()) return std::nullopt;
-  const auto answer = found.cast<py::tuple>();
+  if (given.is_none()) return std::nullopt;
+  const auto answer = given.cast<py::tuple>();
   Pass pass;
   for (const auto& value : answer[0].cast<py::tuple>()) pass.stride.push_back(value.cast<int64_t>());
-  const auto packed = answer[1].cast<std::string>();
-  TORCH_INTERNAL_ASSERT(packed.size() == sizeof(Plan));
-  std::memcpy(&pass.plan, packed.data(), sizeof(Plan));
-  pass.rooms = answer[2].cast<int64_t>();
-  pass.scratch = answer[3].cast<int64_t>();
+  const auto bytes = answer[1].cast<std::string>();
+  TORCH_INTERNAL_ASSERT(bytes.size() == sizeof(Plan));
+  std::memcpy(&pass.plan, bytes.data(), sizeof(Plan));
+  pass.scratch = answer[2].cast<int64_t>();
+  pass.memory = answer[3].cast<int64_t>();
   return pass;
 }
 
@@ -182,10 +184,10 @@ const Pass* pass_over(const Tensor& x, int tensors) {
     if (known != passes->end()) return known->second ? &*known->second : nullptr;
   }
   // Without the lock: Python may let another thread run.
-  auto found = ask_for_pass(x, tensors, threads);
+  auto pass = ask_for_pass(x, tensors, threads);
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto& kept = passes->emplace(key, std::move(found)).first->second;
-  return kept ? &*kept : nullptr;
+  const auto& stored = passes->emplace(key, std::move(pass)).first->second;
+  return stored ? &*stored : nullptr;
 }
 
 Kernel kernel_for(bool backward, const Tensor& x) {
@@ -193,22 +195,22 @@ Kernel kernel_for(bool backward, const Tensor& x) {
   auto& kernel = kernels[backward][kind_of(x)];
   if (kernel == nullptr) {
     const py::gil_scoped_acquire gil;
-    const py::object found = python->kernel(backward, static_cast<int>(kind_of(x)));
-    kernel = reinterpret_cast<Kernel>(found.cast<int64_t>());
+    const py::object location = python->kernel(backward, static_cast<int>(kind_of(x)));
+    kernel = reinterpret_cast<Kernel>(location.cast<int64_t>());
   }
   return kernel;
 }
 
 // A thread's own memory, kept from call to call: `size` bytes that the next call overwrites.
-int64_t scratch_of(int64_t size) {
+int64_t memory_of(int64_t size) {
   struct Free {
     void operator()(void* memory) const { c10::free_cpu(memory); }
   };
   thread_local std::unique_ptr<void, Free> memory;
-  thread_local int64_t room = 0;
-  if (room < size) {
+  thread_local int64_t available = 0;
+  if (available < size) {
     memory.reset(c10::alloc_cpu(size));
-    room = size;
+    available = size;
   }
   return reinterpret_cast<int64_t>(memory.get());
 }
@@ -237,13 +239,13 @@ Job job_of(const Pass& pass, const Tensor& x, const Tensor& weight, const Tensor
   job.weight_kind = kind_of(weight);
   job.bias = address(bias);
   job.bias_kind = kind_of(bias);
-  const int64_t turns_size = 2 * TURN_BYTES * pass.plan.threads;
-  job.turns = scratch_of(pass.scratch);
-  std::memset(reinterpret_cast<void*>(job.turns), 0, turns_size);
+  const int64_t taken_size = 2 * TAKEN_BYTES * pass.plan.threads;
+  job.chunks_taken = memory_of(pass.memory);
+  std::memset(reinterpret_cast<void*>(job.chunks_taken), 0, taken_size);
   job.thread_number = python->thread_number;
-  job.rooms = job.turns + turns_size;
-  job.partial = job.rooms + pass.rooms;
-  job.sums = job.partial + 16 * pass.plan.channels * pass.plan.chunks;
+  job.scratch = job.chunks_taken + taken_size;
+  job.partial_sums = job.scratch + pass.scratch;
+  job.sums = job.partial_sums + 16 * pass.plan.channels * pass.plan.chunks;
   job.training = options.training;
   job.relu = options.relu;
   job.sweeps = SUMS + OUTPUT;
@@ -255,7 +257,7 @@ Job job_of(const Pass& pass, const Tensor& x, const Tensor& weight, const Tensor
 void set_statistics(Job& job, int64_t at) {
   job.statistics = job.mean = at;
   job.var = job.mean + 8 * job.plan.channels;
-  job.mean_kind = job.var_kind = kind_of(at::kDouble);
+  job.mean_kind = job.var_kind = FLOAT64;
 }
 
 void run(Kernel kernel, Job& job) {
@@ -307,23 +309,23 @@ variable_list differentiate(const Tensor& grad_y, const Tensor& x, const Tensor&
                             const Tensor& statistics, const Tensor& weight, const Tensor& bias,
                             bool residual, const Options& options, const Pass& pass) {
   const Tensor g = like(x, grad_y), output = like(x, y);
-  variable_list found(4);
-  found[0] = empty(pass, x);
-  if (weight.defined()) found[1] = at::detail::empty_cpu(weight.sizes(), weight.scalar_type());
-  if (bias.defined()) found[2] = at::detail::empty_cpu(bias.sizes(), bias.scalar_type());
-  if (residual) found[3] = empty(pass, x);
+  variable_list grads(4);
+  grads[0] = empty(pass, x);
+  if (weight.defined()) grads[1] = at::detail::empty_cpu(weight.sizes(), weight.scalar_type());
+  if (bias.defined()) grads[2] = at::detail::empty_cpu(bias.sizes(), bias.scalar_type());
+  if (residual) grads[3] = empty(pass, x);
   Job job = job_of(pass, x, weight, bias, options);
   set_statistics(job, address(statistics));
   job.y = address(output);
   job.grad_y = address(g);
-  job.grad_x = address(found[0]);
-  job.grad_residual = address(found[3]);
-  job.grad_weight = address(found[1]);
-  job.grad_weight_kind = kind_of(found[1]);
-  job.grad_bias = address(found[2]);
-  job.grad_bias_kind = kind_of(found[2]);
+  job.grad_x = address(grads[0]);
+  job.grad_residual = address(grads[3]);
+  job.grad_weight = address(grads[1]);
+  job.grad_weight_kind = kind_of(grads[1]);
+  job.grad_bias = address(grads[2]);
+  job.grad_bias_kind = kind_of(grads[2]);
   run(kernel_for(true, x), job);
-  return found;
+  return grads;
 }
 
 // The backward pass made of PyTorch's operations, see `differentiation.differentiate_again`.
@@ -338,11 +340,11 @@ variable_list differentiate_in_python(const Tensor& grad_y, const variable_list&
   const py::object answer = python->differentiate(
       wrap(grad_y), wrap(saved[0]), wrap(saved[1]), wrap(saved[2]), wrap(saved[3]), wrap(saved[4]),
       options.eps, options.relu, options.training, wanted);
-  variable_list found;
+  variable_list grads;
   for (const auto& value : answer.cast<py::tuple>()) {
-    found.push_back(value.is_none() ? Tensor() : THPVariable_Unpack(value.ptr()));
+    grads.push_back(value.is_none() ? Tensor() : THPVariable_Unpack(value.ptr()));
   }
-  return found;
+  return grads;
 }
 
 // How autograd wants to be told that there may be no tensor.
@@ -384,7 +386,7 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
     options.relu = (flags & 2) != 0;
     const Tensor& grad_y = grads[0];
     const Pass* pass = as_saved(saved) ? pass_over(saved[0], 2) : nullptr;
-    variable_list found;
+    variable_list inputs_grads;
     if (at::GradMode::is_enabled() || pass == nullptr || !plain(grad_y) || !undisturbed()) {
       std::vector<bool> needs;
       // Autograd counts the inputs that are there.
@@ -392,14 +394,14 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
         needs.push_back(saved[i].defined() && ctx->needs_input_grad(present));
         present += saved[i].defined();
       }
-      found = differentiate_in_python(grad_y, saved, options, needs);
+      inputs_grads = differentiate_in_python(grad_y, saved, options, needs);
     } else {
-      found = differentiate(grad_y, saved[0], saved[5], saved[4], saved[1], saved[2],
-                            saved[3].defined(), options, *pass);
+      inputs_grads = differentiate(grad_y, saved[0], saved[5], saved[4], saved[1], saved[2],
+                                   saved[3].defined(), options, *pass);
     }
     // What is no tensor has no gradient.
-    found.resize(7);
-    return found;
+    inputs_grads.resize(7);
+    return inputs_grads;
   }
 };
 

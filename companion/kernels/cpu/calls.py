@@ -12,11 +12,11 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 from torch.utils import cpp_extension
 
-from . import KINDS_OF, TYPES, Pass, pool, workers
-from .jobs import COUNTERS, FLOATS, OUTPUT, SUMS, TURN_BYTES, Job
-from .plans import Plan
+from . import KINDS, NAMES, Pass, pool, workers
+from .formats import FORMATS
+from .jobs import OUTPUT, SUMS, TAKEN_BYTES, Job, PlanNumbers
 
 NAME = "companion_calls"
 _SOURCE = Path(__file__).with_name("calls.cpp")
-_DTYPES = {kind: dtype for dtype, kind in KINDS_OF.items()}
+_DTYPES = {kind: dtype for dtype, kind in KINDS.items()}
 
 Call = Callable[..., "Tensor | None"]
 """``calls.cpp``'s batch_norm; None stands for a call that takes Python's way."""
@@ -57,30 +57,35 @@ class BuildError(Exception):
 
 def header() -> str:
     """``job.h``: the job in memory as C++ has it, see :mod:`.jobs`."""
-    planned = len(Plan._fields)
-    own = [
-        f"  {'double' if i < FLOATS else 'int64_t'} {name};"
-        for i, name in enumerate(Job._fields[:-planned])
-    ]
+    kinds = ", ".join(f"{name.upper()} = {numbers.kind}" for name, numbers in FORMATS.items())
     lines = [
         "#pragma once",
         "#include <cstdint>",
         f"enum Sweeps {{ SUMS = {SUMS}, OUTPUT = {OUTPUT} }};",
-        f"constexpr int64_t TURN_BYTES = {TURN_BYTES};",
-        "struct Plan {",
-        *(f"  int64_t {name};" for name in Plan._fields),
-        "};",
-        "struct Job {",
-        f"  int64_t counters[{COUNTERS}];",
-        *own,
-        "  Plan plan;",
-        "};",
+        f"enum Kinds {{ ABSENT, {kinds} }};",
+        f"constexpr int64_t TAKEN_BYTES = {TAKEN_BYTES};",
+        *_struct("Plan", PlanNumbers),
+        *_struct("Job", Job),
     ]
     return "\n".join(lines) + "\n"
 
 
+_CPP_TYPES = {ctypes.c_double: "double", ctypes.c_int64: "int64_t", PlanNumbers: "Plan"}
+
+
+def _struct(name: str, structure: type[ctypes.Structure]) -> list[str]:
+    """The lines that define a structure in C++."""
+    fields = []
+    for field, kind in structure._fields_:  # type: ignore[misc]
+        if issubclass(kind, ctypes.Array):
+            fields.append(f"  {_CPP_TYPES[kind._type_]} {field}[{kind._length_}];")
+        else:
+            fields.append(f"  {_CPP_TYPES[kind]} {field};")
+    return [f"struct {name} {{", *fields, "};"]
+
+
 def path() -> Path:
-    """Where the compiled way lies once it is built, for this source, PyTorch and Python.
+    """Where the compiled way is once it is built, for this source, PyTorch and Python.
 
     The folder is PyTorch's for what it compiles; ``TORCH_EXTENSIONS_DIR`` names another.
     """
@@ -91,12 +96,17 @@ def path() -> Path:
     return Path(root) / f"{NAME}-{digest}" / f"{NAME}{suffix}"
 
 
-def build() -> Path:
-    """Compile ``calls.cpp``; takes half a minute. Nothing is left behind if that fails.
+@contextmanager
+def building() -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Give a command, and its environment, that compiles ``calls.cpp`` in half a minute.
+
+    What it has made is put in its place at the end of the block. Nothing is left behind if the
+    block fails.
 
     Raises
     ------
-    BuildError : there is no compiler, or no ninja, or they failed
+    BuildError
+        There is no compiler, or no ninja, or nothing was made.
     """
     target = path()
     scripts = sysconfig.get_path("scripts")
@@ -109,14 +119,12 @@ def build() -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         (Path(folder) / "job.h").write_text(header(), encoding="utf-8")
         # In a process of its own: PyTorch loads what it has built.
-        command = [sys.executable, "-c", _BUILD, NAME, str(_SOURCE), folder]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode != 0:
-            raise BuildError(f"the C++ compiler failed:\n{done.stdout}{done.stderr}")
-        (built,) = [*Path(folder).glob(f"{NAME}*.so"), *Path(folder).glob(f"{NAME}*.pyd")]
+        yield [sys.executable, "-c", _BUILD, NAME, str(_SOURCE), folder], environment
+        built = [*Path(folder).glob(f"{NAME}*.so"), *Path(folder).glob(f"{NAME}*.pyd")]
+        if len(built) != 1:
+            raise BuildError("the C++ compiler has made nothing")
         # In one step: another process may be looking.
-        os.replace(built, target)
-    return target
+        os.replace(built[0], target)
 
 
 def load(differentiate_again: Callable[..., Any]) -> Call | None:
@@ -144,9 +152,9 @@ def load(differentiate_again: Callable[..., Any]) -> Call | None:
 def _plan(
     shape: tuple[int, ...], stride: tuple[int, ...], kind: int, tensors: int, threads: int
 ) -> tuple[tuple[int, ...], bytes, int, int] | None:
-    found = Pass.over(shape, stride, _DTYPES[kind], tensors, threads)
-    return None if found is None else (found.stride, found.packed, found.rooms, found.scratch)
+    this = Pass.over(shape, stride, _DTYPES[kind], tensors, threads)
+    return None if this is None else (this.stride, bytes(this.numbers), this.scratch, this.memory)
 
 
 def _kernel(backward: bool, kind: int) -> int:
-    return workers.compiled(backward, *TYPES[_DTYPES[kind]]).address
+    return workers.compiled(backward, NAMES[_DTYPES[kind]]).address

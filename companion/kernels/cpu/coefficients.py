@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .formats import LARGEST
-from .runtime import address_of, array_at, inlined, njit
+from ._numba import address_of, array_at, inlined, njit
+from .formats import FLOAT64, LARGEST
 from .vectors import (
     LANES,
     all_finite,
@@ -67,10 +67,10 @@ def put(row, c, count, value):
 
 
 @inlined
-def put_with_rest(of, name, rest_name, c, count, value):
+def put_with_rest(rows, name, rest_name, c, count, value):
     """Put a value, and what its type does not hold of it, if that is a number."""
-    put(of[name], c, count, value)
-    put(of[rest_name], c, count, only_finite(value - get(of[name], c, count)))
+    put(rows[name], c, count, value)
+    put(rows[rest_name], c, count, only_finite(value - get(rows[name], c, count)))
 
 
 @inlined
@@ -80,24 +80,24 @@ def root_of(job, k, count):
 
 
 @inlined
-def put_shift(of, c, count, value, scale):
+def put_shift(rows, c, count, value, scale):
     """Take sums about a multiple of about 1/2048 of the values' scale; about 0 if not a number.
 
     So x - shift is exact for most x. Else it would be rounded the same way for all x of one size,
     and such errors add up.
     """
-    value, coarse = convert(value, of), convert(scale * splat(4096.0), of)
-    put(of[SHIFT], c, count, wide(only_finite((value + coarse) - coarse)))
+    value, coarse = convert(value, rows), convert(scale * splat(4096.0), rows)
+    put(rows[SHIFT], c, count, wide(only_finite((value + coarse) - coarse)))
 
 
 @njit
-def set_shift(job, block, of):
+def set_shift(job, block, rows):
     """Take sums about the means."""
     for c in range(0, block.channels, LANES):
         k, count = block.channel + c, lanes_from(block, c)
         mean = read(job.mean, job.mean_kind, k, count, 0.0)
         var = read(job.var, job.var_kind, k, count, 0.0)
-        put_shift(of, c, count, mean, root(var))
+        put_shift(rows, c, count, mean, root(var))
 
 
 @njit
@@ -132,8 +132,8 @@ def write_statistics(job, block, sums):
         k, count = block.channel + c, lanes_from(block, c)
         offset = get(sums[0], c, count) / m
         var = get(sums[1], c, count) / m - offset * offset
-        write(mean_at, 2, k, count, read(mean_at, 2, k, count, 0.0) + offset)
-        write(var_at, 2, k, count, not_below(splat(0.0), var))
+        write(mean_at, FLOAT64, k, count, read(mean_at, FLOAT64, k, count, 0.0) + offset)
+        write(var_at, FLOAT64, k, count, not_below(splat(0.0), var))
 
 
 @njit
@@ -142,28 +142,28 @@ def keep_statistics(job, block):
     mean_at, var_at = job.statistics, job.statistics + 8 * job.channels
     for c in range(0, block.channels, LANES):
         k, count = block.channel + c, lanes_from(block, c)
-        write(mean_at, 2, k, count, read(job.mean, job.mean_kind, k, count, 0.0))
-        write(var_at, 2, k, count, read(job.var, job.var_kind, k, count, 0.0))
+        write(mean_at, FLOAT64, k, count, read(job.mean, job.mean_kind, k, count, 0.0))
+        write(var_at, FLOAT64, k, count, read(job.var, job.var_kind, k, count, 0.0))
 
 
 @njit
-def write_gradients(job, block, sums, of):
+def write_gradients(job, block, sums, rows):
     """Gradients of weight and bias, from Σg and Σg·(x - shift)."""
     grad_bias_at, grad_weight_at = job.sums, job.sums + 8 * job.channels
     for c in range(0, block.channels, LANES):
         k, count = block.channel + c, lanes_from(block, c)
         mean = read(job.mean, job.mean_kind, k, count, 0.0)
         grad_bias = get(sums[0], c, count)
-        product = get(sums[1], c, count) - (mean - get(of[SHIFT], c, count)) * grad_bias
+        product = get(sums[1], c, count) - (mean - get(rows[SHIFT], c, count)) * grad_bias
         grad_weight = product / root_of(job, k, count)
-        write(grad_bias_at, 2, k, count, grad_bias)
-        write(grad_weight_at, 2, k, count, grad_weight)
+        write(grad_bias_at, FLOAT64, k, count, grad_bias)
+        write(grad_weight_at, FLOAT64, k, count, grad_weight)
         write(job.grad_bias, job.grad_bias_kind, k, count, grad_bias)
         write(job.grad_weight, job.grad_weight_kind, k, count, grad_weight)
 
 
 @njit
-def set_forward(job, block, of):
+def set_forward(job, block, rows):
     """Eq. (3) mini-batch-algorithm/normalize and Eq. (4) mini-batch-algorithm/scale-shift."""
     floor = splat(0.0 if job.relu else -np.inf)
     for c in range(0, block.channels, LANES):
@@ -171,29 +171,29 @@ def set_forward(job, block, of):
         mean = read(job.mean, job.mean_kind, k, count, 0.0)
         var = read(job.var, job.var_kind, k, count, 0.0)
         slope = read(job.weight, job.weight_kind, k, count, 1.0) / root_of(job, k, count)
-        put(of[CENTRE], c, count, zero_where_within(root(var), mean) if job.training else mean)
-        put_with_rest(of, SLOPE, SLOPE_REST, c, count, slope)
-        rest = (mean - get(of[CENTRE], c, count)) * slope
-        constant = read(job.bias, job.bias_kind, k, count, 0.0) - rest
-        put_with_rest(of, CONSTANT, CONSTANT_REST, c, count, constant)
-        put(of[FLOOR], c, count, floor)
+        put(rows[CENTRE], c, count, zero_where_within(root(var), mean) if job.training else mean)
+        put_with_rest(rows, SLOPE, SLOPE_REST, c, count, slope)
+        uncentred = (mean - get(rows[CENTRE], c, count)) * slope
+        constant = read(job.bias, job.bias_kind, k, count, 0.0) - uncentred
+        put_with_rest(rows, CONSTANT, CONSTANT_REST, c, count, constant)
+        put(rows[FLOOR], c, count, floor)
 
 
 @njit
-def set_backward(job, block, of):
+def set_backward(job, block, rows):
     """Eq. (9) backprop/closed-form, from the gradients of weight and bias."""
     grad_bias_at, grad_weight_at = job.sums, job.sums + 8 * job.channels
     m = splat(np.float64(job.m))
     for c in range(0, block.channels, LANES):
         k, count = block.channel + c, lanes_from(block, c)
         mean = read(job.mean, job.mean_kind, k, count, 0.0)
-        g_mean = read(grad_bias_at, 2, k, count, 0.0) / m
-        x_slope = read(grad_weight_at, 2, k, count, 0.0) / (m * root_of(job, k, count))
-        put(of[G_MEAN], c, count, g_mean)
-        put(of[X_SLOPE], c, count, splat(0.0) - x_slope)
-        g_rest = g_mean - get(of[G_MEAN], c, count)
-        x_rest = mean - get(of[CENTRE], c, count)
-        put(of[X_CONSTANT], c, count, x_rest * x_slope - g_rest)
+        g_mean = read(grad_bias_at, FLOAT64, k, count, 0.0) / m
+        x_slope = read(grad_weight_at, FLOAT64, k, count, 0.0) / (m * root_of(job, k, count))
+        put(rows[G_MEAN], c, count, g_mean)
+        put(rows[X_SLOPE], c, count, splat(0.0) - x_slope)
+        uncentred_g = g_mean - get(rows[G_MEAN], c, count)
+        uncentred_x = mean - get(rows[CENTRE], c, count)
+        put(rows[X_CONSTANT], c, count, uncentred_x * x_slope - uncentred_g)
 
 
 @njit
@@ -204,7 +204,7 @@ def move_running(job):
     if job.skip_nonfinite:
         for k in range(0, job.channels, LANES):
             lanes = min(LANES, job.channels - k)
-            mean, var = read(mean_at, 2, k, lanes, 0.0), read(var_at, 2, k, lanes, 0.0)
+            mean, var = read(mean_at, FLOAT64, k, lanes, 0.0), read(var_at, FLOAT64, k, lanes, 0.0)
             if not (all_finite(only_first(mean, lanes)) and all_finite(only_first(var, lanes))):
                 return
     momentum = job.momentum
@@ -213,7 +213,7 @@ def move_running(job):
     unbiased = splat(job.m / (job.m - 1.0))
     for k in range(0, job.channels, LANES):
         lanes = min(LANES, job.channels - k)
-        mean, var = read(mean_at, 2, k, lanes, 0.0), read(var_at, 2, k, lanes, 0.0)
+        mean, var = read(mean_at, FLOAT64, k, lanes, 0.0), read(var_at, FLOAT64, k, lanes, 0.0)
         move(job.running_mean, job.running_mean_kind, k, lanes, mean, momentum)
         move(job.running_var, job.running_var_kind, k, lanes, var * unbiased, momentum)
     if job.batches:

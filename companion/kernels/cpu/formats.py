@@ -6,17 +6,39 @@ their bits.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
 FLOAT16_BITS, BFLOAT16_BITS = types.int16, types.uint16
 
 # Types of parameters and statistics, told apart while running: 0 stands for an absent tensor.
-KINDS = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4}
-# The largest finite value of each.
-LARGEST = (0.0, 3.4028234663852886e38, 1.7976931348623157e308, 65504.0, 3.3895313892515355e38)
+FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = range(1, 5)
+
+
+class Format(NamedTuple):
+    """A type of activations, parameters and statistics."""
+
+    kind: int
+    stored: type
+    """NumPy's type with its bits."""
+    compute: type
+    """NumPy's type in which activations are computed."""
+    largest: float
+    """The largest finite value."""
+
+
+FORMATS = {
+    "float32": Format(FLOAT32, np.float32, np.float32, 3.4028234663852886e38),
+    "float64": Format(FLOAT64, np.float64, np.float64, 1.7976931348623157e308),
+    "float16": Format(FLOAT16, np.int16, np.float32, 65504.0),
+    "bfloat16": Format(BFLOAT16, np.uint16, np.float32, 3.3895313892515355e38),
+}
+"""By PyTorch's names."""
+LARGEST = (0.0, *(each.largest for each in FORMATS.values()))
+"""The largest finite value of each kind."""
 
 _INT16, _INT32 = ir.IntType(16), ir.IntType(32)
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()

@@ -10,17 +10,16 @@ channel's values are combined with is spread over its columns first.
 
 from __future__ import annotations
 
-from . import coefficients as of
-from . import shifts, steps
-from .jobs import KEPT
+from . import coefficients, shifts, steps
+from ._numba import address_of, inlined, njit
+from .jobs import SUM_DISTANCE
 from .plans import COLUMNS
-from .runtime import address_of, inlined, njit
 from .steps import CHAIN, Backward, Forward
 from .vectors import LANES, load, prefetch, splat, store, wide
 
 # Where each kind of value begins among those kept for the columns. All kinds lie in one array, at
 # fixed distances, so that the compiler sees at once that they do not overlap.
-TOTAL, PRODUCT = 0, KEPT
+TOTAL, PRODUCT = 0, SUM_DISTANCE
 
 
 @inlined
@@ -44,9 +43,9 @@ def spread(job, block, values, columns, at):
         if job.inner == 1:
             place = address_of(columns) + (at + j) * columns.itemsize
             for c in range(0, block.channels, LANES):
-                count, offset = of.lanes_from(block, c), c * columns.itemsize
-                several = load(address_of(values) + offset, columns, count)
-                store(place + offset, columns, several, count, False)
+                count, offset = coefficients.lanes_from(block, c), c * columns.itemsize
+                vector = load(address_of(values) + offset, columns, count)
+                store(place + offset, columns, vector, count, False)
             j += block.channels
         else:
             for c in range(block.channels):
@@ -55,16 +54,16 @@ def spread(job, block, values, columns, at):
 
 
 @njit
-def spread_coefficients(job, block, room, first, last):
+def spread_coefficients(job, block, scratch, first, last):
     for name in range(first, last):
-        spread(job, block, room.at.channel[name], room.at.column, name * COLUMNS)
+        spread(job, block, scratch.record.channel[name], scratch.record.column, name * COLUMNS)
 
 
 @njit
-def clear_sums(block, room):
+def clear_sums(block, scratch):
     for j in range(-(-block.width // LANES) * LANES):
-        room.at.kept[TOTAL + j] = 0.0
-        room.at.kept[PRODUCT + j] = 0.0
+        scratch.record.column_sums[TOTAL + j] = 0.0
+        scratch.record.column_sums[PRODUCT + j] = 0.0
 
 
 @njit
@@ -88,44 +87,45 @@ def gather_sums(job, block, columns, sums):
 
 
 @inlined
-def coefficient(room, name, j):
+def coefficient(scratch, name, j):
     """What sixteen columns from `j` on are combined with."""
-    column = room.at.column
+    column = scratch.record.column
     return load(address_of(column) + (name * COLUMNS + j) * column.itemsize, column, LANES)
 
 
 @inlined
-def forward_of(room, j):
+def forward_of(scratch, j):
     return Forward(
-        coefficient(room, of.SHIFT, j),
-        coefficient(room, of.CENTRE, j),
-        coefficient(room, of.SLOPE, j),
-        coefficient(room, of.SLOPE_REST, j),
-        coefficient(room, of.CONSTANT, j),
-        coefficient(room, of.CONSTANT_REST, j),
-        splat(room.at.channel[of.FLOOR, 0]),
+        coefficient(scratch, coefficients.SHIFT, j),
+        coefficient(scratch, coefficients.CENTRE, j),
+        coefficient(scratch, coefficients.SLOPE, j),
+        coefficient(scratch, coefficients.SLOPE_REST, j),
+        coefficient(scratch, coefficients.CONSTANT, j),
+        coefficient(scratch, coefficients.CONSTANT_REST, j),
+        splat(scratch.record.channel[coefficients.FLOOR, 0]),
     )
 
 
 @inlined
-def backward_of(room, j):
+def backward_of(scratch, j):
     return Backward(
-        coefficient(room, of.G_MEAN, j),
-        coefficient(room, of.X_SLOPE, j),
-        coefficient(room, of.X_CONSTANT, j),
+        forward_of(scratch, j),
+        coefficient(scratch, coefficients.G_MEAN, j),
+        coefficient(scratch, coefficients.X_SLOPE, j),
+        coefficient(scratch, coefficients.X_CONSTANT, j),
     )
 
 
 @inlined
-def add_chain(job, room, start, rows, j, count, add, zero, plain):
+def add_chain(job, scratch, start, rows, j, count, add, zero, plain):
     """Add `rows` rows of at most sixteen columns, from column `j` on."""
-    like, kept, forward = room.at.like, room.at.kept, forward_of(room, j)
+    like, sums, line = scratch.record.like, scratch.record.column_sums, forward_of(scratch, j)
     at, stride = (start + j) * like.itemsize, job.width * like.itemsize
     # The next rows, in the order of memory.
     ahead = (start + rows * (job.width + j)) * like.itemsize
     a, b, c, d = zero, zero, zero, zero
     for _ in range(rows):
-        e, f = add(job, like, at, count, forward, a, b, plain)
+        e, f = add(job, like, at, count, line, a, b, plain)
         a, b, c, d = c, d, e, f
         if job.prefetch:
             prefetch(job.x + ahead)
@@ -133,10 +133,10 @@ def add_chain(job, room, start, rows, j, count, add, zero, plain):
                 prefetch(job.grad_y + ahead)
         at += stride
         ahead += LANES * like.itemsize
-    first = address_of(kept) + 8 * (TOTAL + j)
-    second = address_of(kept) + 8 * (PRODUCT + j)
-    store(first, kept, load(first, kept, LANES) + wide(a + c), LANES, False)
-    store(second, kept, load(second, kept, LANES) + wide(b + d), LANES, False)
+    first = address_of(sums) + 8 * (TOTAL + j)
+    second = address_of(sums) + 8 * (PRODUCT + j)
+    store(first, sums, load(first, sums, LANES) + wide(a + c), LANES, False)
+    store(second, sums, load(second, sums, LANES) + wide(b + d), LANES, False)
 
 
 @inlined
@@ -149,77 +149,75 @@ def next_rows(job, block, row):
 
 
 @njit
-def choose_shifts(job, block, room):
+def choose_shifts(job, block, scratch):
     """Choose values that the sums of a block's channels are taken about."""
     if job.inner == 1:
-        shifts.across(job, block, room)
+        shifts.across(job, block, scratch)
     else:
         step = (job.m // job.inner - 1) // 2 * job.channels * job.inner
-        shifts.along(job, block, room, step)
+        shifts.along(job, block, scratch, step)
+
+
+@inlined
+def add_chains(job, scratch, start, rows, whole, add, zero, plain):
+    """Add `rows` rows of the first `whole` columns."""
+    for j in range(0, whole, LANES):
+        add_chain(job, scratch, start, rows, j, LANES, add, zero, plain)
 
 
 @njit
-def sum_up(job, block, room, add, zero):
-    """Fill ``room.sums`` with what `add` adds up, per channel, in chains that begin with `zero`."""
-    spread_coefficients(job, block, room, of.SHIFT, of.FLOOR if job.relu else of.CENTRE)
-    clear_sums(block, room)
+def sum_up(job, block, scratch, add, zero):
+    """Fill ``scratch.record.sums`` with what `add` adds up, in chains that begin with `zero`."""
+    last = coefficients.FLOOR if job.relu else coefficients.CENTRE
+    spread_coefficients(job, block, scratch, coefficients.SHIFT, last)
+    clear_sums(block, scratch)
     row = block.low
     while row < block.high:
         rows = next_rows(job, block, row)
         start, count = row_at(job, block, row)
         whole = count // LANES * LANES
-        if steps.is_plain(job):
-            for j in range(0, whole, LANES):
-                add_chain(job, room, start, rows, j, LANES, add, zero, True)
-        else:
-            for j in range(0, whole, LANES):
-                add_chain(job, room, start, rows, j, LANES, add, zero, False)
+        chained = (job, scratch, start, rows, whole, add, zero)
+        steps.either(steps.is_plain(job), add_chains, chained)
         if whole < count:
-            add_chain(job, room, start, rows, whole, count - whole, add, zero, False)
+            add_chain(job, scratch, start, rows, whole, count - whole, add, zero, False)
         row += rows
-    gather_sums(job, block, room.at.kept, room.at.sums)
+    gather_sums(job, block, scratch.record.column_sums, scratch.record.sums)
+
+
+@inlined
+def write_vectors(job, scratch, at, whole, past_cache, step, values_of, plain):
+    """Write the first `whole` columns of a row, which begins at a distance of `at` bytes."""
+    like = scratch.record.like
+    for j in range(0, whole, LANES):
+        step(job, like, at, LANES, past_cache, values_of(scratch, j), plain)
+        at += LANES * like.itemsize
+
+
+@inlined
+def write(job, block, scratch, output, plain, step, values_of):
+    """Write a block of what begins at `output`, by a step and the coefficients that it takes."""
+    like = scratch.record.like
+    for row in range(block.low, block.high):
+        start, count = row_at(job, block, row)
+        at, whole = start * like.itemsize, count // LANES * LANES
+        past_cache = job.stream and (output + at) % 64 == 0
+        run = (job, scratch, at, whole, past_cache, step, values_of)
+        steps.either(plain, write_vectors, run)
+        if whole < count:
+            at += whole * like.itemsize
+            step(job, like, at, count - whole, False, values_of(scratch, whole), False)
 
 
 @njit
-def normalize(job, block, room):
+def normalize(job, block, scratch):
     """Write a block of y."""
-    like = room.at.like
-    spread_coefficients(job, block, room, of.CENTRE, of.FLOOR)
-    for row in range(block.low, block.high):
-        start, count = row_at(job, block, row)
-        at, whole = start * like.itemsize, count // LANES * LANES
-        past_cache = job.stream and (job.y + at) % 64 == 0
-        if steps.is_plain(job) and not job.precise:
-            for j in range(0, whole, LANES):
-                steps.normalize(job, like, at, LANES, past_cache, forward_of(room, j), True)
-                at += LANES * like.itemsize
-        else:
-            for j in range(0, whole, LANES):
-                steps.normalize(job, like, at, LANES, past_cache, forward_of(room, j), False)
-                at += LANES * like.itemsize
-        if whole < count:
-            steps.normalize(job, like, at, count - whole, False, forward_of(room, whole), False)
+    spread_coefficients(job, block, scratch, coefficients.CENTRE, coefficients.FLOOR)
+    plain = steps.is_plain(job) and not job.precise
+    write(job, block, scratch, job.y, plain, steps.normalize, forward_of)
 
 
 @njit
-def differentiate(job, block, room):
+def differentiate(job, block, scratch):
     """Write a block of ∂L/∂x and, where asked for, of ∂L/∂residual."""
-    like = room.at.like
-    spread_coefficients(job, block, room, of.CENTRE, of.COUNT)
-    for row in range(block.low, block.high):
-        start, count = row_at(job, block, row)
-        at, whole = start * like.itemsize, count // LANES * LANES
-        past_cache = job.stream and (job.grad_x + at) % 64 == 0
-        if steps.is_plain(job):
-            for j in range(0, whole, LANES):
-                forward, back = forward_of(room, j), backward_of(room, j)
-                steps.differentiate(job, like, at, LANES, past_cache, forward, back, True)
-                at += LANES * like.itemsize
-        else:
-            for j in range(0, whole, LANES):
-                forward, back = forward_of(room, j), backward_of(room, j)
-                steps.differentiate(job, like, at, LANES, past_cache, forward, back, False)
-                at += LANES * like.itemsize
-        if whole < count:
-            forward, back = forward_of(room, whole), backward_of(room, whole)
-            steps.differentiate(job, like, at, count - whole, False, forward, back, False)
+    spread_coefficients(job, block, scratch, coefficients.CENTRE, coefficients.COUNT)
+    write(job, block, scratch, job.grad_x, steps.is_plain(job), steps.differentiate, backward_of)

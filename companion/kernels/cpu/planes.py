@@ -6,9 +6,8 @@ small. Channels are neighbours in memory, so a row is one piece of it.
 
 from __future__ import annotations
 
-from . import coefficients as of
-from . import shifts, steps
-from .runtime import inlined, njit
+from . import coefficients, shifts, steps
+from ._numba import inlined, njit
 from .steps import CHAIN, Backward, Forward
 from .vectors import LANES, blend, splat, total, wide
 
@@ -38,22 +37,23 @@ def values_before(job, row):
 @inlined
 def forward_of(channel, c):
     return Forward(
-        splat(channel[of.SHIFT, c]),
-        splat(channel[of.CENTRE, c]),
-        splat(channel[of.SLOPE, c]),
-        splat(channel[of.SLOPE_REST, c]),
-        splat(channel[of.CONSTANT, c]),
-        splat(channel[of.CONSTANT_REST, c]),
-        splat(channel[of.FLOOR, c]),
+        splat(channel[coefficients.SHIFT, c]),
+        splat(channel[coefficients.CENTRE, c]),
+        splat(channel[coefficients.SLOPE, c]),
+        splat(channel[coefficients.SLOPE_REST, c]),
+        splat(channel[coefficients.CONSTANT, c]),
+        splat(channel[coefficients.CONSTANT_REST, c]),
+        splat(channel[coefficients.FLOOR, c]),
     )
 
 
 @inlined
 def backward_of(channel, c):
     return Backward(
-        splat(channel[of.G_MEAN, c]),
-        splat(channel[of.X_SLOPE, c]),
-        splat(channel[of.X_CONSTANT, c]),
+        forward_of(channel, c),
+        splat(channel[coefficients.G_MEAN, c]),
+        splat(channel[coefficients.X_SLOPE, c]),
+        splat(channel[coefficients.X_CONSTANT, c]),
     )
 
 
@@ -76,6 +76,7 @@ def forward_between(channel, c, count):
 def backward_between(channel, c, count):
     a, b = backward_of(channel, c), backward_of(channel, c + 1)
     return Backward(
+        forward_between(channel, c, count),
         blend(count, a.g_mean, b.g_mean),
         blend(count, a.x_slope, b.x_slope),
         blend(count, a.x_constant, b.x_constant),
@@ -83,45 +84,44 @@ def backward_between(channel, c, count):
 
 
 @njit
-def choose_shifts(job, block, room):
+def choose_shifts(job, block, scratch):
     """Choose values that the sums of a block's channels are taken about."""
     step = (job.inner - min(job.inner, LANES)) // 2
-    shifts.along(job, block, room, step)
+    shifts.along(job, block, scratch, step)
 
 
 @inlined
-def add_chain(job, like, at, length, forward, add, half, zero, plain):
+def add_chain(job, like, at, length, line, add, half, zero, plain):
     """Add whole vectors; one half of the chain has begun."""
     (a, b), c, d = half, zero, zero
     for _ in range(length):
-        e, f = add(job, like, at, LANES, forward, a, b, plain)
+        e, f = add(job, like, at, LANES, line, a, b, plain)
         a, b, c, d = c, d, e, f
         at += LANES * like.itemsize
     return a + c, b + d
 
 
 @njit
-def sum_up(job, block, room, add, zero):
-    """Fill ``room.sums`` with what `add` adds up, per channel, in chains that begin with `zero`."""
-    like, sums, channel = room.at.like, room.at.sums, room.at.channel
+def sum_up(job, block, scratch, add, zero):
+    """Fill ``scratch.record.sums`` with what `add` adds up, in chains that begin with `zero`."""
+    like, sums, channel = scratch.record.like, scratch.record.sums, scratch.record.channel
     sums[:, : block.channels] = 0.0
+    plain = steps.is_plain(job)
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
         vectors = count // LANES
         for c in range(block.channels):
-            at, forward = start * like.itemsize, forward_of(channel, c)
+            at, line = start * like.itemsize, forward_of(channel, c)
             first, second = splat(0.0), splat(0.0)
             half = (zero, zero)
             # The last vector, if it is not a whole one, joins the first chain.
             if count % LANES:
                 last = at + vectors * LANES * like.itemsize
-                half = add(job, like, last, count % LANES, forward, zero, zero, False)
+                half = add(job, like, last, count % LANES, line, zero, zero, False)
             for chain in range(0, max(vectors, 1), CHAIN):
                 length = min(CHAIN, vectors - chain)
-                if steps.is_plain(job):
-                    a, b = add_chain(job, like, at, length, forward, add, half, zero, True)
-                else:
-                    a, b = add_chain(job, like, at, length, forward, add, half, zero, False)
+                chained = (job, like, at, length, line, add, half, zero)
+                a, b = steps.either(plain, add_chain, chained)
                 first, second = first + wide(a), second + wide(b)
                 at += length * LANES * like.itemsize
                 half = (zero, zero)
@@ -130,75 +130,57 @@ def sum_up(job, block, room, add, zero):
             start += job.inner
 
 
-@njit
-def normalize(job, block, room):
-    """Write a block of y.
+@inlined
+def write_vectors(job, like, at, vectors, past_cache, step, values, plain):
+    """Write whole vectors of one channel; return where the next one would begin."""
+    for _ in range(vectors):
+        step(job, like, at, LANES, past_cache, values, plain)
+        at += LANES * like.itemsize
+    return at
+
+
+@inlined
+def write(job, block, scratch, output, plain, step, values_of, values_between):
+    """Write a block of what begins at `output`, by a step and the coefficients that it takes.
 
     Whole planes are written as one run, so that all vectors but the first and the last are whole
     cache lines: some of them belong to two channels.
     """
-    like, channel, stream = room.at.like, room.at.channel, job.stream != 0
+    like, channel, stream = scratch.record.like, scratch.record.channel, job.stream != 0
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
         done = 0
         for c in range(block.channels):
-            at, forward = start * like.itemsize, forward_of(channel, c)
+            at, values = start * like.itemsize, values_of(channel, c)
             if done == 0:
-                done = until_aligned(job.y + at, like, count)
+                done = until_aligned(output + at, like, count)
                 if done:
-                    steps.normalize(job, like, at, done, False, forward, False)
+                    step(job, like, at, done, False, values, False)
             at += done * like.itemsize
             vectors = (count - done) // LANES
-            if steps.is_plain(job) and not job.precise:
-                for _ in range(vectors):
-                    steps.normalize(job, like, at, LANES, stream, forward, True)
-                    at += LANES * like.itemsize
-            else:
-                for _ in range(vectors):
-                    steps.normalize(job, like, at, LANES, stream, forward, False)
-                    at += LANES * like.itemsize
-            rest = (count - done) % LANES
+            run = (job, like, at, vectors, stream, step, values)
+            at = steps.either(plain, write_vectors, run)
+            ragged = (count - done) % LANES
             done = 0
-            if rest and job.tiles == 1 and c + 1 < block.channels:
-                forward = forward_between(channel, c, rest)
-                steps.normalize(job, like, at, LANES, stream, forward, False)
-                done = LANES - rest
-            elif rest:
-                steps.normalize(job, like, at, rest, False, forward, False)
+            if ragged and job.tiles == 1 and c + 1 < block.channels:
+                both = values_between(channel, c, ragged)
+                step(job, like, at, LANES, stream, both, False)
+                done = LANES - ragged
+            elif ragged:
+                step(job, like, at, ragged, False, values, False)
             start += job.inner
 
 
 @njit
-def differentiate(job, block, room):
-    """Write a block of ∂L/∂x and, where asked for, of ∂L/∂residual; as :func:`normalize`."""
-    like, channel, stream = room.at.like, room.at.channel, job.stream != 0
-    for row in range(block.low, block.high):
-        start, count = row_at(job, block, row)
-        done = 0
-        for c in range(block.channels):
-            at = start * like.itemsize
-            forward, back = forward_of(channel, c), backward_of(channel, c)
-            if done == 0:
-                done = until_aligned(job.grad_x + at, like, count)
-                if done:
-                    steps.differentiate(job, like, at, done, False, forward, back, False)
-            at += done * like.itemsize
-            vectors = (count - done) // LANES
-            if steps.is_plain(job):
-                for _ in range(vectors):
-                    steps.differentiate(job, like, at, LANES, stream, forward, back, True)
-                    at += LANES * like.itemsize
-            else:
-                for _ in range(vectors):
-                    steps.differentiate(job, like, at, LANES, stream, forward, back, False)
-                    at += LANES * like.itemsize
-            rest = (count - done) % LANES
-            done = 0
-            if rest and job.tiles == 1 and c + 1 < block.channels:
-                forward = forward_between(channel, c, rest)
-                back = backward_between(channel, c, rest)
-                steps.differentiate(job, like, at, LANES, stream, forward, back, False)
-                done = LANES - rest
-            elif rest:
-                steps.differentiate(job, like, at, rest, False, forward, back, False)
-            start += job.inner
+def normalize(job, block, scratch):
+    """Write a block of y."""
+    plain = steps.is_plain(job) and not job.precise
+    write(job, block, scratch, job.y, plain, steps.normalize, forward_of, forward_between)
+
+
+@njit
+def differentiate(job, block, scratch):
+    """Write a block of ∂L/∂x and, where asked for, of ∂L/∂residual."""
+    plain = steps.is_plain(job)
+    step, output = steps.differentiate, job.grad_x
+    write(job, block, scratch, output, plain, step, backward_of, backward_between)

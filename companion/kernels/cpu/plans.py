@@ -57,23 +57,33 @@ _BLOCK_BYTES = _block_bytes()
 
 
 class Plan(NamedTuple):
-    """How a tensor is cut; the names are those of ``jobs.JOB``."""
+    """How a tensor is cut. A job has these numbers besides its own, see :class:`.jobs.Job`."""
 
     channels: int
     inner: int
+    """How many values of a channel lie side by side."""
     m: int
+    """Values per channel."""
     size: int
+    """All values."""
     rows: int
     width: int
+    """Values of a row of a panel. 0 is for the planes view, where a row is a tile of each plane."""
     tile: int
     tiles: int
+    """Tiles of a plane."""
     block: int
+    """Channels of a block."""
     blocks: int
     chunk: int
+    """Rows of a chunk."""
     chunks: int
     prefetch: bool
+    """Whether to ask for rows of a panel before they are needed."""
     stream: bool
+    """Whether to store past the cache."""
     precise: bool
+    """Whether to normalize in float64."""
     threads: int
 
 
@@ -94,8 +104,8 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
     each = _VALUES_PER_THREAD if tensors else _VALUES_PER_THREAD_ONCE
     threads = max(1, min(threads, size // each))
     width = tile = tiles = 0
-    few = tensors == 0 or shape[0] < _FEW_ROWS
-    if inner >= (_SHORT_PLANE if few else _SHORTEST_PLANE):
+    short_will_do = tensors == 0 or shape[0] < _FEW_ROWS
+    if inner >= (_SHORT_PLANE if short_will_do else _SHORTEST_PLANE):
         tile = min(inner, TILE)
         tiles = -(-inner // tile)
         rows = shape[0] * tiles

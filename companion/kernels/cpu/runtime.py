@@ -1,4 +1,4 @@
-"""What the CPU kernels stand on: memory by address, number formats, and PyTorch's threads.
+"""What the CPU kernels need of the machine: atomic counters, and PyTorch's threads.
 
 Numba compiles the kernels, see :mod:`.workers`, into functions of one argument, the address of a
 *job*, and they run on the thread pool that PyTorch uses itself. A pool of their own would compete
@@ -8,66 +8,21 @@ with PyTorch's, whose threads keep spinning for milliseconds after every operati
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import platform
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import numba
 import torch
 from llvmlite import ir
 from numba import types
-from numba.core import event
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array, populate_array
 
-_log = logging.getLogger("companion")
-
-# The kernels allocate nothing, so they need not count references to arrays: counting takes longer
-# than many a short loop. In exchange a function must not return an array, only an address.
-njit = partial(numba.njit, _nrt=False)
-# Short functions of the inner loops are pasted in: passing them arrays takes longer than they do.
-inlined = partial(numba.njit, _nrt=False, forceinline=True)
+from .machine_code import CompiledFunction
 
 # Each of these functions emits a few instructions that Numba has no word for. Addresses are int64.
 
 _INT64 = ir.IntType(64)
-
-
-@intrinsic
-def array_at(_typing: Any, address: Any, _count: Any, like: Any) -> Any:
-    """The `count` values at an address as an array, of the type `like` is, or has, or is one of."""
-    dtype = like.dtype if isinstance(like, (types.Array, types.DType)) else like
-    array = types.Array(dtype, 1, "C")
-
-    def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        size = context.get_abi_sizeof(context.get_data_type(dtype))
-        result = make_array(array)(context, builder)
-        populate_array(
-            result,
-            data=builder.inttoptr(args[0], result.data.type),
-            shape=[args[1]],
-            strides=[ir.Constant(_INT64, size)],
-            itemsize=ir.Constant(_INT64, size),
-            meminfo=None,
-        )
-        return result._getvalue()
-
-    return array(address, types.intp, like), emit
-
-
-@intrinsic
-def address_of(_typing: Any, array: Any) -> Any:
-    """The address of an array's first element."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = make_array(signature.args[0])(context, builder, args[0])
-        return builder.ptrtoint(value.data, _INT64)
-
-    return types.int64(array), emit
 
 
 @intrinsic
@@ -116,45 +71,6 @@ def finish_streaming(_typing: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), emit
-
-
-class CompiledFunction(NamedTuple):
-    """A function of one argument, the address of a job."""
-
-    call: Any
-    address: int
-    owner: Any
-    """Whose machine code it is: it goes when the owner goes."""
-
-
-class _Notice(event.Listener):
-    """Says, when Numba's compiler starts its first pass over something, what it compiles."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.said = name, False
-
-    def on_start(self, event: Any) -> None:
-        del event
-        if not self.said:
-            message = "compiling %s for this machine, once; it takes up to a minute"
-            _log.warning(message, self.name)
-            self.said = True
-
-    def on_end(self, event: Any) -> None:
-        """Nothing is said at the end."""
-
-
-def compile_function(name: str, compile_now: Callable[[], Any]) -> CompiledFunction:
-    """Have Numba load from the disk, or compile, and say so if it does.
-
-    Parameters
-    ----------
-    name : what the message calls it
-    compile_now : returns what ``numba.cfunc`` returns
-    """
-    with event.install_listener("numba:run_pass", _Notice(name)):
-        compiled = compile_now()
-    return CompiledFunction(compiled.ctypes, compiled.address, compiled)
 
 
 class Threads:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import coefficients as of
-from .runtime import inlined, njit
+from ._numba import inlined, njit
+from .coefficients import SHIFT, get, lanes_from, put_shift
+from .formats import FLOAT64
 from .vectors import (
     LANES,
     load,
@@ -29,35 +30,35 @@ _ROWS = 4
 
 
 @njit
-def along(job, block, room, step):
+def along(job, block, scratch, step):
     """For channels with several values side by side: averages of those, `step` values apart."""
-    like, sums, kept = room.at.like, room.at.sums, room.at.kept
+    like, sums, last = scratch.record.like, scratch.record.sums, scratch.record.column_sums
     values = min(job.inner, LANES)
     for c in range(block.channels):
         at = job.x + (block.channel + c) * job.inner * like.itemsize
         sums[0, c] = total(load(at, like, values))
         sums[1, c] = total(load(at + step * like.itemsize, like, values))
-        kept[c] = total(load(at + 2 * step * like.itemsize, like, values))
+        last[c] = total(load(at + 2 * step * like.itemsize, like, values))
     for c in range(0, block.channels, LANES):
-        count = of.lanes_from(block, c)
-        first, middle = of.get(sums[0], c, count), of.get(sums[1], c, count)
-        _keep(job, block, room, c, count, (first, middle, of.get(kept, c, count)), values)
+        count = lanes_from(block, c)
+        three = get(sums[0], c, count), get(sums[1], c, count), get(last, c, count)
+        _keep(job, block, scratch, c, count, three, values)
 
 
 @njit
-def across(job, block, room):
+def across(job, block, scratch):
     """For channels whose values are in different rows: averages of a few rows each."""
-    like = room.at.like
+    like = scratch.record.like
     stride = job.channels * like.itemsize
     rows = min(_ROWS, job.m)
     step = (job.m - rows) // 2 * stride
     for c in range(0, block.channels, LANES):
-        count = of.lanes_from(block, c)
+        count = lanes_from(block, c)
         at = job.x + (block.channel + c) * like.itemsize
         first = _sum_across(at, like, count, rows, stride)
         middle = _sum_across(at + step, like, count, rows, stride)
         last = _sum_across(at + 2 * step, like, count, rows, stride)
-        _keep(job, block, room, c, count, (first, middle, last), rows)
+        _keep(job, block, scratch, c, count, (first, middle, last), rows)
 
 
 @inlined
@@ -69,13 +70,13 @@ def _sum_across(at, like, count, rows, stride):
 
 
 @inlined
-def _keep(job, block, room, c, count, sums, values):
+def _keep(job, block, scratch, c, count, sums, values):
     """Keep shifts: the middle ones of three sums of so many values, as averages."""
     first, middle, last = sums
     number = splat(np.float64(values))
     least, most = not_above(first, middle), not_below(first, middle)
     shift = not_below(least, not_above(most, last)) / number
     scale = (not_below(most, last) - not_above(least, last)) / number
-    of.put_shift(room.at.channel, c, count, shift, scale)
-    kept = of.get(room.at.channel[of.SHIFT], c, count)
-    write(job.statistics, 2, block.channel + c, count, kept)
+    put_shift(scratch.record.channel, c, count, shift, scale)
+    rounded = get(scratch.record.channel[SHIFT], c, count)
+    write(job.statistics, FLOAT64, block.channel + c, count, rounded)

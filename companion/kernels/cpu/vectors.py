@@ -19,13 +19,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.imputils import lower_builtin
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
-from .formats import computed, emit_narrow, emit_widen
-from .runtime import array_at, inlined
+from ._numba import array_at, define, inlined
+from .formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, computed, emit_narrow, emit_widen
 
 LANES = 16
 
@@ -35,44 +32,30 @@ _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 class Vector(types.Type):
     """`LANES` values of one type."""
 
-    def __init__(self, of: Any) -> None:
-        self.of = of
-        super().__init__(name=f"Vector({of})")
+    def __init__(self, element: Any) -> None:
+        self.element = element
+        super().__init__(name=f"Vector({element})")
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
-        element = manager.lookup(kind.of).get_value_type()
+        element = manager.lookup(kind.element).get_value_type()
         super().__init__(manager, kind, ir.VectorType(element, LANES))
 
 
-def _arithmetic(operation: Any, instruction: str) -> None:
-    class Typing(AbstractTemplate):
-        key = operation
-
-        def generic(self, args: Any, kws: Any) -> Any:
-            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1] and not kws:
-                return signature(args[0], *args)
-            return None
-
-    infer_global(operation)(Typing)
-
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return getattr(builder, instruction)(*args)
-
-    lower_builtin(operation, Vector, Vector)(emit)
-
-
-_arithmetic(operator.add, "fadd")
-_arithmetic(operator.sub, "fsub")
-_arithmetic(operator.mul, "fmul")
-_arithmetic(operator.truediv, "fdiv")
+for _operation, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    define(_operation, Vector, _instruction)
 
 
 def _intrinsic_function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    kind = ir.FunctionType(result, arguments)
-    return cgutils.get_or_insert_function(builder.module, kind, name)
+    known = builder.module.globals.get(name)
+    return known or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
 
 
 def _splat(builder: Any, value: Any) -> Any:
@@ -180,10 +163,10 @@ def convert(_typing: Any, value: Any, like: Any) -> Any:
 
     If `like` is an array, it is the type in which values like those of the array are computed.
     """
-    to = like.of if isinstance(like, Vector) else computed(like.dtype)
+    to = like.element if isinstance(like, Vector) else computed(like.dtype)
 
     def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        if to == value.of:
+        if to == value.element:
             return args[0]
         kind = ir.VectorType(context.get_value_type(to), LANES)
         return (builder.fptrunc if to == types.float32 else builder.fpext)(args[0], kind)
@@ -203,13 +186,13 @@ def read(address, kind, first, count, default):
 
     `default` stands for those that are absent.
     """
-    if kind == 1:
+    if kind == FLOAT32:
         return wide(load(address + 4 * first, array_at(address, 1, np.float32(0)), count))
-    if kind == 2:
+    if kind == FLOAT64:
         return load(address + 8 * first, array_at(address, 1, 0.0), count)
-    if kind == 3:
+    if kind == FLOAT16:
         return wide(load(address + 2 * first, array_at(address, 1, np.int16(0)), count))
-    if kind == 4:
+    if kind == BFLOAT16:
         return wide(load(address + 2 * first, array_at(address, 1, np.uint16(0)), count))
     return splat(default)
 
@@ -217,15 +200,15 @@ def read(address, kind, first, count, default):
 @inlined
 def write(address, kind, first, count, value):
     """Round float64 values to the type at `address`, and put them there from `first` on."""
-    if kind == 1:
+    if kind == FLOAT32:
         like = array_at(address, 1, np.float32(0))
         store(address + 4 * first, like, convert(value, like), count, False)
-    elif kind == 2:
+    elif kind == FLOAT64:
         store(address + 8 * first, array_at(address, 1, 0.0), value, count, False)
-    elif kind == 3:
+    elif kind == FLOAT16:
         bits = array_at(address, 1, np.int16(0))
         store(address + 2 * first, bits, convert(value, bits), count, False)
-    elif kind == 4:
+    elif kind == BFLOAT16:
         bfloats = array_at(address, 1, np.uint16(0))
         store(address + 2 * first, bfloats, convert(value, bfloats), count, False)
 
@@ -257,7 +240,7 @@ def multiply_add(_typing: Any, a: Any, b: Any, c: Any) -> Any:
 
     def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         kind = args[0].type
-        letters = "f32" if a.of == types.float32 else "f64"
+        letters = "f32" if a.element == types.float32 else "f64"
         name = f"llvm.fmuladd.v{LANES}{letters}"
         return builder.call(_intrinsic_function(builder, name, kind, [kind] * 3), args)
 
@@ -269,13 +252,13 @@ def total(_typing: Any, value: Any) -> Any:
     """The sum of a vector's values, added up in pairs."""
 
     def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        kind = context.get_value_type(value.of)
-        letters = "f32" if value.of == types.float32 else "f64"
+        kind = context.get_value_type(value.element)
+        letters = "f32" if value.element == types.float32 else "f64"
         name = f"llvm.vector.reduce.fadd.v{LANES}{letters}"
         function = _intrinsic_function(builder, name, kind, [kind, args[0].type])
         return builder.call(function, [ir.Constant(kind, 0.0), args[0]], fastmath=("reassoc",))
 
-    return value.of(value), emit
+    return value.element(value), emit
 
 
 @intrinsic

@@ -11,16 +11,16 @@ in the same way. Then it helps the others with theirs, so a slow one delays nobo
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, types
+from numba import carray
 
-from . import coefficients as of
-from . import panels, planes, steps
+from . import coefficients, panels, planes, steps
+from ._numba import address_of, array_at, inlined, njit
+from .formats import FORMATS
 from .jobs import (
     ARRIVED,
     FINISHED,
@@ -28,24 +28,14 @@ from .jobs import (
     OUTPUT,
     SUMS,
     SUMS_DONE,
-    TURN_BYTES,
-    Room,
+    TAKEN_BYTES,
+    Scratch,
     block_number,
     read_job,
-    room_type,
+    scratch_type,
 )
-from .runtime import (
-    CompiledFunction,
-    address_of,
-    array_at,
-    compile_function,
-    current_number,
-    finish_streaming,
-    inlined,
-    njit,
-    number_from,
-    take_number,
-)
+from .machine_code import CompiledFunction, compile_function, is_kept
+from .runtime import current_number, finish_streaming, number_from, take_number
 from .vectors import convert, splat
 
 # Errors of sums in float32 are random, and of fewer values they do not cancel well enough.
@@ -61,69 +51,71 @@ def _values_of(job, block):
 
 
 @inlined
-def _sum_in(job, block, room, add, zero):
+def _sum_in(job, block, scratch, add, zero):
     """Sum up in chains that begin with `zero`, in its type."""
     if job.width:
-        panels.sum_up(job, block, room, add, zero)
+        panels.sum_up(job, block, scratch, add, zero)
     else:
-        planes.sum_up(job, block, room, add, zero)
+        planes.sum_up(job, block, scratch, add, zero)
 
 
 @njit
-def _sum_by(job, block, room, add, backward):
-    """Fill ``room.sums`` with what `add` adds up, by way of float32 if that does."""
+def _sum_by(job, block, scratch, add, backward):
+    """Fill ``scratch.record.sums`` with what `add` adds up, by way of float32 if that does."""
     if job.m > _MANY_VALUES:
-        _sum_in(job, block, room, add, convert(splat(0.0), room.at.channel))
-        if of.sums_hold(job, block, room.at.sums, _values_of(job, block), backward):
+        _sum_in(job, block, scratch, add, convert(splat(0.0), scratch.record.channel))
+        if coefficients.sums_hold(
+            job, block, scratch.record.sums, _values_of(job, block), backward
+        ):
             return
-    _sum_in(job, block, room, add, splat(0.0))
+    _sum_in(job, block, scratch, add, splat(0.0))
 
 
 @njit
-def _sum_up(job, block, room, backward):
-    """Fill ``room.sums`` with the two sums of each channel that a pass needs."""
+def _sum_up(job, block, scratch, backward):
+    """Fill ``scratch.record.sums`` with the two sums of each channel that a pass needs."""
     if backward:
-        of.set_shift(job, block, room.at.channel)
-        # The gradient of a ReLU depends on what the forward pass computed.
-        of.set_forward(job, block, room.at.channel)
-        _sum_by(job, block, room, steps.add_products, backward)
+        coefficients.set_shift(job, block, scratch.record.channel)
+        if job.relu:
+            # Its gradient depends on what the forward pass computed.
+            coefficients.set_forward(job, block, scratch.record.channel)
+        _sum_by(job, block, scratch, steps.add_products, backward)
     else:
         if job.width:
-            panels.choose_shifts(job, block, room)
+            panels.choose_shifts(job, block, scratch)
         else:
-            planes.choose_shifts(job, block, room)
-        _sum_by(job, block, room, steps.add_moments, backward)
+            planes.choose_shifts(job, block, scratch)
+        _sum_by(job, block, scratch, steps.add_moments, backward)
 
 
 @njit
-def _finish_sums(job, block, room, backward):
-    """Write what the sums of all values of a block are for."""
+def _finish_sums(job, block, scratch, backward):
+    """Write what the sums of all values of a block are for, about shifts that are set."""
     if backward:
-        of.set_shift(job, block, room.at.channel)
-        of.write_gradients(job, block, room.at.sums, room.at.channel)
+        coefficients.write_gradients(job, block, scratch.record.sums, scratch.record.channel)
     else:
-        of.write_statistics(job, block, room.at.sums)
+        coefficients.write_statistics(job, block, scratch.record.sums)
 
 
 @njit
-def _write(job, block, room, backward):
+def _write(job, block, scratch, backward):
     """Write a block of the output, or of the gradient of the input."""
-    of.set_forward(job, block, room.at.channel)
+    coefficients.set_forward(job, block, scratch.record.channel)
     if backward:
-        of.set_backward(job, block, room.at.channel)
+        coefficients.set_backward(job, block, scratch.record.channel)
         if job.width:
-            panels.differentiate(job, block, room)
+            panels.differentiate(job, block, scratch)
         else:
-            planes.differentiate(job, block, room)
+            planes.differentiate(job, block, scratch)
     elif job.width:
-        panels.normalize(job, block, room)
+        panels.normalize(job, block, scratch)
     else:
-        planes.normalize(job, block, room)
+        planes.normalize(job, block, scratch)
 
 
 @njit
 def _save_sums(job, block, sums):
-    saved = array_at(job.partial, 2 * job.chunks * job.channels, sums)
+    saved = array_at(job.partial_sums, 2 * job.chunks * job.channels, sums)
     at = 2 * block.chunk * job.channels + block.channel
     for c in range(block.channels):
         saved[at + c], saved[at + job.channels + c] = sums[0, c], sums[1, c]
@@ -132,7 +124,7 @@ def _save_sums(job, block, sums):
 @njit
 def _add_saved_sums(job, block, sums):
     """The same order whichever thread computed what: results do not change from run to run."""
-    saved = array_at(job.partial, 2 * job.chunks * job.channels, sums)
+    saved = array_at(job.partial_sums, 2 * job.chunks * job.channels, sums)
     sums[:, : block.channels] = 0.0
     for chunk in range(job.chunks):
         at = 2 * chunk * job.channels + block.channel
@@ -154,7 +146,7 @@ def _thread_number(address, job):
 @inlined
 def _next_of_share(job, sweep, owner):
     """How many chunks of a thread's share have been taken in a sweep, which is 0 or 1."""
-    return take_number(job.turns + TURN_BYTES * (sweep * job.threads + owner))
+    return take_number(job.chunks_taken + TAKEN_BYTES * (sweep * job.threads + owner))
 
 
 @inlined
@@ -164,7 +156,7 @@ def _start_of_share(job, owner):
 
 
 @njit
-def _sum_chunks(address, job, room, thread, backward):
+def _sum_chunks(address, job, scratch, thread, backward):
     """Sum up all chunks. Who finishes the last of them merges them; the others wait."""
     for step in range(job.threads):
         owner = (thread + step) % job.threads
@@ -172,10 +164,10 @@ def _sum_chunks(address, job, room, thread, backward):
         number = start + _next_of_share(job, 0, owner)
         while number < end:
             block = block_number(job, number)
-            _sum_up(job, block, room, backward)
-            _save_sums(job, block, room.at.sums)
+            _sum_up(job, block, scratch, backward)
+            _save_sums(job, block, scratch.record.sums)
             if take_number(address + SUMS_DONE) == job.blocks * job.chunks - 1:
-                _merge_chunks(job, room, backward)
+                _merge_chunks(job, scratch, backward)
                 take_number(address + MERGED)
             number = start + _next_of_share(job, 0, owner)
     while current_number(address + MERGED) == 0:
@@ -183,96 +175,90 @@ def _sum_chunks(address, job, room, thread, backward):
 
 
 @njit
-def _merge_chunks(job, room, backward):
+def _merge_chunks(job, scratch, backward):
     for number in range(job.blocks):
         block = block_number(job, number)
-        _add_saved_sums(job, block, room.at.sums)
-        _finish_sums(job, block, room, backward)
+        _add_saved_sums(job, block, scratch.record.sums)
+        if backward:
+            coefficients.set_shift(job, block, scratch.record.channel)
+        _finish_sums(job, block, scratch, backward)
 
 
 @njit
-def _finish_block(job, block, room, backward, sums_needed):
+def _finish_block(job, block, scratch, backward, sums_needed):
     """Write a block that is summed up now, if it has not been before."""
     if sums_needed and job.chunks == 1:
-        _sum_up(job, block, room, backward)
-        _finish_sums(job, block, room, backward)
+        _sum_up(job, block, scratch, backward)
+        _finish_sums(job, block, scratch, backward)
     elif not (backward or job.training) and block.low == 0:
-        of.keep_statistics(job, block)
+        coefficients.keep_statistics(job, block)
     if job.sweeps & OUTPUT:
-        _write(job, block, room, backward)
+        _write(job, block, scratch, backward)
 
 
 @njit
-def _run(address, job, room, thread, backward):
+def _run(address, job, scratch, thread, backward):
     sums_needed = (backward or job.training) and job.sweeps & SUMS
     if sums_needed and job.chunks > 1:
-        _sum_chunks(address, job, room, thread, backward)
+        _sum_chunks(address, job, scratch, thread, backward)
     for step in range(job.threads):
         owner = (thread + step) % job.threads
         start, end = _start_of_share(job, owner), _start_of_share(job, owner + 1)
         number = end - 1 - _next_of_share(job, 1, owner)
         while number >= start:
-            _finish_block(job, block_number(job, number), room, backward, sums_needed)
+            _finish_block(job, block_number(job, number), scratch, backward, sums_needed)
             number = end - 1 - _next_of_share(job, 1, owner)
     if job.stream:
         finish_streaming()
     if job.moves and take_number(address + FINISHED) == job.threads - 1:
-        of.move_running(job)
+        coefficients.move_running(job)
 
 
-# What activations are stored in, half precision by its bits, and computed in.
-_TYPES = [
-    (np.float32, np.float32),
-    (np.float64, np.float64),
-    (np.int16, np.float32),
-    (np.uint16, np.float32),
-]
-_UNCOMPILED = ("__init__.py", "calls.py")
-_SOURCES = sorted(
-    path for path in Path(__file__).parent.glob("*.py") if path.name not in _UNCOMPILED
-)
-# Numba looks for changes in this file only; with the digest, which the functions below mention, its
-# cache is renewed when any of the files changes.
-_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
+_UNCOMPILED = ("__init__.py", "ahead.py", "calls.py")
+SOURCES = [path for path in Path(__file__).parent.glob("*.py") if path.name not in _UNCOMPILED]
+"""What the machine code depends on."""
 
 
 @cache
-def compiled(backward: bool, stored: type, compute: type) -> CompiledFunction:
-    """The function that runs a job, compiled for a type of activations, or from the disk's cache.
+def compiled(backward: bool, dtype: str) -> CompiledFunction:
+    """The function that runs a job, from the disk, or compiled now.
 
     Parameters
     ----------
-    backward : which of the two passes
-    stored : NumPy type of the activations; int16 stands for float16 and uint16 for bfloat16
-    compute : NumPy type of computation
+    backward
+        Which of the two passes.
+    dtype
+        The type of the activations, one of :data:`.formats.FORMATS`.
 
     Returns
     -------
-    a function of one argument, the address of a job in memory
+    CompiledFunction
+        Its argument is the address of a job in memory.
     """
-    digest = _DIGEST
-    room = room_type(stored, compute, of.COUNT)
-    room_bytes = room.itemsize
+    numbers = FORMATS[dtype]
+    record = scratch_type(numbers.stored, numbers.compute)
+    record_bytes = record.itemsize
 
     def run(place: Any) -> None:
-        source = digest  # noqa: F841
         address = address_of(carray(place, 1, np.int64))
         job = read_job(address)
         thread = _thread_number(address, job)
-        own = array_at(job.rooms + thread * room_bytes, 1, room)
-        _run(address, job, Room(own[0]), thread, backward)
+        own = array_at(job.scratch + thread * record_bytes, 1, record)
+        _run(address, job, Scratch(own[0]), thread, backward)
 
-    direction = "backward" if backward else "forward"
-    # A name for each, or processes that compile at the same time would mix up their files.
-    run.__qualname__ = f"{direction}_{np.dtype(stored)}"
-    compile_ = cfunc(types.void(types.voidptr), cache=True)
-    halves: dict[type, str] = {np.int16: "float16", np.uint16: "bfloat16"}
-    name = f"the {direction} pass ({halves.get(stored, np.dtype(stored).name)})"
-    return compile_function(name, lambda: compile_(run))
+    run.__qualname__ = _name(backward, dtype)
+    return compile_function(title(backward, dtype), run, SOURCES)
 
 
-def compile_all() -> None:
-    """Compile what is not on the disk yet, for every type, so that no later call has to."""
-    for stored, compute in _TYPES:
-        for backward in (False, True):
-            compiled(backward, stored, compute)
+def is_compiled(backward: bool, dtype: str) -> bool:
+    """Whether :func:`compiled` finds machine code on the disk."""
+    return is_kept(_name(backward, dtype), SOURCES)
+
+
+def title(backward: bool, dtype: str) -> str:
+    """What messages call one of the compiled functions."""
+    return f"the {'backward' if backward else 'forward'} pass ({dtype})"
+
+
+def _name(backward: bool, dtype: str) -> str:
+    return f"{'backward' if backward else 'forward'}_{dtype}"

@@ -1,0 +1,146 @@
+"""Machine code on the disk: every copy of the package finds it, and none finds it stale.
+
+Numba keeps what it compiles in a folder beside a function's file, and looks for changes in that
+file only. So a function that is to be kept here is given another file: the list of everything that
+its machine code depends on, in a folder of the user's cache with a name made of that list. Whoever
+has the same list finds the same machine code; who has another one finds another folder. Processes
+that compile the same at the same time do so twice: files are replaced in one step, by their likes.
+
+``NUMBA_CACHE_DIR`` names another place than the user's cache, as it does for all of Numba.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llvmlite
+import numba
+import platformdirs
+from llvmlite import binding
+from numba import types
+
+from ._numba import when_compiling
+
+_log = logging.getLogger("companion")
+
+
+class CompiledFunction(NamedTuple):
+    """A function of one argument, the address of a job."""
+
+    call: Any
+    address: int
+    owner: Any
+    """Whose machine code it is: it goes when the owner goes."""
+
+
+def keep(function: Callable[..., Any], sources: Iterable[Path]) -> Path:
+    """Have Numba keep the machine code of a function, which is then compiled with ``cache=True``.
+
+    Parameters
+    ----------
+    function
+        Its name distinguishes it from others with the same sources, whatever its module is.
+    sources
+        The files that its machine code depends on, its own among them.
+
+    Returns
+    -------
+    Path
+        The folder where it is kept.
+
+    Raises
+    ------
+    OSError
+        No place to keep it can be written to.
+    """
+    file = _file(_dependencies(sources))
+    function.__code__ = function.__code__.replace(co_filename=str(file), co_firstlineno=1)
+    return file.parent
+
+
+def compile_function(
+    title: str, function: Callable[..., Any], sources: Iterable[Path]
+) -> CompiledFunction:
+    """Load the machine code of a function of one pointer, or compile it, and say so.
+
+    Parameters
+    ----------
+    title
+        What the message calls it.
+    function, sources
+        See :func:`keep`.
+    """
+    mark = _mark(keep(function, sources), function.__qualname__)
+    message = "compiling %s for this machine, once; it takes up to a minute"
+    with when_compiling(lambda: _log.warning(message, title)):
+        compiled = numba.cfunc(types.void(types.voidptr), cache=True)(function)
+    with suppress(OSError):
+        mark.touch()
+    return CompiledFunction(compiled.ctypes, compiled.address, compiled)
+
+
+def is_kept(name: str, sources: Iterable[Path]) -> bool:
+    """Whether :func:`compile_function` has compiled a function of that name from these sources."""
+    return _mark(_file(_dependencies(sources)).parent, name).exists()
+
+
+def _mark(folder: Path, name: str) -> Path:
+    return folder / f"{name}.compiled"
+
+
+def _dependencies(sources: Iterable[Path]) -> str:
+    """All that machine code depends on, a line each."""
+    files = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources)
+    cpu = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+    features = os.environ.get("NUMBA_CPU_FEATURES") or binding.get_host_cpu_features().flatten()
+    return "\n".join(
+        [
+            *sorted(files),
+            f"Numba {numba.__version__}, llvmlite {llvmlite.__version__}",
+            f"Python {sys.version}",
+            f"{platform.system()} {platform.machine()} {cpu} {features}",
+        ]
+    )
+
+
+def _file(content: str) -> Path:
+    """A file of that content, in a folder that is named after it."""
+    folder_name = f"kernels-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    refused: list[OSError] = []
+    for place in _places():
+        file = place / folder_name / "dependencies.txt"
+        try:
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(
+                    "w", dir=file.parent, encoding="utf-8", delete=False
+                ) as new:
+                    new.write(content)
+                # In one step: another process may be looking.
+                os.replace(new.name, file)
+        except OSError as error:
+            refused.append(error)
+        else:
+            return file
+    raise OSError(
+        "machine code cannot be kept anywhere; NUMBA_CACHE_DIR may name a folder for it: "
+        + "; ".join(map(str, refused))
+    )
+
+
+def _places() -> Iterator[Path]:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        yield Path(chosen).absolute()
+    else:
+        yield platformdirs.user_cache_path("batchnorm-companion")
+        yield Path(__file__).parent / "__pycache__"

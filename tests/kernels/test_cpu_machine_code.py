@@ -1,0 +1,154 @@
+"""Machine code on the disk: other copies of the package find it, and a changed source does not."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
+from companion.kernels.cpu import machine_code, workers  # noqa: E402
+
+FOLDER = Path(machine_code.__file__).parent
+
+# Two files that stand for the kernels', and the machinery without PyTorch, which takes seconds.
+KERNEL = f"""
+import sys, types
+from pathlib import Path
+import numpy as np
+from numba import carray
+
+package = sys.modules["cpu"] = types.ModuleType("cpu")
+package.__path__ = [{str(FOLDER)!r}]
+from cpu.machine_code import compile_function, is_kept
+from formula import scaled
+
+def run(place):
+    values = carray(place, 1, np.int64)
+    values[0] = scaled(values[0])
+
+sources = [Path(__file__).with_name(name) for name in ("kernel.py", "formula.py")]
+before = is_kept("run", sources)
+compiled = compile_function("the test", run, sources)
+value = np.array([5])
+compiled.call(value.ctypes.data)
+assert is_kept("run", sources)
+assert compiled.owner.cache_hits == before
+print(value[0], "loaded" if before else "compiled")
+"""
+FORMULA = "import numba\n\n@numba.njit\ndef scaled(x):\n    return {} * x\n"
+
+
+def clone(folder):
+    folder.mkdir()
+    (folder / "kernel.py").write_text(KERNEL)
+    (folder / "formula.py").write_text(FORMULA.format(2))
+    return folder
+
+
+def start(folder, **environment):
+    return subprocess.Popen(
+        [sys.executable, str(folder / "kernel.py")],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answer(process):
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    message = "compiling the test for this machine, once; it takes up to a minute\n"
+    assert errors == (message if "compiled" in output else "")
+    return output.strip()
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+
+
+def test_another_copy_finds_it_and_a_changed_dependency_does_not(tmp_path, environment):
+    first, second = clone(tmp_path / "first"), clone(tmp_path / "second")
+    assert answer(start(first, **environment)) == "10 compiled"
+    assert answer(start(second, **environment)) == "10 loaded"
+    (second / "formula.py").write_text(FORMULA.format(3))
+    assert answer(start(second, **environment)) == "15 compiled"
+    assert answer(start(first, **environment)) == "10 loaded"
+    assert answer(start(second, **environment)) == "15 loaded"
+
+
+def test_two_processes_at_once(tmp_path, environment):
+    folder = clone(tmp_path / "clone")
+    both = [start(folder, **environment) for _ in range(2)]
+    assert {answer(process) for process in both} <= {"10 compiled", "10 loaded"}
+    assert answer(start(folder, **environment)) == "10 loaded"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the user's cache has other names elsewhere")
+def test_it_is_kept_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert answer(start(clone(tmp_path / "first"), **environment)) == "10 compiled"
+    assert answer(start(clone(tmp_path / "second"), **environment)) == "10 loaded"
+    assert [*(tmp_path / "cache" / "batchnorm-companion").rglob("*.nbc")]
+
+
+def test_a_copy_of_the_package_loads_the_kernels(tmp_path):
+    workers.compiled(False, "float32")
+    shutil.copytree(
+        FOLDER.parents[1], tmp_path / "companion", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    program = (
+        "from companion.kernels.cpu import workers; print(workers.__file__); "
+        "print(workers.compiled(False, 'float32').owner.cache_hits)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    file, hits = done.stdout.split()
+    assert Path(file).is_relative_to(tmp_path)
+    assert hits == "1"
+
+
+def test_machine_code_depends_on_all_that_is_compiled():
+    """What the compiled functions' module imports, directly or not, is among the sources."""
+    needed, new = set(), {"workers"}
+    while new:
+        name = new.pop()
+        needed.add(name)
+        for node in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                modules = [node.module] if node.module else [alias.name for alias in node.names]
+                new |= set(modules) - needed
+    assert {"steps", "vectors", "plans", "_numba"} < needed
+    assert needed <= {path.stem for path in workers.SOURCES}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NUMBA_CPU_NAME", "generic"), ("NUMBA_CPU_FEATURES", "+avx2")],
+)
+def test_another_processor_has_its_own(monkeypatch, name, value):
+    ours = machine_code._dependencies([])
+    monkeypatch.setenv(name, value)
+    assert machine_code._dependencies([]) != ours
+
+
+@pytest.mark.parametrize("name", ["numba", "llvmlite"])
+def test_another_version_has_its_own(monkeypatch, name):
+    ours = machine_code._dependencies([])
+    monkeypatch.setattr(getattr(machine_code, name), "__version__", "0.1")
+    assert machine_code._dependencies([]) != ours
+
+
+def test_where_nothing_can_be_kept_the_error_says_what_helps(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(machine_code, "_places", lambda: [tmp_path / "file"])
+    with pytest.raises(OSError, match="NUMBA_CACHE_DIR may name a folder"):
+        machine_code.keep(lambda: 0, [])
