@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import latexcodec  # noqa: F401  (registers the codec "ulatex")
@@ -29,21 +28,10 @@ class Author:
     family: str
     given: str = ""
 
-    @classmethod
-    def read(cls, entry: dict[str, Any]) -> "Author":
-        if "name" in entry:
-            return cls(entry["name"])
-        return cls(entry["family-names"], entry.get("given-names", ""))
-
-    @property
-    def name(self) -> str:
-        return f"{self.given} {self.family}".strip()
-
     def bibtex(self) -> str:
         """Braces keep BibTeX from taking a body's name apart."""
-        return (
-            f"{_tex(self.family)}, {_tex(self.given)}" if self.given else f"{{{_tex(self.family)}}}"
-        )
+        family = _tex(self.family)
+        return f"{family}, {_tex(self.given)}" if self.given else f"{{{family}}}"
 
     def apa(self) -> str:
         """Family name and initials: Curie, M. S."""
@@ -67,7 +55,10 @@ class Release:
         missing = {"title", "authors", "version", "date-released"} - set(data)
         if missing:
             raise ValueError(f"{path.name}: expected the fields {sorted(missing)}, got none")
-        authors = tuple(map(Author.read, data["authors"]))
+        authors = tuple(
+            Author(entry.get("name") or entry["family-names"], entry.get("given-names", ""))
+            for entry in data["authors"]
+        )
         return cls(data["title"], authors, str(data["version"]), data["date-released"])
 
 
@@ -92,31 +83,27 @@ class Addresses:
 
     def colab(self, name: str) -> str | None:
         """Where Colab opens the twin of `name`; Colab reads from GitHub alone."""
-        owner = self._owner("github.com")
-        if owner is None:
+        if not self._on_github:
             return None
         colab = "https://colab.research.google.com/github"
-        return f"{colab}/{owner}/blob/{self.branch}/{TWINS}/{quote(name)}.ipynb"
+        return f"{colab}/{self._on_github}/blob/{self.branch}/{TWINS}/{quote(name)}.ipynb"
 
     def binder(self, name: str) -> str | None:
         """Where Binder builds the repository and opens the twin of `name`."""
         if not self.repository:
             return None
-        if owner := self._owner("github.com"):
-            source = f"gh/{owner}"
-        elif owner := self._owner("gitlab.com"):
-            source = f"gl/{quote(owner, safe='')}"
-        else:
-            source = f"git/{quote(self.repository, safe='')}"
+        anywhere = f"git/{quote(self.repository, safe='')}"
+        source = f"gh/{self._on_github}" if self._on_github else anywhere
         branch = quote(self.branch, safe="")
         path = quote(f"lab/tree/{TWINS}/{name}.ipynb", safe="")
         return f"https://mybinder.org/v2/{source}/{branch}?urlpath={path}"
 
-    def _owner(self, host: str) -> str | None:
-        """``OWNER/NAME`` of a repository on `host`."""
+    @property
+    def _on_github(self) -> str:
+        """``OWNER/NAME``; empty for a repository that is elsewhere."""
         parts = urlsplit(self.repository)
-        path = parts.path.strip("/").removesuffix(".git")
-        return path if parts.netloc == host and path else None
+        on_github = parts.netloc == "github.com"
+        return parts.path.strip("/").removesuffix(".git") if on_github else ""
 
 
 @cache
@@ -141,19 +128,21 @@ def bibtex(release: Release, addresses: Addresses, name: str, title: str | None)
 
     The key is the same in every version, so that a paper's source need not change with the book.
     """
-    address = addresses.page(name)
-    where = "" if address or title is None else f", page {name}.html"
+    edition = f"Version {release.version} of {release.released.isoformat()}"
     fields = {
         "author": " and ".join(author.bibtex() for author in release.authors),
         "title": f"{{{_tex(title or release.title)}}}",
-        **({"booktitle": f"{{{_tex(release.title)}}}"} if title else {}),
+        "booktitle": f"{{{_tex(release.title)}}}" if title else "",
         "year": str(release.released.year),
         "month": f"{release.released:%b}".lower(),
-        "note": f"Version {release.version} of {release.released.isoformat()}{where}",
-        **({"url": address} if address else {}),
+        "note": edition + _where(addresses, name, title),
+        "url": addresses.page(name) or "",
     }
-    width = max(map(len, fields))
-    lines = [f"  {field:<{width}} = {_value(field, value)}," for field, value in fields.items()]
+    given = {field: value for field, value in fields.items() if value}
+    width = max(map(len, given))
+    # BibTeX knows the months by their English abbreviations, which stand without braces.
+    bare = {"month": fields["month"]}
+    lines = [f"  {field:<{width}} = {bare.get(field, f'{{{given[field]}}}')}," for field in given]
     kind, key = ("incollection", f"{KEY}-{name}") if title else ("book", KEY)
     return "\n".join([f"@{kind}{{{key},", *lines, "}"])
 
@@ -163,19 +152,19 @@ def apa(release: Release, addresses: Addresses, name: str, title: str | None) ->
     day = release.released
     *others, last = [author.apa() for author in release.authors]
     authors = f"{', '.join(others)}, & {last}" if others else last
-    address = addresses.page(name)
-    where = "" if address or title is None else f", page {name}.html"
-    book = f"{release.title} (Version {release.version}{where})."
-    work = f"{title}. In {book}" if title else book
-    reference = f"{authors.removesuffix('.')}. ({day.year}, {day:%B} {day.day}). {work}"
-    return f"{reference} {address}" if address else reference
+    edition = f"Version {release.version}{_where(addresses, name, title)}"
+    work = f"{title}. In {release.title}" if title else release.title
+    reference = (
+        f"{authors.removesuffix('.')}. ({day.year}, {day:%B} {day.day}). {work} ({edition})."
+    )
+    return f"{reference} {addresses.page(name) or ''}".strip()
+
+
+def _where(addresses: Addresses, name: str, title: str | None) -> str:
+    """A chapter that has no address is found by its page's name."""
+    return "" if addresses.page(name) or title is None else f", page {name}.html"
 
 
 def _tex(text: str) -> str:
     """Text with what TeX reads as commands escaped, and Greek letters as formulas."""
     return str(codecs.encode(text, "ulatex"))
-
-
-def _value(field: str, value: str) -> str:
-    """BibTeX knows the months by their English abbreviations, which stand without braces."""
-    return value if field == "month" else f"{{{value}}}"

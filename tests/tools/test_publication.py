@@ -121,7 +121,8 @@ def test_authors_are_read_as_people_or_bodies(tmp_path):
         (
             "https://gitlab.com/g/o/n/",
             None,
-            "https://mybinder.org/v2/gl/g%2Fo%2Fn/v1?urlpath=lab%2Ftree%2Fbook%2Fnotebooks%2Fa.ipynb",
+            "https://mybinder.org/v2/git/https%3A%2F%2Fgitlab.com%2Fg%2Fo%2Fn%2F/v1"
+            "?urlpath=lab%2Ftree%2Fbook%2Fnotebooks%2Fa.ipynb",
         ),
         (
             "https://git.example.org/n",
