@@ -12,6 +12,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urljoin, urlsplit
@@ -31,7 +32,10 @@ WHOLE = "intro"  # the page that the whole book starts from
 SOURCES = "bibliography"
 NOT_ALONE = {"api", "bibliography", "notation"}  # part of the book, but no chapters
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer")
+ARGUMENTS = (
+    *("--headless", "--no-sandbox", "--disable-gpu"),
+    *("--no-pdf-header-footer", "--generate-pdf-document-outline"),
+)
 # What is of no use on paper.
 REMOVED = "script, noscript, nav.run-page, a.headerlink, details.hide, .toctree-wrapper, img.cover"
 
@@ -50,13 +54,17 @@ def parsed(name: str) -> BeautifulSoup:
 def printed(names: list[str], *, solutions: bool) -> BeautifulSoup:
     """The pages `names` as one page of HTML; only the whole book has a table of contents."""
     page = parsed(names[0])
-    page.html["data-theme"] = "light"  # type: ignore[index]
+    page.html["data-theme"] = "light"
     for tag in page.head.select("script, noscript, link:not([rel=stylesheet])"):
         tag.decompose()
     page.body.clear()
-    page.body["class"] = "whole" if names[0] == WHOLE else "chapter"
+    page.body["class"] = ["bd-content", "whole" if names[0] == WHOLE else "chapter"]
     for name in names:
         page.body.append(article(name, names, solutions=solutions))
+    page.title.string = titles()[names[0]]
+    day = release().released
+    edition = f"Version {release().version} of {day:%B} {day.day}, {day.year}"
+    page.h1.insert_after(page.new_tag("p", string=edition))
     if names[0] == WHOLE:
         page.body.article.insert_after(contents())
     else:
@@ -79,13 +87,15 @@ def article(name: str, names: list[str], *, solutions: bool) -> Tag:
     if solutions and solved:
         heading = page.new_tag("h2", string="Solutions", id="solutions")
         text.section.extend([heading, *solved, *(box.extract() for box in text.select("#cite"))])
-    for formula in text.select("mjx-container"):  # a PDF has no MathML
-        formula.svg["role"] = "img"
-        formula.svg["aria-label"] = formula.math.extract().get_text(" ", strip=True)
-        del formula.svg["aria-hidden"]
+    for formula in text.select("math"):  # a PDF has no MathML: what draws a formula says it, too
+        drawing = formula.parent.parent.select_one("svg, .katex-html")
+        drawing["role"] = "img"
+        drawing["aria-label"] = (formula.annotation or formula).get_text(" ", strip=True)
+        del drawing["aria-hidden"]
+        formula.parent.decompose()
     for tag in text.select("[id]"):
         tag["id"] = f"{name}-{tag['id']}"
-    text["id"], text["style"] = name, f"page: {name}"
+    text["id"], text["style"] = name, f"page: {name if names[0] == WHOLE else names[0]}"
     for link in text.select("a[href]"):
         if target := target_of(str(link["href"]), name, names):
             link["href"] = target
@@ -137,8 +147,9 @@ def heads(names: list[str]) -> str:
     )
 
 
-def chromium() -> str | None:
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+def chromium() -> str:
+    """The browser's path; empty if there is none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), "")
 
 
 def write(page: BeautifulSoup, path: Path) -> None:
@@ -156,8 +167,15 @@ def write(page: BeautifulSoup, path: Path) -> None:
         command = [chromium(), *ARGUMENTS, *options, source.as_uri()]
         run = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if not target.exists():
-            raise RuntimeError(f"{path.name}: {run.stderr.strip().splitlines()[-1:]}")
+            raise RuntimeError(f"{path.name} was not printed: {run.stderr.strip()[-300:]}")
         shutil.move(target, path)
+
+
+def number_pages(links: Iterable[Tag], printed: PdfReader) -> None:
+    """Write into each link of the table of contents on which page it leads to."""
+    for link in links:
+        place = printed.named_destinations[f"/{str(link['href'])[1:]}"]
+        link.i.string = str((printed.get_destination_page_number(place) or 0) + 1)
 
 
 def main() -> int:
@@ -177,7 +195,7 @@ def main() -> int:
     names = arguments.names or list(known)
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"NAME: expected some of {', '.join(known)}, got {unknown}")
-    if chromium() is None:
+    if not chromium():
         print("A PDF needs Chromium. On Debian: apt-get install chromium", file=sys.stderr)
         return 2
     if not SUCCEEDED.exists():
@@ -185,15 +203,16 @@ def main() -> int:
         return 1
     folder = PDF / "without-solutions" if arguments.without_solutions else PDF
     folder.mkdir(parents=True, exist_ok=True)
-    for name in tqdm(names, unit="PDF", desc="print"):
-        page = printed(known[name], solutions=not arguments.without_solutions)
-        write(page, folder / f"{name}.pdf")
-        if links := page.select("#contents a"):
-            reader = PdfReader(folder / f"{name}.pdf")
-            for link in links:
-                place = reader.named_destinations["/" + link["href"][1:]]
-                link.i.string = str(reader.get_destination_page_number(place) + 1)
+    try:
+        for name in tqdm(names, unit="PDF", desc="print"):
+            page = printed(known[name], solutions=not arguments.without_solutions)
             write(page, folder / f"{name}.pdf")
+            if links := page.select("#contents a"):
+                number_pages(links, PdfReader(folder / f"{name}.pdf"))
+                write(page, folder / f"{name}.pdf")
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(f"{len(names)} PDFs are in {folder}")
     return 0
 
