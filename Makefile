@@ -39,18 +39,17 @@ test-all: $(INSTALLED) book ## run every test there is, the slow ones too, and m
 audit: $(INSTALLED) book ## Lighthouse's scores of every chapter, on a machine that does nothing else
 	$(BIN)/python -m tools.audit
 
-notebooks: $(INSTALLED) ## regenerate the executed notebooks in book/notebooks from the text
-	$(BIN)/python -m companion compile
-	$(ONE_THREAD) $(BIN)/python -m tools.notebooks
+notebooks: $(INSTALLED) book ## write the executed notebooks in book/notebooks from the built book
+	$(BIN)/python -m tools.notebooks
 
-pdf: $(INSTALLED) ## typeset the book and each chapter through LaTeX, into _build/pdf
-	$(BIN)/python -m companion compile
-	$(ONE_THREAD) $(BIN)/python -m tools.build_pdf
+pdf: $(INSTALLED) book ## print the book and each chapter with Chromium, into _build/pdf
+	$(BIN)/python -m tools.build_pdf
 
 offline: $(INSTALLED) book ## zip the built book, to be read from disk, into _build/offline
-	$(BIN)/python -m tools.build_offline
+	$(BIN)/python -m tools.downloads
 
-site: pdf offline ## all that is published: the book, with its PDFs and its zip linked
+site: pdf ## all that is published: the book, with its PDFs and its zip linked
+	$(BIN)/python -m tools.downloads
 
 addresses: $(INSTALLED) book ## append new pages and anchors to book/addresses.txt
 	$(BIN)/python -m tools.addresses

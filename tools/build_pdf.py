@@ -1,180 +1,220 @@
-"""Typeset the book, and each chapter, through LaTeX: `_build/pdf/*.pdf`.
+"""Print the book, and each chapter, from the built pages: `_build/pdf/*.pdf`.
 
-The pages are those of the site: what `make book` has executed is not executed again.
+Chromium prints a page of HTML that is made of the articles of the site: numbers, formulas and
+figures are the site's. Cells that the site folds away are left out; an interactive figure is the
+picture of its start.
 
-usage: python -m tools.build_pdf [NAME ...]
+usage: python -m tools.build_pdf [--without-solutions] [NAME ...]
 """
 
 import argparse
-import os
-import re
+import json
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urljoin, urlsplit
 
-from jupyter_book.config import get_final_config
-from sphinx.application import Sphinx
-from sphinx.util.docutils import docutils_namespace, patch_docutils
+from bs4 import BeautifulSoup, Tag
+from pypdf import PdfReader
 from tqdm import tqdm
 
-from tools.plain_markdown import BOOK, ROOT, titles
-from tools.publication import KEY, release
+from tools.build_book import BUILD, SUCCEEDED
+from tools.plain_markdown import parts, titles
+from tools.publication import KEY, addresses, release
 
-BUILD = ROOT / "_build"
-LATEX = BUILD / "latex"
+SITE = BUILD / "html"
 PDF = BUILD / "pdf"
+STYLE = Path(__file__).with_name("print.css")
 WHOLE = "intro"  # the page that the whole book starts from
+SOURCES = "bibliography"
 NOT_ALONE = {"api", "bibliography", "notation"}  # part of the book, but no chapters
-
-# What a machine needs, and what to install where it is missing.
-PROGRAMS = ("latexmk", "xelatex", "rsvg-convert")
-FONTS = ("LibertinusSerif-Regular.otf", "LibertinusMath-Regular.otf")
-DEBIAN = (
-    "apt-get install latexmk texlive-xetex texlive-latex-extra texlive-fonts-extra "
-    "fonts-dejavu-core librsvg2-bin"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+ARGUMENTS = (
+    *("--headless", "--no-sandbox", "--disable-gpu"),
+    *("--no-pdf-header-footer", "--generate-pdf-document-outline"),
 )
-
-FAULT = re.compile(
-    r"^! .*"
-    r"|^Missing character: .*"
-    r"|^LaTeX Warning: (?:Hyper r|R)eference .* undefined.*"
-    r"|^Overfull \\hbox \((?:[2-9]\d|\d{3,})\.\d+pt too wide\).*"
-    r"|^Overfull \\vbox \((?:[2-9]\d|\d{3,})\.\d+pt too high\).*",
-    re.MULTILINE,
-)
-
-ELEMENTS = {
-    "papersize": "a4paper",
-    "pointsize": "10pt",
-    "extraclassoptions": "openany,oneside",
-    "babel": r"\usepackage{polyglossia}\setmainlanguage{english}",
-    "fontpkg": "",
-    "figure_align": "H",  # where it stands: a figure that floats would part a cell in two
-    "fncychap": "",
-    "makeindex": "",
-    "printindex": "",
-    "releasename": "Version",
-    "preamble": r"\usepackage{book}",
-    "maketitle": r"\sphinxmaketitle",
-    "tableofcontents": r"\sphinxtableofcontents",
-}
+# What is of no use on paper.
+REMOVED = "script, noscript, nav.run-page, a.headerlink, details.hide, .toctree-wrapper, img.cover"
 
 
-def missing() -> list[str]:
-    """Programs and fonts that this machine lacks."""
-    lacking = [program for program in PROGRAMS if shutil.which(program) is None]
-    if shutil.which("kpsewhich"):
-        found = subprocess.run(["kpsewhich", *FONTS], capture_output=True, text=True).stdout
-        lacking += [font for font in FONTS if font not in found]
-    return lacking
+def documents() -> dict[str, list[str]]:
+    """What each document is called, and its pages."""
+    every = [WHOLE, *(name for names in parts().values() for name in names)]
+    chapters = [name for name in every if name not in {*NOT_ALONE, WHOLE}]
+    return {KEY: every, **{name: [name, SOURCES] for name in chapters}}
 
 
-def documents() -> dict[str, str]:
-    """Pages that make a document, and what each document is called."""
-    chapters = sorted(set(titles()) - NOT_ALONE - {WHOLE})
-    return {WHOLE: KEY, **{name: name for name in chapters}}
+def parsed(name: str) -> BeautifulSoup:
+    return BeautifulSoup((SITE / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
 
 
-def write_latex() -> None:
-    """The LaTeX sources of all documents.
+def printed(names: list[str], *, solutions: bool) -> BeautifulSoup:
+    """The pages `names` as one page of HTML; only the whole book has a table of contents."""
+    page = parsed(names[0])
+    page.html["data-theme"] = "light"
+    for tag in page.head.select("script, noscript, link:not([rel=stylesheet])"):
+        tag.decompose()
+    page.body.clear()
+    page.body["class"] = ["bd-content", "whole" if names[0] == WHOLE else "chapter"]
+    for name in names:
+        page.body.append(article(name, names, solutions=solutions))
+    page.title.string = titles()[names[0]]
+    day = release().released
+    edition = f"Version {release().version} of {day:%B} {day.day}, {day.year}"
+    page.h1.insert_after(page.new_tag("p", string=edition))
+    if names[0] == WHOLE:
+        page.body.article.insert_after(contents())
+    else:
+        keep_cited(page)
+    for tag in page.select("[src], head [href]"):
+        attribute = "src" if tag.has_attr("src") else "href"
+        tag[attribute] = urljoin(SITE.as_uri() + "/", tag[attribute])
+        del tag["loading"]
+    page.head.append(page.new_tag("style", string=STYLE.read_text(encoding="utf-8") + heads(names)))
+    return page
 
-    Raises
-    ------
-    RuntimeError
-        When Sphinx warns: a figure or a reference would be missing.
-    """
-    author = " and ".join(author.name for author in release().authors)
-    overrides = {
-        "external_toc_path": str(ROOT / "_toc.yml"),
-        "latex_individualpages": False,
-        "latex_documents": [
-            (page, f"{name}.tex", titles()[page], author, "manual")
-            for page, name in documents().items()
-        ],
-        "latex_engine": "xelatex",
-        "latex_elements": ELEMENTS,
-        "latex_additional_files": [str(ROOT / "tools" / "book.sty")],
-        "latex_domain_indices": False,
-        "latex_show_urls": "no",
-        "release": release().version,
-        "today": f"{release().released:%d %B %Y}",
-        "nb_mime_priority_overrides": [("latex", "image/svg+xml", 1)],
-    }
-    config, _ = get_final_config(
-        user_yaml=ROOT / "_config.yml", cli_config=overrides, sourcedir=BOOK
+
+def article(name: str, names: list[str], *, solutions: bool) -> Tag:
+    """The text of a page, its solutions at its end or left out, its links within the document."""
+    page = parsed(name)
+    text = page.article
+    for tag in text.select(f"{REMOVED}, #cite" if names[0] == WHOLE != name else REMOVED):
+        tag.decompose()
+    solved = [box.extract() for box in text.select(".solution")]
+    if solutions and solved:
+        heading = page.new_tag("h2", string="Solutions", id="solutions")
+        text.section.extend([heading, *solved, *(box.extract() for box in text.select("#cite"))])
+    for formula in text.select("math"):  # a PDF has no MathML: what draws a formula says it, too
+        drawing = formula.parent.parent.select_one("svg, .katex-html")
+        drawing["role"] = "img"
+        drawing["aria-label"] = (formula.annotation or formula).get_text(" ", strip=True)
+        del drawing["aria-hidden"]
+        formula.parent.decompose()
+    for tag in text.select("[id]"):
+        tag["id"] = f"{name}-{tag['id']}"
+    text["id"], text["style"] = name, f"page: {name if names[0] == WHOLE else names[0]}"
+    for link in text.select("a[href]"):
+        if target := target_of(str(link["href"]), name, names):
+            link["href"] = target
+        else:
+            link.unwrap()
+    return text
+
+
+def target_of(href: str, page: str, names: list[str]) -> str | None:
+    """Where a link of `page` leads from a document of the pages `names`; None: nowhere."""
+    if urlsplit(href).scheme:
+        return href
+    file, _, anchor = href.partition("#")
+    name = file.removesuffix(".html") or page
+    if name in names:
+        return f"#{name}-{anchor}" if anchor else f"#{name}"
+    address = addresses().page(name) if name in titles() else None
+    return f"{address}#{anchor}" if address and anchor else address
+
+
+def contents() -> Tag:
+    """The table of contents; its page numbers are filled in when they are known."""
+    listed = "".join(
+        f"<dt>{part}</dt>"
+        + "".join(f'<dd><a href="#{name}">{titles()[name]} <i></i></a></dd>' for name in names)
+        for part, names in parts().items()
     )
-    config["extensions"] = [
-        name for name in config["extensions"] if name != "sphinx_jupyterbook_latex"
-    ] + ["sphinxcontrib.rsvgconverter", "latex_book"]
-    shutil.rmtree(LATEX, ignore_errors=True)
-    with patch_docutils(None), docutils_namespace():
-        app = Sphinx(
-            srcdir=BOOK,
-            confdir=None,
-            outdir=LATEX,
-            doctreedir=BUILD / ".doctrees-latex",
-            buildername="latex",
-            confoverrides=config,
-            status=None,
-            warningiserror=True,
-            keep_going=True,
-        )
-        app.build()
-    if app.statuscode:
-        raise RuntimeError("the LaTeX sources have faults: see the warnings above")
+    html = f'<nav id="contents"><h1>Contents</h1><dl>{listed}</dl></nav>'
+    return BeautifulSoup(html, "html.parser").nav
 
 
-def typeset(name: str) -> None:
-    """Run LaTeX until all references are right, and move the result to `_build/pdf`.
+def keep_cited(page: BeautifulSoup) -> None:
+    """Of the list of sources, what the chapter cites."""
+    cited = {link["href"] for link in page.select(f'a[href^="#{SOURCES}-"]')}
+    for source in page.select(".citation"):
+        if f"#{source['id']}" not in cited:
+            source.decompose()
+    if not page.select(".citation"):
+        page.select_one(f"#{SOURCES}").decompose()
+
+
+def heads(names: list[str]) -> str:
+    """A running head for the pages of each chapter: its title, as a string of CSS."""
+    edition = f"{titles()[WHOLE]} {release().version}"
+    return "".join(
+        f"@page {name} {{ @top-left {{ content: {json.dumps(titles()[name], ensure_ascii=False)} }}"
+        f" @top-right {{ content: {json.dumps(edition)} }} }}\n"
+        for name in names
+    )
+
+
+def chromium() -> str:
+    """The browser's path; empty if there is none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), "")
+
+
+def write(page: BeautifulSoup, path: Path) -> None:
+    """Print `page` into the file `path`.
 
     Raises
     ------
     RuntimeError
-        With the lines of LaTeX's log that say what is wrong: an error, a missing glyph, an
-        undefined reference, a line or a page that is more than 20 points too long.
+        Chromium printed nothing; with the last line that it said.
     """
-    command = ["latexmk", "-xelatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
-    result = subprocess.run(command, cwd=LATEX, capture_output=True, text=True, errors="replace")
-    log = (LATEX / f"{name}.log").read_text(encoding="utf-8", errors="replace")
-    faults = list(dict.fromkeys(FAULT.findall(log)))
-    if result.returncode or faults:
-        report = "\n".join(faults) or result.stdout[-2000:] + result.stderr[-2000:]
-        raise RuntimeError(report)
-    PDF.mkdir(parents=True, exist_ok=True)
-    unfinished = PDF / f".{name}.pdf"
-    shutil.copy(LATEX / f"{name}.pdf", unfinished)
-    unfinished.replace(PDF / f"{name}.pdf")
+    with TemporaryDirectory() as folder:
+        source, target = Path(folder, "page.html"), Path(folder, "page.pdf")
+        source.write_text(str(page), encoding="utf-8")
+        options = [f"--user-data-dir={folder}/profile", f"--print-to-pdf={target}"]
+        command = [chromium(), *ARGUMENTS, *options, source.as_uri()]
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if not target.exists():
+            raise RuntimeError(f"{path.name} was not printed: {run.stderr.strip()[-300:]}")
+        shutil.move(target, path)
+
+
+def number_pages(links: Iterable[Tag], printed: PdfReader) -> None:
+    """Write into each link of the table of contents on which page it leads to."""
+    for link in links:
+        place = printed.named_destinations[f"/{str(link['href'])[1:]}"]
+        link.i.string = str((printed.get_destination_page_number(place) or 0) + 1)
 
 
 def main() -> int:
-    known = {name: page for page, name in documents().items()}
     parser = argparse.ArgumentParser(
         prog="python -m tools.build_pdf",
-        description="Typeset the book, and each chapter, through LaTeX: _build/pdf/*.pdf.",
+        description="Print the book, and each chapter, from the built pages: _build/pdf/*.pdf.",
     )
+    known = documents()
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(known)}")
-    names = parser.parse_args().names or list(known)
+    parser.add_argument(
+        "--without-solutions",
+        action="store_true",
+        help="for a course that hands them out later: into _build/pdf/without-solutions; "
+        "otherwise they stand at the end of each chapter",
+    )
+    arguments = parser.parse_args()
+    names = arguments.names or list(known)
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"NAME: expected some of {', '.join(known)}, got {unknown}")
-    if lacking := missing():
-        print(f"A PDF needs {', '.join(lacking)}. On Debian: {DEBIAN}", file=sys.stderr)
+    if not chromium():
+        print("A PDF needs Chromium. On Debian: apt-get install chromium", file=sys.stderr)
         return 2
-    try:
-        write_latex()
-    except RuntimeError as error:
-        print(f"No PDF was made: {error}", file=sys.stderr)
+    if not SUCCEEDED.exists():
+        print("The book is not built: run `make book` first.", file=sys.stderr)
         return 1
-    failed = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = {pool.submit(typeset, name): name for name in names}
-        for run in tqdm(as_completed(runs), total=len(runs), unit="PDF", desc="LaTeX"):
-            if fault := run.exception():
-                failed[runs[run]] = fault
-    for name, fault in failed.items():
-        print(f"{name}.pdf was not made:\n{fault}", file=sys.stderr)
-    print(f"{len(names) - len(failed)} of {len(names)} PDFs are in {PDF}")
-    return int(bool(failed))
+    folder = PDF / "without-solutions" if arguments.without_solutions else PDF
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in tqdm(names, unit="PDF", desc="print"):
+            page = printed(known[name], solutions=not arguments.without_solutions)
+            write(page, folder / f"{name}.pdf")
+            if links := page.select("#contents a"):
+                number_pages(links, PdfReader(folder / f"{name}.pdf"))
+                write(page, folder / f"{name}.pdf")
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{len(names)} PDFs are in {folder}")
+    return 0
 
 
 if __name__ == "__main__":

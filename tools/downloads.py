@@ -1,22 +1,26 @@
-"""What a reader can take along, linked from the site where it was made.
+"""What a reader can take along, linked from the site where it was made: PDFs, a zip for the disk.
 
 `make book` knows no PDF and no zip; whoever makes one afterwards fills its place in the pages. So a
-page never links to what is not there, and no chapter is built twice.
+page never links to what is not there, and no chapter is built twice. This tool makes the zip.
+
+usage: python -m tools.downloads
 """
 
+import argparse
 import re
 import shutil
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tools.publication import KEY, ROOT, release
 
 BUILD = ROOT / "_build"
+SITE = BUILD / "html"
 FOLDER = "downloads"  # in the site
-PLACE = re.compile(r"<!-- download (?P<file>\S+): (?P<label>[^>]*) -->(<li>.*?</li>)?")
-
-
-def archive_name() -> str:
-    return f"{KEY}-{release().version}-offline.zip"
+TOP = f"{KEY}-{release().version}"  # the one folder in the zip
+ARCHIVE = f"{TOP}-offline.zip"
+PLACE = re.compile(r"(?P<marker><!-- download (?P<file>\S+): (?P<label>[^>]*) -->)(<li>.*?</li>)?")
 
 
 def place(name: str, *, whole: bool) -> str:
@@ -24,20 +28,7 @@ def place(name: str, *, whole: bool) -> str:
     if not whole:
         return f"<!-- download {name}.pdf: PDF of this chapter -->"
     pdf = f"<!-- download {KEY}.pdf: PDF of the book -->"
-    return f"{pdf}\n<!-- download {archive_name()}: The book offline (zip) -->"
-
-
-def filled(page: str, present: set[str]) -> str:
-    """A page's HTML with a link in the place of every file in `present`, and in no other."""
-
-    def link(match: re.Match[str]) -> str:
-        marker = f"<!-- download {match['file']}: {match['label']} -->"
-        if match["file"] not in present:
-            return marker
-        target = f"{FOLDER}/{match['file']}"
-        return f'{marker}<li><a href="{target}" download>{match["label"]}</a></li>'
-
-    return PLACE.sub(link, page)
+    return f"{pdf}\n<!-- download {ARCHIVE}: The book offline (zip) -->"
 
 
 def publish(site: Path, files: list[Path]) -> None:
@@ -49,12 +40,59 @@ def publish(site: Path, files: list[Path]) -> None:
     for file in files:
         shutil.copy(file, folder)
     present = {file.name for file in files}
+
+    def link(match: re.Match[str]) -> str:
+        if match["file"] not in present:
+            return match["marker"]
+        target = f"{FOLDER}/{match['file']}"
+        return f'{match["marker"]}<li><a href="{target}" download>{match["label"]}</a></li>'
+
     for path in site.glob("*.html"):
         page = path.read_text(encoding="utf-8")
-        if (new := filled(page, present)) != page:
-            path.write_text(new, encoding="utf-8")
+        if (linked := PLACE.sub(link, page)) != page:
+            path.write_text(linked, encoding="utf-8")
+
+
+def pdfs() -> list[Path]:
+    return sorted((BUILD / "pdf").glob("*.pdf"))
 
 
 def made() -> list[Path]:
     """The PDFs and the zip that there are, of this version."""
-    return [*sorted((BUILD / "pdf").glob("[!.]*.pdf")), *(BUILD / "offline").glob(archive_name())]
+    return [*pdfs(), *(BUILD / "offline").glob(ARCHIVE)]
+
+
+def archive(site: Path, files: list[Path], target: Path) -> None:
+    """Zip the site, with links to `files`, and without what only its server needs.
+
+    Search lists titles alone: an excerpt is fetched from the page, which browsers refuse for files.
+    """
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, TOP)
+        shutil.copytree(site, copy, ignore=shutil.ignore_patterns(".*", "reports", FOLDER))
+        publish(copy, files)
+        options = copy / "_static" / "documentation_options.js"
+        text = options.read_text(encoding="utf-8")
+        options.write_text(text.replace("SUMMARY: true", "SUMMARY: false"), encoding="utf-8")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        zipped = shutil.make_archive(f"{folder}/{TOP}", "zip", folder, TOP)
+        shutil.move(zipped, target)
+
+
+def main() -> int:
+    argparse.ArgumentParser(
+        prog="python -m tools.downloads",
+        description="Zip the built site, so that it opens from a reader's disk.",
+    ).parse_args()
+    if not (BUILD / ".succeeded").exists():
+        print("The book is not built: run `make book` first.", file=sys.stderr)
+        return 1
+    target = BUILD / "offline" / ARCHIVE
+    archive(SITE, pdfs(), target)
+    publish(SITE, made())
+    print(f"{target} ({target.stat().st_size / 1e6:.1f} MB): unzip it and open {TOP}/index.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,25 +15,13 @@ from importlib import metadata, util
 
 if util.find_spec("companion") is None:
     present = [name for name in ("numpy", "torch") if util.find_spec(name)]
-    kept = [f"{{name}}=={{metadata.version(name)}}" for name in present]
-    source = {source}
-    command = [sys.executable, "-m", "pip", "install", "--quiet", *source, *kept]
-    pip = subprocess.run(command, capture_output=True, text=True)
-    if pip.returncode != 0:
-        raise ModuleNotFoundError(
-            "The book's package is missing, and pip could not install it.\\n"
-            "{advice}\\n"
-            f"{{pip.stderr}}"
-        )"""
-TAG = """[
-        "{distribution} @ "
-        "git+{repository}@v{version}"
-    ]"""
-TAG_ADVICE = "It needs Python 3.11, NumPy 1.26 and PyTorch 2.6, or newer ones."
-WHEEL = """["--no-index", "--find-links=.", "{distribution}=={version}"]"""
-WHEEL_ADVICE = """\
-`pip wheel --no-deps .` in the book's folder makes a wheel. Put it "
-            "beside this notebook, and run this cell again."""
+    kept = [f"{name}=={metadata.version(name)}" for name in present]
+    source = SOURCE
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", *source, *kept]
+    run = subprocess.run(pip, capture_output=True, text=True)
+    if run.returncode != 0:
+        advice = "ADVICE"
+        raise ModuleNotFoundError(f"The book's package is missing. {advice}\\n{run.stderr}")"""
 
 
 def install_cell(version: str, addresses: Addresses) -> str:
@@ -43,8 +31,11 @@ def install_cell(version: str, addresses: Addresses) -> str:
     wheel that lies beside the notebook and from nowhere else: an index may hold another's package
     under this name.
     """
-    source, advice = (TAG, TAG_ADVICE) if addresses.repository else (WHEEL, WHEEL_ADVICE)
-    source = source.format(
-        distribution=DISTRIBUTION, repository=addresses.repository.rstrip("/"), version=version
-    )
-    return CELL.format(source=source, advice=advice)
+    if addresses.repository:
+        repository = addresses.repository.rstrip("/")
+        source = f'["{DISTRIBUTION} @ git+{repository}@v{version}"]'
+        advice = "It needs Python 3.11, NumPy 1.26 and PyTorch 2.6, or newer ones."
+    else:
+        source = f'["--no-index", "--find-links=.", "{DISTRIBUTION}=={version}"]'
+        advice = "`pip wheel --no-deps .` in the book's folder makes a wheel to put beside this."
+    return CELL.replace("SOURCE", source).replace("ADVICE", advice)

@@ -1,67 +1,50 @@
-"""Regenerate the executed twins, `book/notebooks/NAME.ipynb`, from the text, `book/NAME.md`.
+"""Write the executed twins, `book/notebooks/NAME.ipynb`, of the texts, `book/NAME.md`.
 
 The text is the source; its twin is what a reader downloads and what nbval compares a fresh run
-against. A twin keeps the text outputs and drops what says nothing about the result: images and
-times. Its Markdown is plain, for Jupyter and Colab do not read MyST.
+against. Its outputs are those of the last `make book`, less what says nothing about the result:
+images. Its Markdown is plain, for Jupyter and Colab do not read MyST.
 
 usage: python -m tools.notebooks [NAME ...]
 """
 
 import argparse
-import os
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import jupytext
 import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from jupyter_cache import get_cache
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
+from tools.execution_cache import source_digest
 from tools.install_cell import install_cell
-from tools.plain_markdown import BOOK, CODE_HEADER, Page, caption, plain, recorded
+from tools.plain_markdown import BOOK, ROOT, Page, caption, has_code, plain, recorded
 from tools.publication import addresses, release
 
 TWINS = BOOK / "notebooks"
-CELL_TIMEOUT = 120  # seconds
 SCRIPTED = "<script data-bn-script>"  # see companion/explore/interactive.py
 
 
 def chapters() -> list[str]:
-    """Names of the pages that have code: those with a jupytext header."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("*.md"))}
-    return [name for name, text in texts.items() if text.startswith(CODE_HEADER)]
+    """Names of the pages that have code."""
+    return [path.stem for path in sorted(BOOK.glob("*.md")) if has_code(path.stem)]
 
 
 def from_text(name: str) -> NotebookNode:
-    """The notebook that the text of chapter `name` describes, not yet executed.
+    """The notebook that the text of chapter `name` describes, without outputs."""
+    return jupytext.read(BOOK / f"{name}.md")
 
-    Its first cell, which the text does not have, installs the book's package where it is missing.
+
+def executed(name: str) -> NotebookNode:
+    """The same notebook with the outputs that its cells had when the book was built.
+
+    Raises
+    ------
+    KeyError
+        The chapter or the package has changed since, or the book was never built.
     """
-    notebook = jupytext.read(BOOK / f"{name}.md")
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"{name}-{number:03d}"
-    install = install_cell(release().version, addresses())
-    notebook.cells.insert(0, new_code_cell(install, id=f"{name}-install"))
-    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return notebook
-
-
-def execute(notebook: NotebookNode) -> NotebookNode:
-    """Run every cell, in the folder the twin lies in, and keep what a reader and a test need."""
-    client = NotebookClient(
-        notebook, timeout=CELL_TIMEOUT, resources={"metadata": {"path": str(TWINS)}}
-    )
-    client.execute()
-    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [strip(output) for output in cell.outputs]
-    return notebook
+    cache = get_cache(ROOT / "_build" / ".execution_cache" / source_digest())
+    return cache.merge_match_into_notebook(from_text(name))[1]
 
 
 def strip(output: NotebookNode) -> NotebookNode:
@@ -78,34 +61,39 @@ def strip(output: NotebookNode) -> NotebookNode:
     return output
 
 
-def readable(notebook: NotebookNode, page: Page) -> NotebookNode:
-    """The same notebook with plain Markdown, and each figure's caption under it."""
-    cells = []
-    for cell in notebook.cells:
+def twin(notebook: NotebookNode, page: Page) -> NotebookNode:
+    """The notebook of `page` as it is published.
+
+    Its first cell installs the book's package where it is missing, its Markdown is plain, and each
+    figure has its caption under it.
+    """
+    install = install_cell(release().version, addresses())
+    cells = [new_code_cell(install, id=f"{page.name}-install")]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"{page.name}-{number:03d}"
         if cell.cell_type == "markdown":
             cell.source = plain(page, cell.source)
-        cells.append(cell)
+        if cell.source:
+            cells.append(cell)
         if figure_caption := caption(page, cell):
             cells.append(new_markdown_cell(figure_caption, id=f"{cell.id}-caption"))
-    notebook.cells = [cell for cell in cells if cell.source]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    for count, cell in enumerate(code, start=1):
+        cell.execution_count = count
+        cell.outputs = [strip(output) for output in cell.outputs]
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+    notebook.cells = cells
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
-
-
-def regenerate(name: str) -> float:
-    """Write the twin of chapter `name`; the number of seconds its cells took."""
-    start = time.monotonic()
-    executed = execute(from_text(name))
-    twin = readable(executed, Page(name, recorded(executed.cells)))
-    unfinished = TWINS / f".{name}.ipynb"
-    nbformat.write(twin, unfinished)
-    unfinished.replace(TWINS / f"{name}.ipynb")
-    return time.monotonic() - start
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.notebooks",
-        description="Regenerate the executed notebooks in book/notebooks from the text.",
+        description="Write the notebooks in book/notebooks from the texts and the built book.",
     )
     known = chapters()
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"chapters: {', '.join(known)}")
@@ -113,16 +101,16 @@ def main() -> int:
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"NAME: expected chapters of the book ({', '.join(known)}), got {unknown}")
     TWINS.mkdir(exist_ok=True)
-    failed = False
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        runs = {pool.submit(regenerate, name): name for name in names}
-        for run in as_completed(runs):
-            try:
-                print(f"{runs[run]}: {run.result():.0f} s", flush=True)
-            except CellExecutionError as error:
-                failed = True
-                print(f"{runs[run]}: a cell failed\n{error}", file=sys.stderr, flush=True)
-    return int(failed)
+    for name in names:
+        try:
+            notebook = executed(name)
+        except KeyError:
+            print(f"{name} has changed since the book was built: `make book`", file=sys.stderr)
+            return 1
+        page = Page(name, recorded(notebook.cells))
+        nbformat.write(twin(notebook, page), TWINS / f"{name}.ipynb")
+    print(f"{len(names)} notebooks are in {TWINS.relative_to(ROOT)}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Sphinx gives headings, figures and equations a link that shows when the reader points at them;
 here theorems and exercises get theirs. And `objects.inv`, which other books link through, knows
-pages and sections: here it learns the labels of equations, theorems and exercises.
+pages and sections: here it learns the numbers of equations, figures, theorems and exercises.
 """
 
 import re
@@ -46,17 +46,15 @@ def labels(env: BuildEnvironment) -> Iterator[tuple[str, tuple[str, str, str]]]:
     """Label, page, anchor and name of all that has a number of its own."""
     for label, equation in env.get_domain("math").equations.items():  # type: ignore[attr-defined]
         yield label, (equation[0], f"equation-{label}", f"({equation[1]})")
-    for label, proof in getattr(env, "proof_list", {}).items():
-        if proof["nonumber"]:
-            continue
-        page = proof["docname"]
-        numbers = env.toc_fignumbers[page][proof["countertype"]][label]
-        name = f"{proof['realtype'].title()} {'.'.join(map(str, numbers))}"
-        yield label, (page, label, name)
+    for page, kinds in env.toc_fignumbers.items():
+        for kind in set(kinds) - {"displaymath"}:
+            name = "Fig." if kind == "figure" else kind.title()
+            for label, number in kinds[kind].items():
+                yield label, (page, label, f"{name} {'.'.join(map(str, number))}")
 
 
 def announce_labels(_app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Labels that the inventory lacks; a reference through it reads as the label's number."""
+    """Numbers that the inventory lacks; a reference through it reads as the label's number."""
     known = env.get_domain("std").labels  # type: ignore[attr-defined]
     for label, target in labels(env):
         known[label] = target

@@ -2,47 +2,46 @@
 
 The site resolves MyST's roles and directives: references, citations, boxes, glued numbers. A
 notebook front end shows them raw. The twins are for reading too, so here they become plain
-Markdown with the numbers that the site gives them.
+Markdown with the numbers that Sphinx gave them, which the built site's inventory has.
 """
 
+import posixpath
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
 from nbformat import NotebookNode
 from pybtex.database import Entry, parse_file
+from sphinx.util.inventory import InventoryFile
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
+INVENTORY = ROOT / "_build" / "html" / "objects.inv"
 
 OPENING = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}\s*(?P<argument>.*)$")
 OPTION = re.compile(r"^:(?P<key>[\w-]+):\s*(?P<value>.*)$")
 ROLE = re.compile(r"\{(?P<name>[\w:]+)\}`(?P<content>[^`]+)`")
 EQUATION = re.compile(r"^\$\$ *\((?P<label>[\w-]+)\) *$", re.MULTILINE)
-FIGURE = re.compile(r"^ +name: (?P<label>fig-[\w-]+)$", re.MULTILINE)
-COMMENT = re.compile(r"^% .*\n?", re.MULTILINE)
+UNSEEN = re.compile(r"^(?:% .*\n?|\([\w-]+\)=\n)", re.MULTILINE)  # comments, and names of places
 TITLE_TWICE = re.compile(r" in \*([^*]+)\*\s+of\s+\[\1\]")
-TARGET = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
 
 CODE_HEADER = "---\njupytext:"  # how a page that has code begins
-
-PROOF_BOXES = (
-    *("algorithm", "corollary", "definition", "example", "lemma"),
-    *("observation", "property", "proposition", "remark", "theorem"),
-)
-NUMBERED = {**{f"prf:{name}": name.capitalize() for name in PROOF_BOXES}, "exercise": "Exercise"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a label leads: what it is called, and on which page it stands."""
+    """What the site calls a page, or what a label marks; and its address in the site."""
 
     name: str
-    page: str
+    address: str
+
+    @property
+    def page(self) -> str:
+        return self.address.partition(".html")[0]
 
 
 @dataclass
@@ -54,19 +53,37 @@ class Page:
 
 
 @cache
-def chapter_numbers() -> dict[str, int]:
-    """Number of every numbered page, in the order of `_toc.yml`."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    numbered = [part["chapters"] for part in toc["parts"] if part.get("numbered")]
-    files = [entry["file"] for chapters in numbered for entry in chapters]
-    return {file: number for number, file in enumerate(files, start=1)}
+def inventory(kind: str) -> dict[str, Target]:
+    """The built book's pages (`kind` is "doc") or labels ("label"), as other books see them.
+
+    Raises
+    ------
+    FileNotFoundError
+        The book has not been built.
+    """
+    if not INVENTORY.exists():
+        raise FileNotFoundError("the book is not built: run `make book`")
+    with INVENTORY.open("rb") as file:
+        entries = InventoryFile.load(file, "", posixpath.join)[f"std:{kind}"]
+    return {name: Target(title, address) for name, (_, _, address, title) in entries.items()}
+
+
+def targets() -> dict[str, Target]:
+    """Everything that has a label and a number, such as (3) or Fig. 1.2, on the site."""
+    labels = inventory("label").items()
+    return {label: target for label, target in labels if re.search(r"\d\)?$", target.name)}
+
+
+def titles() -> dict[str, str]:
+    """First heading of every page."""
+    return {page: target.name for page, target in inventory("doc").items()}
 
 
 @cache
-def titles() -> dict[str, str]:
-    """First heading of every page."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in BOOK.glob("*.md")}
-    return {name: re.findall(r"^# (.+)$", text, re.MULTILINE)[0] for name, text in texts.items()}
+def parts() -> dict[str, list[str]]:
+    """The pages of every part, in the order of `_toc.yml`."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return {part["caption"]: [page["file"] for page in part["chapters"]] for part in toc["parts"]}
 
 
 @cache
@@ -75,53 +92,20 @@ def bibliography() -> dict[str, Entry]:
 
 
 @cache
-def targets() -> dict[str, Target]:
-    """Everything that a text can refer to, with the number the site gives it."""
-    found = {}
-    for page, chapter in {**dict.fromkeys(titles(), 0), **chapter_numbers()}.items():
-        text = (BOOK / f"{page}.md").read_text(encoding="utf-8")
-        prefix = f"{chapter}." if chapter else ""
-        for number, label in enumerate(EQUATION.findall(text), start=1):
-            found[label] = Target(f"({number})", page)
-        for number, label in enumerate(FIGURE.findall(text), start=1):
-            found[label] = Target(f"Fig. {prefix}{number}", page)
-        counts: Counter[str] = Counter()
-        lines = text.splitlines()
-        for index, line in enumerate(lines):
-            opening = OPENING.match(line)
-            if opening and opening["name"] in NUMBERED:
-                kind = NUMBERED[opening["name"]]
-                counts[kind] += 1
-                options, _ = split_options(lines[index + 1 :])
-                if "label" in options:
-                    found[options["label"]] = Target(f"{kind} {prefix}{counts[kind]}", page)
-    return found
+def has_code(page: str) -> bool:
+    return (BOOK / f"{page}.md").read_text(encoding="utf-8").startswith(CODE_HEADER)
 
 
 def link(page: str) -> str:
-    """Address of another page, seen from the folder of the twins: its twin, or its text."""
-    text = (BOOK / f"{page}.md").read_text(encoding="utf-8")
-    return f"{page}.ipynb" if text.startswith(CODE_HEADER) else f"../{page}.md"
-
-
-def split_options(lines: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Separate the options at a directive's head from its body."""
-    options: dict[str, str] = {}
-    for index, line in enumerate(lines):
-        match = OPTION.match(line)
-        if not match:
-            return options, lines[index:]
-        options[match["key"]] = match["value"]
-    return options, []
+    """A link to another page as the twins' folder sees it: to its twin, or to its text."""
+    return f"[{titles()[page]}]({f'{page}.ipynb' if has_code(page) else f'../{page}.md'})"
 
 
 def cited(key: str, textual: bool) -> str:
     """Authors and year of a source, linked to the paper where it has an address."""
     entry = bibliography()[key]
     names = [" ".join(person.last_names).strip("{}") for person in entry.persons["author"]]
-    authors = names[0] if len(names) == 1 else " and ".join(names[:2])
-    if len(names) > 2:
-        authors = f"{names[0]} et al."
+    authors = " and ".join(names) if len(names) <= 2 else f"{names[0]} et al."
     year = entry.fields["year"]
     label = f"{authors} ({year})" if textual else f"{authors}, {year}"
     if "eprint" in entry.fields:
@@ -139,7 +123,7 @@ def role(page: Page) -> Callable[[re.Match[str]], str]:
             elsewhere = f" in *{titles()[target.page]}*" if target.page != page.name else ""
             return target.name + elsewhere
         if name == "doc":
-            return f"[{titles()[content]}]({link(content)})"
+            return link(content)
         if name == "glue:text":
             key, _, form = content.partition(":")
             return format(page.values[key], form)
@@ -155,12 +139,11 @@ def role(page: Page) -> Callable[[re.Match[str]], str]:
 
 def directive(page: Page, name: str, argument: str, body: list[str]) -> list[str]:
     """A box as a quotation, a folded solution as HTML's own fold."""
-    options, body = split_options(body)
-    while body and not body[0].strip():
-        body = body[1:]
-    inner = blocks(page, body)
-    if name in NUMBERED:
-        number = targets()[options["label"]].name if "label" in options else NUMBERED[name]
+    head = [match for line in takewhile(OPTION.match, body) if (match := OPTION.match(line))]
+    label = {match["key"]: match["value"] for match in head}.get("label")
+    inner = blocks(page, "\n".join(body[len(head) :]).strip("\n").split("\n"))
+    if name == "exercise" or (name.startswith("prf:") and name != "prf:proof"):
+        number = targets()[label].name if label else name.removeprefix("prf:").capitalize()
         heading = f"**{number}**" + (f" ({argument})" if argument else "")
     elif name == "prf:proof":
         heading = "*Proof.*"
@@ -174,7 +157,7 @@ def directive(page: Page, name: str, argument: str, body: list[str]) -> list[str
         summary = f"<summary>Solution to {targets()[argument].name}</summary>"
         return ["<details>", summary, "", *inner, "", "</details>"]
     elif name == "tableofcontents":
-        return [f"- [{titles()[page]}]({page}.ipynb)" for page in chapter_numbers()]
+        return [f"- {link(page)}" for pages in parts().values() for page in pages if has_code(page)]
     else:
         raise ValueError(f"{page.name}: no plain form for the directive {name}")
     return [f"> {line}".rstrip() for line in [heading, "", *inner]]
@@ -199,7 +182,7 @@ def blocks(page: Page, lines: list[str]) -> list[str]:
 
 def plain(page: Page, text: str) -> str:
     """The plain Markdown of one cell's MyST."""
-    text = TARGET.sub("", COMMENT.sub("", text))
+    text = UNSEEN.sub("", text)
     text = EQUATION.sub(lambda match: rf"\tag{{{targets()[match['label']].name[1:-1]}}}$$", text)
     text = ROLE.sub(role(page), "\n".join(blocks(page, text.splitlines()))).strip()
     return TITLE_TWICE.sub(r" of [\1]", text)

@@ -5,12 +5,10 @@ repository's, and the site's. Both may be empty, as long as the book is not publ
 """
 
 import codecs
-import re
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import latexcodec  # noqa: F401  (registers the codec "ulatex")
@@ -29,31 +27,19 @@ class Author:
     family: str
     given: str = ""
 
-    @classmethod
-    def read(cls, entry: dict[str, Any]) -> "Author":
-        if "name" in entry:
-            return cls(entry["name"])
-        return cls(entry["family-names"], entry.get("given-names", ""))
-
-    @property
-    def name(self) -> str:
-        return f"{self.given} {self.family}".strip()
-
     def bibtex(self) -> str:
         """Braces keep BibTeX from taking a body's name apart."""
-        return (
-            f"{_tex(self.family)}, {_tex(self.given)}" if self.given else f"{{{_tex(self.family)}}}"
-        )
+        return _tex(f"{self.family}, {self.given}") if self.given else f"{{{_tex(self.family)}}}"
 
     def apa(self) -> str:
         """Family name and initials: Curie, M. S."""
-        initials = " ".join(f"{name[0]}." for name in re.split(r"[\s-]+", self.given) if name)
+        initials = " ".join(f"{name[0]}." for name in self.given.replace("-", " ").split())
         return f"{self.family}, {initials}" if initials else self.family
 
 
 @dataclass(frozen=True)
 class Release:
-    """What `CITATION.cff` says of the version at hand."""
+    """What `CITATION.cff` says of the version at hand; `make lint` validates it."""
 
     title: str
     authors: tuple[Author, ...]
@@ -62,12 +48,11 @@ class Release:
 
     @classmethod
     def read(cls, path: Path) -> "Release":
-        """Raises `ValueError`, which names the field, for a file that lacks one."""
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        missing = {"title", "authors", "version", "date-released"} - set(data)
-        if missing:
-            raise ValueError(f"{path.name}: expected the fields {sorted(missing)}, got none")
-        authors = tuple(map(Author.read, data["authors"]))
+        authors = tuple(
+            Author(entry.get("name") or entry["family-names"], entry.get("given-names", ""))
+            for entry in data["authors"]
+        )
         return cls(data["title"], authors, str(data["version"]), data["date-released"])
 
 
@@ -77,46 +62,43 @@ class Addresses:
 
     Attributes
     ----------
-    repository : such as ``https://github.com/OWNER/NAME``
-    branch : the branch that Colab and Binder open
-    site : address of the folder that holds ``intro.html``
+    repository : str
+        Such as ``https://github.com/OWNER/NAME``.
+    branch : str
+        The branch that Colab and Binder open.
+    site : str
+        Address of the folder that holds ``intro.html``.
     """
 
     repository: str = ""
     branch: str = "main"
     site: str = ""
 
-    def page(self, name: str) -> str | None:
+    def page(self, name: str) -> str:
         """Permanent address of the page `name`."""
-        return f"{self.site.rstrip('/')}/{name}.html" if self.site else None
+        return f"{self.site.rstrip('/')}/{name}.html" if self.site else ""
 
-    def colab(self, name: str) -> str | None:
+    def colab(self, name: str) -> str:
         """Where Colab opens the twin of `name`; Colab reads from GitHub alone."""
-        owner = self._owner("github.com")
-        if owner is None:
-            return None
+        if not self._on_github:
+            return ""
         colab = "https://colab.research.google.com/github"
-        return f"{colab}/{owner}/blob/{self.branch}/{TWINS}/{quote(name)}.ipynb"
+        return f"{colab}/{self._on_github}/blob/{self.branch}/{TWINS}/{quote(name)}.ipynb"
 
-    def binder(self, name: str) -> str | None:
+    def binder(self, name: str) -> str:
         """Where Binder builds the repository and opens the twin of `name`."""
         if not self.repository:
-            return None
-        if owner := self._owner("github.com"):
-            source = f"gh/{owner}"
-        elif owner := self._owner("gitlab.com"):
-            source = f"gl/{quote(owner, safe='')}"
-        else:
-            source = f"git/{quote(self.repository, safe='')}"
-        branch = quote(self.branch, safe="")
+            return ""
+        anywhere = f"git/{quote(self.repository, safe='')}"
+        source = f"gh/{self._on_github}" if self._on_github else anywhere
         path = quote(f"lab/tree/{TWINS}/{name}.ipynb", safe="")
-        return f"https://mybinder.org/v2/{source}/{branch}?urlpath={path}"
+        return f"https://mybinder.org/v2/{source}/{quote(self.branch, safe='')}?urlpath={path}"
 
-    def _owner(self, host: str) -> str | None:
-        """``OWNER/NAME`` of a repository on `host`."""
-        parts = urlsplit(self.repository)
-        path = parts.path.strip("/").removesuffix(".git")
-        return path if parts.netloc == host and path else None
+    @property
+    def _on_github(self) -> str:
+        """``OWNER/NAME``; empty for a repository that is elsewhere."""
+        host, path = urlsplit(self.repository)[1:3]
+        return path.strip("/").removesuffix(".git") if host == "github.com" else ""
 
 
 @cache
@@ -128,12 +110,8 @@ def release() -> Release:
 def addresses() -> Addresses:
     """The addresses in `_config.yml`."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    repository = config.get("repository", {})
-    return Addresses(
-        repository=repository.get("url") or "",
-        branch=repository.get("branch") or "main",
-        site=config.get("html", {}).get("baseurl") or "",
-    )
+    repository = config["repository"]
+    return Addresses(repository["url"], repository["branch"], config["html"]["baseurl"])
 
 
 def bibtex(release: Release, addresses: Addresses, name: str, title: str | None) -> str:
@@ -141,41 +119,38 @@ def bibtex(release: Release, addresses: Addresses, name: str, title: str | None)
 
     The key is the same in every version, so that a paper's source need not change with the book.
     """
-    address = addresses.page(name)
-    where = "" if address or title is None else f", page {name}.html"
+    edition = f"Version {release.version} of {release.released.isoformat()}"
     fields = {
-        "author": " and ".join(author.bibtex() for author in release.authors),
-        "title": f"{{{_tex(title or release.title)}}}",
-        **({"booktitle": f"{{{_tex(release.title)}}}"} if title else {}),
-        "year": str(release.released.year),
-        "month": f"{release.released:%b}".lower(),
-        "note": f"Version {release.version} of {release.released.isoformat()}{where}",
-        **({"url": address} if address else {}),
+        "author": f"{{{' and '.join(author.bibtex() for author in release.authors)}}}",
+        "title": f"{{{{{_tex(title or release.title)}}}}}",
+        **({"booktitle": f"{{{{{_tex(release.title)}}}}}"} if title else {}),
+        "year": f"{{{release.released.year}}}",
+        "month": f"{release.released:%b}".lower(),  # BibTeX knows these names
+        "note": f"{{{edition}{_where(addresses, name, title)}}}",
+        **({"url": f"{{{addresses.page(name)}}}"} if addresses.site else {}),
     }
     width = max(map(len, fields))
-    lines = [f"  {field:<{width}} = {_value(field, value)}," for field, value in fields.items()]
     kind, key = ("incollection", f"{KEY}-{name}") if title else ("book", KEY)
+    lines = [f"  {field:<{width}} = {value}," for field, value in fields.items()]
     return "\n".join([f"@{kind}{{{key},", *lines, "}"])
 
 
 def apa(release: Release, addresses: Addresses, name: str, title: str | None) -> str:
     """The same reference as a sentence in the style of the APA, without its italics."""
-    day = release.released
     *others, last = [author.apa() for author in release.authors]
     authors = f"{', '.join(others)}, & {last}" if others else last
-    address = addresses.page(name)
-    where = "" if address or title is None else f", page {name}.html"
-    book = f"{release.title} (Version {release.version}{where})."
-    work = f"{title}. In {book}" if title else book
-    reference = f"{authors.removesuffix('.')}. ({day.year}, {day:%B} {day.day}). {work}"
-    return f"{reference} {address}" if address else reference
+    day = f"{release.released:%Y, %B} {release.released.day}"
+    edition = f"Version {release.version}{_where(addresses, name, title)}"
+    work = f"{title}. In {release.title}" if title else release.title
+    reference = f"{authors.removesuffix('.')}. ({day}). {work} ({edition})."
+    return f"{reference} {addresses.page(name)}".strip()
+
+
+def _where(addresses: Addresses, name: str, title: str | None) -> str:
+    """A chapter that has no address is found by its page's name."""
+    return f", page {name}.html" if title and not addresses.site else ""
 
 
 def _tex(text: str) -> str:
     """Text with what TeX reads as commands escaped, and Greek letters as formulas."""
     return str(codecs.encode(text, "ulatex"))
-
-
-def _value(field: str, value: str) -> str:
-    """BibTeX knows the months by their English abbreviations, which stand without braces."""
-    return value if field == "month" else f"{{{value}}}"

@@ -7,8 +7,7 @@ import pytest
 from _checks import LOAD_IMAGES, lay_out
 from playwright.sync_api import expect
 
-from tools.build_offline import TOP, write
-from tools.downloads import FOLDER, archive_name, publish
+from tools.downloads import ARCHIVE, FOLDER, TOP, archive, pdfs, publish
 
 # In one process, which makes once what they share.
 pytestmark = pytest.mark.xdist_group("offline")
@@ -20,9 +19,8 @@ CHAPTER = "identity.html"
 def offline(site, tmp_path_factory):
     """The unzipped book."""
     folder = tmp_path_factory.mktemp("offline")
-    archive = folder / archive_name()
-    write(site, archive)
-    with ZipFile(archive) as zipped:
+    archive(site, pdfs(), folder / ARCHIVE)
+    with ZipFile(folder / ARCHIVE) as zipped:
         zipped.extractall(folder / "unzipped")
     [top] = (folder / "unzipped").iterdir()
     assert top.name == TOP
@@ -85,7 +83,7 @@ def test_a_link_to_a_result_shows_for_mouse_and_keyboard(offline, visit):
         expect(link).to_have_css("opacity", "1")
 
 
-def test_the_zip_holds_the_site_and_not_itself(site, offline):
+def test_the_zip_holds_the_site_and_not_itself(offline):
     inside = {path.relative_to(offline).as_posix() for path in offline.rglob("*") if path.is_file()}
     assert {
         "index.html",
@@ -93,19 +91,9 @@ def test_the_zip_holds_the_site_and_not_itself(site, offline):
         "objects.inv",
         f"notebooks/{CHAPTER[:-5]}.ipynb",
     } <= inside
-    assert f"{FOLDER}/{archive_name()}" not in inside
+    assert f"{FOLDER}/{ARCHIVE}" not in inside
     assert not [name for name in inside if name.startswith((".", "reports/"))]
-    pdfs = {path.name for path in (site / FOLDER).glob("*.pdf")}
-    assert {name for name in pdfs if f"{FOLDER}/{name}" in inside} == pdfs
-
-
-def test_the_same_site_gives_the_same_zip(site, tmp_path):
-    (tmp_path / "site").mkdir()
-    for name in ("index.html", "intro.html"):
-        (tmp_path / "site" / name).write_bytes((site / name).read_bytes())
-    for name in ("a.zip", "b.zip"):
-        write(tmp_path / "site", tmp_path / name)
-    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert {path.name for path in pdfs()} == {path.name for path in (offline / FOLDER).glob("*")}
 
 
 def test_a_page_links_to_what_was_made_and_to_nothing_else(tmp_path):

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import venv
+from contextlib import nullcontext
+from importlib import metadata, util
 from zipfile import ZipFile
 
 import pytest
@@ -14,6 +16,7 @@ from tools.publication import Addresses, release
 # In one process, which makes once what they share.
 pytestmark = pytest.mark.xdist_group("install-cell")
 
+SLOW = pytest.mark.slow(reason="makes an environment, and installs into it")
 VERSION = release().version
 CELL = install_cell(VERSION, Addresses())
 REPORT = """
@@ -85,6 +88,24 @@ def test_where_the_package_is_there_nothing_happens():
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_pip_is_asked_for_the_package_and_for_what_is_there(monkeypatch, fits):
+    there = {name: metadata.version(name) for name in ("numpy", "torch")}
+    commands = []
+
+    def pip(command, **_options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0 if fits else 1, "", "pip's reason")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.setattr(util, "find_spec", lambda name: name in there or None)
+    with nullcontext() if fits else pytest.raises(ModuleNotFoundError, match="pip's reason"):
+        exec(CELL, {})
+    expected = [f"batchnorm-companion=={VERSION}", *(f"{name}=={there[name]}" for name in there)]
+    assert [command[-3:] for command in commands] == [expected]
+
+
+@SLOW
 def test_the_package_is_installed_and_what_is_there_stays(run, tmp_path):
     offer(tmp_path, requires=("numpy>=1.26", "torch>=2.6"))
     wheel(tmp_path, "numpy", "2.9.0", "numpy")  # newer ones are on offer
@@ -94,6 +115,7 @@ def test_the_package_is_installed_and_what_is_there_stays(run, tmp_path):
     assert result.stdout.split() == [VERSION, "numpy=2.0.1", "torch=2.7.0"], result.stderr
 
 
+@SLOW
 def test_what_does_not_fit_is_kept_and_said(run, tmp_path):
     offer(tmp_path, requires=("numpy>=1.26", "torch>=2.8"))
     wheel(tmp_path, "torch", "2.99.0", "torch")
@@ -104,6 +126,7 @@ def test_what_does_not_fit_is_kept_and_said(run, tmp_path):
     assert kept.stdout.strip() == "2.7.0"
 
 
+@SLOW
 def test_without_a_wheel_the_message_says_how_to_make_one(run):
     result = run(CELL)
     assert "ModuleNotFoundError" in result.stderr
@@ -113,5 +136,5 @@ def test_without_a_wheel_the_message_says_how_to_make_one(run):
 def test_the_published_book_installs_its_own_version_from_its_own_repository():
     source = install_cell("1.2.3", Addresses("https://github.com/owner/name/"))
     compile(source, "cell", "exec")
-    assert '"batchnorm-companion @ "\n        "git+https://github.com/owner/name@v1.2.3"' in source
+    assert '"batchnorm-companion @ git+https://github.com/owner/name@v1.2.3"' in source
     assert "--no-index" not in source

@@ -5,21 +5,22 @@ import re
 import nbformat
 import pytest
 
-from tools.notebooks import TWINS, chapters, execute, from_text, readable, strip
-from tools.plain_markdown import BOOK, Page, plain, recorded
+from tools import notebooks
+from tools.notebooks import TWINS, chapters, executed, from_text, strip, twin
+from tools.plain_markdown import BOOK, INVENTORY, Page, inventory, plain, recorded
 
-KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+pytestmark = pytest.mark.usefixtures("site")
 
 
 @pytest.mark.parametrize("name", chapters())
 def test_the_twin_is_what_the_text_says(name):
     path = TWINS / f"{name}.ipynb"
     assert path.exists(), f"{path.name} is missing: run `make notebooks`"
-    twin = nbformat.read(path, as_version=4)
-    text = readable(from_text(name), Page(name, recorded(twin.cells)))
+    written = nbformat.read(path, as_version=4)
+    text = twin(from_text(name), Page(name, recorded(written.cells)))
     stale = f"book/notebooks/{name}.ipynb is stale against book/{name}.md: run `make notebooks`"
-    assert [cell.id for cell in twin.cells] == [cell.id for cell in text.cells], stale
-    for in_twin, in_text in zip(twin.cells, text.cells, strict=True):
+    assert [cell.id for cell in written.cells] == [cell.id for cell in text.cells], stale
+    for in_twin, in_text in zip(written.cells, text.cells, strict=True):
         assert in_twin.cell_type == in_text.cell_type, stale
         assert in_twin.source == in_text.source, stale
         assert in_twin.metadata == in_text.metadata, stale
@@ -31,14 +32,14 @@ def test_every_twin_has_a_text():
 
 @pytest.mark.parametrize("name", chapters())
 def test_the_twin_holds_results_and_nothing_volatile(name):
-    twin = nbformat.read(TWINS / f"{name}.ipynb", as_version=4)
-    assert list(twin.metadata) == ["kernelspec"]
-    outputs = [output for cell in twin.cells for output in cell.get("outputs", [])]
+    written = nbformat.read(TWINS / f"{name}.ipynb", as_version=4)
+    assert list(written.metadata) == ["kernelspec"]
+    outputs = [output for cell in written.cells for output in cell.get("outputs", [])]
     assert outputs
     for output in outputs:
         assert output.output_type != "error"
         assert not [mime for mime in output.get("data", {}) if mime.startswith("image/")]
-    cells = [cell for cell in twin.cells if cell.cell_type == "code"]
+    cells = [cell for cell in written.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [cell.id for cell in cells if "execution" in cell.metadata]
 
@@ -48,22 +49,39 @@ def test_pages_without_code_have_no_twin():
     assert (BOOK / "bibliography.md").exists()
 
 
-def test_execution_keeps_text_and_drops_images():
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL})
-    source = (
-        "from IPython.display import display\n"
-        "print('kept')\n"
-        "display({'image/png': 'AA==', 'text/plain': 'alt'}, raw=True)\n"
-        "1 + 1"
-    )
-    notebook.cells = [nbformat.v4.new_code_cell(source)]
-    [cell] = execute(notebook).cells
-    stream, image, result = cell.outputs
-    assert stream.text == "kept\n"
-    assert image.data == {"text/plain": "alt"}
-    assert result.data == {"text/plain": "2"}
-    assert cell.execution_count == 1
-    assert "execution" not in cell.metadata
+def test_a_twin_has_what_the_book_printed_without_its_images():
+    built = executed("identity")
+    outputs = [output for cell in built.cells for output in cell.get("outputs", [])]
+    assert [output for output in outputs if "image/svg+xml" in output.get("data", {})]
+    written = twin(built, Page("identity", recorded(built.cells)))
+    outputs = [output for cell in written.cells for output in cell.get("outputs", [])]
+    assert any("✓" in output.get("text", "") for output in outputs)
+    assert not [mime for output in outputs for mime in output.get("data", {}) if "image" in mime]
+    results = [
+        (cell.execution_count, output.execution_count)
+        for cell in written.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "execute_result"
+    ]
+    assert results
+    assert all(of_cell == of_output for of_cell, of_output in results)
+
+
+def test_a_chapter_that_was_not_built_is_refused(monkeypatch, capsys, tmp_path):
+    changed = from_text("identity")
+    changed.cells[-1] = nbformat.v4.new_code_cell("print('new')")
+    monkeypatch.setattr(notebooks, "from_text", lambda _name: changed)
+    monkeypatch.setattr(notebooks, "TWINS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["notebooks", "identity"])
+    assert notebooks.main() == 1
+    assert capsys.readouterr().err == "identity has changed since the book was built: `make book`\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_built_book_the_message_says_how_to_build_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("tools.plain_markdown.INVENTORY", tmp_path / INVENTORY.name)
+    with pytest.raises(FileNotFoundError, match="run `make book`"):
+        inventory.__wrapped__("label")
 
 
 def test_strip_drops_the_metadata_of_images():

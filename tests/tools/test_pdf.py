@@ -1,262 +1,165 @@
-"""The book through LaTeX: four pages with what is hard in a chapter, typeset for real."""
-
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+"""The book on paper: what is put on its pages, and what Chromium makes of them."""
 
 import pytest
+from pypdf import PdfReader
 
 from tools import build_pdf
+from tools.build_pdf import KEY, SOURCES, documents, printed
+from tools.plain_markdown import titles
 
-# In one process, which makes once what they share.
-pytestmark = pytest.mark.xdist_group("pdf")
+pytestmark = [pytest.mark.usefixtures("site"), pytest.mark.xdist_group("pdf")]
 
-ROOT = Path(__file__).parents[2]
-LONG_ROW = f"| n | {'as long as a line and more ' * 6}| `name` |\n"
-HEADER = """\
----
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-"""
-PAGES = {
-    "intro": "# The Book\n\nIt begins with {doc}`first` {cite:p}`b`.\n",
-    "first": """\
-# First: γ
-
-See {cite:t}`a`, {prf:ref}`thm-other` and {eq}`other-equation` of {doc}`second`.
-
-$$
-x = σ^2
-$$ (first-equation)
-
-$$
-y = 2x
-$$ (next-equation)
-
-By {eq}`next-equation`, {prf:ref}`thm-first` and {ref}`ex-first`.
-
-:::{prf:theorem} Of γ
-:label: thm-first
-
-So it is.
-:::
-
-:::{prf:proof}
-Look.
-:::
-
-:::{exercise-start} A title
-:label: ex-first
-:::
-Do it.
-:::{exercise-end}
-:::
-
-```{solution-start} ex-first
-:class: dropdown
-```
-Done.
-```{solution-end}
-```
-
-```{code-cell} ipython3
-:tags: [hide-input]
-
-kept_from_print = "✓ κ ≈ 10⁻⁵"
-print(kept_from_print)
-```
-
-```{code-cell} ipython3
----
-mystnb:
-  image:
-    alt: A line.
-  figure:
-    name: fig-line
-    caption: A line that rises.
----
-from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-set_matplotlib_formats("svg")
-import matplotlib.pyplot as plt
-
-figure, axes = plt.subplots(figsize=(3, 1))
-axes.plot([0, 1])
-plt.close(figure)
-figure
-```
-""",
-    "second": """\
-# Second
-
-:::{prf:theorem}
-:label: thm-other
-
-Other.
-:::
-
-$$
-z
-$$ (other-equation)
-
-| symbol | meaning | in code |
-|---|---|---|
-"""
-    + 31 * LONG_ROW,
-    "bibliography": "# Sources\n\n```{bibliography}\n:style: unsrtalpha\n```\n",
-}
-TOC = """\
-format: jb-book
-root: intro
-parts:
-  - caption: "Part I · The beginning"
-    numbered: 1
-    chapters: [{file: first}, {file: second}]
-  - caption: Appendices
-    chapters: [{file: bibliography}]
-"""
-SOURCES = """\
-@misc{a, author = {Ada First}, title = {Alpha}, year = {1843}}
-@misc{b, author = {Bo Second}, title = {Beta}, year = {1950}}
-"""
+CHAPTER = "identity"
 
 
-def test_without_latex_the_message_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["build_pdf"])
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
-    assert build_pdf.main() == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert all(program in message for program in build_pdf.PROGRAMS)
-    assert "apt-get install latexmk texlive-xetex" in message
+def run(monkeypatch, folder, *arguments):
+    monkeypatch.setattr(build_pdf, "PDF", folder)
+    monkeypatch.setattr("sys.argv", ["build_pdf", *arguments])
+    return build_pdf.main()
 
 
-def test_an_unknown_chapter_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["build_pdf", "nowhere"])
+def flat(outline):
+    for entry in outline:
+        yield from flat(entry) if isinstance(entry, list) else [entry.title]
+
+
+def said(element):
+    """The words for what a PDF only draws: pictures and formulas."""
+    if isinstance(element, list):
+        return [words for child in element for words in said(child.get_object())]
+    if not isinstance(element, dict):
+        return []
+    children = element.get("/K", [])
+    return [*filter(None, [element.get("/Alt")]), *said(children.get_object())]
+
+
+def text(reader):
+    return " ".join(" ".join(page.extract_text() for page in reader.pages).split())
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    """What is printed of one chapter, and of the book."""
+    del site
+    return {name: printed(documents()[name], solutions=True) for name in (CHAPTER, KEY)}
+
+
+def test_without_chromium_the_message_says_what_to_install(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(build_pdf, "BROWSERS", ("no-such-browser",))
+    assert run(monkeypatch, tmp_path) == 2
+    assert capsys.readouterr().err == "A PDF needs Chromium. On Debian: apt-get install chromium\n"
+
+
+def test_an_unknown_chapter_is_refused(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit) as refused:
-        build_pdf.main()
+        run(monkeypatch, tmp_path, "nowhere")
     assert refused.value.code == 2
     assert "got ['nowhere']" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("line", "is_fault"),
-    [
-        ("! Undefined control sequence.", True),
-        ("Missing character: There is no ⊙ (U+2299) in font [LibertinusSerif]", True),
-        ("LaTeX Warning: Reference `a:b' on page 2 undefined on input line 3.", True),
-        ("LaTeX Warning: Hyper reference `a:b' on page 2 undefined on input line 3.", True),
-        ("Overfull \\hbox (31.5pt too wide) in paragraph at lines 1--2", True),
-        ("Overfull \\hbox (3.15pt too wide) in paragraph at lines 1--2", False),
-        ("Overfull \\vbox (48.6pt too high) detected at line 1513", True),
-        ("Overfull \\vbox (2.7pt too high) detected at line 184", False),
-        ("LaTeX Warning: Label(s) may have changed.", False),
-    ],
-)
-def test_what_counts_as_a_fault_in_a_log(line, is_fault):
-    assert bool(build_pdf.FAULT.search(f"before\n{line}\nafter")) is is_fault
+def test_a_browser_that_prints_nothing_leaves_the_pdf_there_was(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(build_pdf, "BROWSERS", ("ls",))  # it does not know these options
+    pdf = tmp_path / f"{CHAPTER}.pdf"
+    pdf.write_bytes(b"before")
+    assert run(monkeypatch, tmp_path, CHAPTER) == 1
+    assert f"{CHAPTER}.pdf was not printed: " in capsys.readouterr().err
+    assert pdf.read_bytes() == b"before"
 
 
-def run(book, *names):
-    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(book)}
-    command = [sys.executable, "-m", "tools.build_pdf", *names]
-    return subprocess.run(command, cwd=book, env=environment, capture_output=True, text=True)
+@pytest.mark.parametrize("name", [CHAPTER, KEY])
+def test_every_link_in_print_leads_somewhere(pages, name):
+    page = pages[name]
+    ids = [tag["id"] for tag in page.select("[id]")]
+    links = {link["href"] for link in page.select("a")}
+    within = {link[1:] for link in links if link[0] == "#"}
+    assert len(within) > 10
+    assert [anchor for anchor in within if ids.count(anchor) != 1] == []
+    assert all("://" in link for link in links if link[0] != "#")
 
 
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    """The small book, typeset."""
-    if lacking := [*build_pdf.missing(), *([] if shutil.which("pdftotext") else ["pdftotext"])]:
-        pytest.skip(f"no {', '.join(lacking)} on this machine: see `make pdf`")
-    folder = tmp_path_factory.mktemp("book")
-    for name in ("_config.yml", "CITATION.cff", "requirements.lock"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "tools", folder / "tools")
-    (folder / "companion").mkdir()
-    (folder / "_toc.yml").write_text(TOC, encoding="utf-8")
-    source = folder / "book"
-    (source / "notebooks").mkdir(parents=True)
-    (source / "_static").mkdir()
-    (source / "_static" / "book.css").touch()
-    (source / "references.bib").write_text(SOURCES)
-    for name, text in PAGES.items():
-        code = HEADER if "code-cell" in text else ""
-        (source / f"{name}.md").write_text(code + text, encoding="utf-8")
-        (source / "notebooks" / f"{name}.ipynb").write_text("{}")
-    result = run(folder)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return folder
+def test_paper_shows_what_is_not_folded_away(pages):
+    page = pages[CHAPTER]
+    assert page.html["data-theme"] == "light"
+    assert not page.select("script, nav, details, .headerlink, [loading]")
+    assert page.select_one(".bn-explore img")["alt"]
+    assert "linear_fraction" in page.text
+    assert "import numpy" not in page.text, "a cell that the site folds away"
 
 
-def text(book, name):
-    command = ["pdftotext", "-layout", book / "_build" / "pdf" / f"{name}.pdf", "-"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_solutions_stand_at_the_end_or_nowhere(pages):
+    page = pages[CHAPTER]
+    headings = [heading.text for heading in page.select("h1, h2")]
+    assert headings[-3:] == ["Going further", "Solutions", titles()[SOURCES]]
+    solutions = page.select(".solution")
+    assert len(solutions) == 3
+    last_exercise = page.select(".exercise")[-1]
+    assert all(box in list(last_exercise.next_elements) for box in solutions)
+    without = printed(documents()[CHAPTER], solutions=False)
+    assert "Solution" not in without.text
+    assert len(without.select(".exercise")) == len(page.select(".exercise"))
 
 
-def test_there_is_a_pdf_of_the_book_and_of_each_chapter(book):
-    names = {path.name for path in (book / "_build" / "pdf").iterdir()}
-    assert names == {"batch-normalization.pdf", "first.pdf", "second.pdf"}
+def test_a_chapter_lists_what_it_cites_and_how_it_is_cited(pages):
+    page, everything = pages[CHAPTER], pages[KEY]
+    assert "Ioffe" in page.select_one(".citation-list").text
+    assert 0 < len(page.select(".citation")) < len(everything.select(".citation")) / 2
+    assert f"@incollection{{{KEY}-{CHAPTER}," in page.text
+    assert everything.text.count("@book{") == 1
+    assert "@incollection" not in everything.text, "a chapter's citation inside the book"
 
 
-def test_the_whole_book_has_its_parts_and_the_sites_numbers(book):
-    whole = text(book, "batch-normalization")
-    for expected in ("The Book", "Version", "Contents", "Part I", "The beginning", "Appendices"):
-        assert expected in whole
-    assert "Theorem 1.1 (Of γ)" in whole
-    assert "Theorem 2.1" in whole
-    assert "See First [1843], Theorem 2.1 and (1) of Second." in whole
-    assert "By (2), Theorem 1.1 and Exercise 1.1." in whole
-    assert "Fig. 1.1: A line that rises." in whole
-    assert "Exercise 1.1 (A title)" in whole
-    assert "Solution to Exercise 1.1 (A title)" in whole
-    assert "Alpha" in whole
-    assert "Beta" in whole
-    assert whole.count("@book{batch-normalization,") == 1
-    assert "@incollection" not in whole, "a chapter's citation inside the book"
+@pytest.mark.browser
+@pytest.mark.usefixtures("browser")
+def test_a_chapter_is_printed_tagged_with_outline_and_page_numbers(monkeypatch, tmp_path):
+    assert run(monkeypatch, tmp_path, CHAPTER) == 0
+    reader = PdfReader(tmp_path / f"{CHAPTER}.pdf")
+    root = reader.trailer["/Root"]
+    assert root["/MarkInfo"]["/Marked"]
+    assert root["/Lang"] == "en"
+    titles_in_outline = list(flat(reader.outline))
+    assert titles_in_outline[0] == f"2. {titles()[CHAPTER]}"
+    assert {"What to remember", "Exercises", "Solutions"} <= set(titles_in_outline)
+    for number, page in enumerate(reader.pages, start=1):
+        assert str(number) in page.extract_text().split("\n")[:3]
+    assert "Fig. 2.1 The density of the input" in text(reader)
+    words = said(root["/StructTreeRoot"])
+    assert any("sigmoid with its best straight line" in picture for picture in words)
+    assert any("σ" in formula or "sigma" in formula for formula in words)
 
 
-def test_a_chapter_alone_keeps_its_number_and_names_what_is_elsewhere(book):
-    second = text(book, "second")
-    assert "Theorem 2.1" in second
-    first = text(book, "first")
-    assert "Contents" not in first
-    assert "Theorem 2.1 and (1) of Second" in " ".join(first.split())
-    assert "Alpha" in first
-    assert "Beta" not in first, "a source that the chapter does not cite"
-    assert "@incollection{batch-normalization-first," in first
+@pytest.mark.slow(reason="prints the whole book, twice")
+@pytest.mark.browser
+@pytest.mark.usefixtures("browser")
+def test_the_book_is_one_file_whose_contents_name_its_pages(monkeypatch, tmp_path):
+    assert run(monkeypatch, tmp_path, KEY) == 0
+    reader = PdfReader(tmp_path / f"{KEY}.pdf")
+    assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
+    assert reader.metadata.title == titles()["intro"]
+    outline = " ".join(flat(reader.outline))
+    contents = next(page for page in reader.pages if "Part I ·" in page.extract_text())
+    lines = contents.extract_text().split("\n")
+    for name in documents()[KEY][1:]:
+        assert titles()[name] in outline
+        [line] = [line for line in lines if line.startswith(titles()[name])]
+        first = reader.pages[int(line.split()[-1]) - 1].extract_text()
+        assert titles()[name] in " ".join(first.split())
+        place = reader.named_destinations[f"/{name}"]
+        assert reader.get_destination_page_number(place) + 1 == int(line.split()[-1])
+    whole = text(reader)
+    assert "Theorem 2.1 (Identity with fixed statistics)" in whole
+    assert "Solution to Exercise 2.1" in whole
 
 
-def test_cells_show_what_they_print_and_not_what_is_folded(book):
-    first = text(book, "first")
-    assert "✓ κ ≈ 10⁻⁵" in first
-    assert "kept_from_print" not in first
-    assert "axes.plot" in first
-
-
-def test_a_faulty_page_leaves_the_pdf_there_was(book):
-    page, pdf = book / "book" / "second.md", book / "_build" / "pdf" / "second.pdf"
-    before, source = pdf.read_bytes(), page.read_text(encoding="utf-8")
-    try:
-        page.write_text(f"{source}\nA glyph that no font has: \U00013000.\n", encoding="utf-8")
-        result = run(book, "second")
-        assert result.returncode == 1
-        assert "second.pdf was not made:\nMissing character: There is no 𓀀" in result.stderr
-        assert pdf.read_bytes() == before
-        page.write_text(f"{source}\nSee {{doc}}`nowhere`.\n", encoding="utf-8")
-        result = run(book, "second")
-        assert result.returncode == 1
-        assert "No PDF was made" in result.stderr
-        assert "nowhere" in result.stderr
-        assert pdf.read_bytes() == before
-    finally:
-        page.write_text(source, encoding="utf-8")
+@pytest.mark.slow(reason="prints every chapter")
+@pytest.mark.browser
+@pytest.mark.usefixtures("browser")
+def test_each_chapter_is_a_file_of_its_own_without_its_solutions(monkeypatch, tmp_path):
+    chapters = [name for name in documents() if name != KEY]
+    assert run(monkeypatch, tmp_path, "--without-solutions", *chapters) == 0
+    printed_files = {path.stem for path in (tmp_path / "without-solutions").glob("*.pdf")}
+    assert printed_files == set(chapters)
+    for name in chapters:
+        reader = PdfReader(tmp_path / "without-solutions" / f"{name}.pdf")
+        assert titles()[name] in next(flat(reader.outline))
+        assert "Exercise" in text(reader)
+        assert "Solution to" not in text(reader)
