@@ -33,9 +33,12 @@ def check_arguments(
 
     Parameters
     ----------
-    input, weight, bias, training, eps : as given by the caller
-    running : of what the caller gave as running statistics, count and momentum
-    alone : whether the statistics are those of `input` alone, which then needs two values
+    input, weight, bias, training, eps
+        as given by the caller
+    running
+        of what the caller gave as running statistics, count and momentum
+    alone
+        whether the statistics are those of `input` alone, which then needs two values
 
     Raises
     ------

@@ -239,12 +239,15 @@ def differentiate_again(
 
     Parameters
     ----------
-    needs : which of x, weight, bias and residual need a gradient
-    others : as for :meth:`companion.kernels.interface.Kernels.differentiate`
+    needs
+        which of x, weight, bias and residual need a gradient
+    grad_y, x, weight, bias, residual, statistics, eps, relu, training
+        as for :meth:`companion.kernels.interface.Kernels.differentiate`
 
     Returns
     -------
-    gradients of x, weight, bias and residual, or None
+    tuple[Tensor | None, ...]
+        gradients of x, weight, bias and residual, or None
     """
     mean, var = statistics
     if not torch.is_grad_enabled():

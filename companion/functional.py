@@ -75,39 +75,52 @@ def batch_norm(
 
     Parameters
     ----------
-    input : ``(N, C, *)``, float16, bfloat16, float32 or float64
-    running_mean, running_var : ``(C,)``, updated in place in training, both or neither;
-        needed when not training
-    weight, bias : ``(C,)``; 1 and 0 if None
-    training : whether to use, and track, the statistics of the batch
-    momentum : weight of this batch in the running statistics. None: the average of all batches
-        since the count was 0, which needs `num_batches_tracked`
-    eps : added to the variance, inside the root; positive in training, not negative otherwise
-    num_batches_tracked : integer tensor of shape ``()``, incremented in training
-    skip_nonfinite : leave running statistics and count alone when any statistic of the batch is
-        not finite
-    backend : the kernels that compute: ``"eager"``, ``"cpu"``, ``"cuda"``, ``"torch"`` (PyTorch's
-        own), or ``"auto"``, the fastest that are accurate; see ``companion.kernels.select``
+    input
+        ``(N, C, *)``, float16, bfloat16, float32 or float64
+    running_mean, running_var
+        ``(C,)``, updated in place in training, both or neither; needed when not training
+    weight, bias
+        ``(C,)``; 1 and 0 if None
+    training
+        whether to use, and track, the statistics of the batch
+    momentum
+        weight of this batch in the running statistics. None: the average of all batches since the
+        count was 0, which needs `num_batches_tracked`
+    eps
+        added to the variance, inside the root; positive in training, not negative otherwise
+    num_batches_tracked
+        integer tensor of shape ``()``, incremented in training
+    skip_nonfinite
+        leave running statistics and count alone when any statistic of the batch is not finite
+    backend
+        the kernels that compute: ``"eager"``, ``"cpu"``, ``"cuda"``, ``"torch"`` (PyTorch's own),
+        or ``"auto"``, the fastest that are accurate; see ``companion.kernels.select``
 
     Returns
     -------
-    tensor of the shape, type and memory format of `input`
+    Tensor
+        of the shape, type and memory format of `input`
 
     Raises
     ------
-    ValueError : one value per channel in training; `eps` too small; one running statistic without
-        the other; a `backend` that does not exist
-    RuntimeError : a parameter or a running statistic of another shape, type or device than the
-        input asks for; running statistics that require a gradient, or are missing; a `backend`
-        that is not installed or does not serve the device
-    NotImplementedError : an input of integers, booleans or complex numbers
-    IndexError : an input without a channel axis, where PyTorch raises this
-    TypeError : an argument of another kind
-
-    Every error comes before anything is changed.
+    ValueError
+        one value per channel in training; `eps` too small; one running statistic without the other;
+        a `backend` that does not exist
+    RuntimeError
+        a parameter or a running statistic of another shape, type or device than the input asks for;
+        running statistics that require a gradient, or are missing; a `backend` that is not
+        installed or does not serve the device
+    NotImplementedError
+        an input of integers, booleans or complex numbers
+    IndexError
+        an input without a channel axis, where PyTorch raises this
+    TypeError
+        an argument of another kind
 
     Notes
     -----
+    Every error comes before anything is changed.
+
     *Types.* Parameters and running statistics have the input's type; with a half-precision input
     they may each be float32, and should be: half-precision averages stop moving.
 
@@ -135,8 +148,10 @@ def batch_norm(
     the CPU a variance is wrong by less than the rounding of a float32 number; on CUDA, where the
     sums may be about a value up to 4 standard deviations from the mean, by at most 2e-6 of it.
 
-    Source: Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and
-    (13) of the chapter `mini-batch-algorithm`.
+    References
+    ----------
+    Algorithms 1 and 2 of Ioffe & Szegedy (2015), arXiv:1502.03167; Eqs. (1) to (4) and (13) of the
+    chapter `mini-batch-algorithm`.
 
     Examples
     --------
@@ -178,20 +193,30 @@ def batch_norm_act(
 
     Parameters
     ----------
-    input, running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked, \
-    skip_nonfinite, backend : as in :func:`batch_norm`
-    residual : shape, type and device of `input`, or None
-    relu : whether there is a ReLU
+    input, running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked
+        as in :func:`batch_norm`
+    skip_nonfinite, backend
+        as in :func:`batch_norm`
+    residual
+        shape, type and device of `input`, or None
+    relu
+        whether there is a ReLU
 
     Returns
     -------
-    tensor of the shape, type and memory format of `input`
+    Tensor
+        of the shape, type and memory format of `input`
 
     Raises
     ------
-    as :func:`batch_norm`; RuntimeError for a residual that does not match the input
+    RuntimeError
+        a residual that does not match the input
+    Exception
+        what :func:`batch_norm` raises
 
-    Source: Eqs. (1) to (4) and (13) of the chapter `mini-batch-algorithm`; He et al. (2016),
+    References
+    ----------
+    Eqs. (1) to (4) and (13) of the chapter `mini-batch-algorithm`; He et al. (2016),
     arXiv:1512.03385, for the order of the three.
 
     Examples
@@ -235,27 +260,39 @@ def sync_batch_norm(
 
     Parameters
     ----------
-    input : as in :func:`batch_norm`; may hold one value per channel, or none, if others hold more
-    running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked, \
-    skip_nonfinite : as in :func:`batch_norm`, with the same values on all ranks
-    backend : what applies the statistics: ``"eager"``, ``"cpu"``, ``"cuda"`` or ``"auto"``
-    process_group : the processes, of any backend; None: all. Every one of them has to make every
-        call, in the same order, forward and backward, also with an empty `input`
-    check : whether to compare, once, at the first call of this `key`, the channels, the type of
+    input
+        as in :func:`batch_norm`; may hold one value per channel, or none, if others hold more
+    running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked
+        as in :func:`batch_norm`, with the same values on all ranks
+    skip_nonfinite
+        as in :func:`batch_norm`, with the same values on all ranks
+    backend
+        what applies the statistics: ``"eager"``, ``"cpu"``, ``"cuda"`` or ``"auto"``
+    process_group
+        the processes, of any backend; None: all. Every one of them has to make every call, in the
+        same order, forward and backward, also with an empty `input`
+    check
+        whether to compare, once, at the first call of this `key`, the channels, the type of
         `input`, eps and momentum between all ranks
-    layer : the name of the call in errors; the same on all ranks
-    key : tells layers of one name apart, for `check`; by default the name
+    layer
+        the name of the call in errors; the same on all ranks
+    key
+        tells layers of one name apart, for `check`; by default the name
 
     Returns
     -------
-    tensor of the shape, type and memory format of `input`
+    Tensor
+        of the shape, type and memory format of `input`
 
     Raises
     ------
-    RuntimeError : a message failed or the ranks are not in the same call: see Notes; a setting that
-        `check` compares differs
-    ValueError : one value per channel over all ranks together (on a GPU: variance 0 instead)
-    and what :func:`batch_norm` raises
+    RuntimeError
+        a message failed or the ranks are not in the same call: see Notes; a setting that `check`
+        compares differs
+    ValueError
+        one value per channel over all ranks together (on a GPU: variance 0 instead)
+    Exception
+        what :func:`batch_norm` raises
 
     Notes
     -----
@@ -281,8 +318,10 @@ def sync_batch_norm(
     other backends pass a group made for these layers if the order can differ between ranks, as it
     can with ``find_unused_parameters``.
 
-    Source: Chan, Golub & LeVeque (1983) for the statistics; Eq. (9) backprop/closed-form, its sums
-    over all ranks, for the gradient.
+    References
+    ----------
+    Chan, Golub & LeVeque (1983) for the statistics; Eq. (9) backprop/closed-form, its sums over all
+    ranks, for the gradient.
 
     Examples
     --------

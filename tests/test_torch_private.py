@@ -166,7 +166,7 @@ def test_has_hooks(register):
 
 @pytest.fixture
 def alone(tmp_path):
-    """This process as the only one of a gloo group."""
+    """A gloo group of this process alone."""
     distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1,
         timeout=timedelta(seconds=77),

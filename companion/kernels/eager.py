@@ -113,14 +113,18 @@ def batch_stats(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    x : floating-point tensor ``(N, C, *)`` with at least one value per channel
+    x
+        floating-point tensor ``(N, C, *)`` with at least one value per channel
 
     Returns
     -------
-    mean, var : float64, ``(C,)``. A NaN in a channel makes both NaN; an infinity makes the mean
-        infinite and the variance NaN.
+    mean, var : Tensor
+        float64, ``(C,)``. A NaN in a channel makes both NaN; an infinity makes the mean infinite
+        and the variance NaN.
 
-    Source: Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
+    References
+    ----------
+    Eq. (1) mini-batch-algorithm/batch-mean, Eq. (2) mini-batch-algorithm/batch-var.
     """
     axes, m = reduced_axes(x.ndim), values_per_channel(x)
     # Detached: mean and variance do not depend on the shift, nor do their derivatives.
@@ -180,16 +184,23 @@ def normalize(
 
     Parameters
     ----------
-    x : floating-point tensor ``(N, C, *)``
-    mean, var : statistics, ``(C,)``, float64
-    weight, bias : ``(C,)``, any floating-point type, or None for 1 and 0
-    eps : added to the variance, inside the root
+    x
+        floating-point tensor ``(N, C, *)``
+    mean, var
+        statistics, ``(C,)``, float64
+    weight, bias
+        ``(C,)``, any floating-point type, or None for 1 and 0
+    eps
+        added to the variance, inside the root
 
     Returns
     -------
-    tensor of the shape, type and memory format of `x`
+    Tensor
+        of the shape, type and memory format of `x`
 
-    Source: Eq. (3) mini-batch-algorithm/normalize, Eq. (4) mini-batch-algorithm/scale-shift.
+    References
+    ----------
+    Eq. (3) mini-batch-algorithm/normalize, Eq. (4) mini-batch-algorithm/scale-shift.
     """
     shift = None if bias is None else bias.to(torch.float64)
     line = _line(mean, _scale(weight, inv_std(var, eps)), shift, x)
@@ -219,14 +230,19 @@ def batch_backward(
 
     Parameters
     ----------
-    grads : ∂L/∂ of y and of what :func:`batch_stats` returned
-    x, mean, var, weight, eps : as in :func:`normalize`
+    grads
+        ∂L/∂ of y and of what :func:`batch_stats` returned
+    x, mean, var, weight, eps
+        as in :func:`normalize`
 
     Returns
     -------
-    InputGradients : of `x`, the weight and the bias
+    InputGradients
+        of `x`, the weight and the bias
 
-    Source: Eq. (9) backprop/closed-form, exact for every ε.
+    References
+    ----------
+    Eq. (9) backprop/closed-form, exact for every ε.
     """
     through = _through_statistics(grads, x, mean)
     if grads.y is None:
@@ -263,12 +279,18 @@ def project(
 
     Parameters
     ----------
-    grad_y, x, mean, var, weight, eps : as in :func:`batch_backward`
-    sums : of :func:`gradient_sums`, over all values that `mean` and `var` are of
-    m : how many these are, per channel; they may be more than `x` holds
-    through : what is added to the result, as a function of `x`
+    grad_y, x, mean, var, weight, eps
+        as in :func:`batch_backward`
+    sums
+        of :func:`gradient_sums`, over all values that `mean` and `var` are of
+    m
+        how many these are, per channel; they may be more than `x` holds
+    through
+        what is added to the result, as a function of `x`
 
-    Source: Eq. (9) backprop/closed-form, exact for every ε.
+    References
+    ----------
+    Eq. (9) backprop/closed-form, exact for every ε.
     """
     total, grad_weight = sums
     inverse, dtype = inv_std(var, eps), compute_dtype(x.dtype)
@@ -344,9 +366,12 @@ def normalize_tangent(
 
     Returns
     -------
-    tensor of the shape and type of `x`
+    Tensor
+        of the shape and type of `x`
 
-    Source: Eq. (3) mini-batch-algorithm/normalize, Eq. (4) mini-batch-algorithm/scale-shift.
+    References
+    ----------
+    Eq. (3) mini-batch-algorithm/normalize, Eq. (4) mini-batch-algorithm/scale-shift.
     """
     inverse = inv_std(var, eps)
     scale = _scale(weight, inverse)

@@ -60,23 +60,34 @@ class Kernels(Protocol):
 
         Parameters
         ----------
-        x : ``(N, C, *)``, float16, bfloat16, float32 or float64
-        weight, bias : ``(C,)``, any floating-point type; 1 and 0 if None
-        residual : as `x`, added before the ReLU, or None
-        fixed : mean and variance to normalize with, ``(C,)``, any floating-point type, or None for
+        x
+            ``(N, C, *)``, float16, bfloat16, float32 or float64
+        weight, bias
+            ``(C,)``, any floating-point type; 1 and 0 if None
+        residual
+            as `x`, added before the ReLU, or None
+        fixed
+            mean and variance to normalize with, ``(C,)``, any floating-point type, or None for
             those of the batch, which then has more than one value per channel
-        running : what the statistics of the batch move, and how, or None
-        eps : added to the variance, inside the root
-        relu : whether to apply max(·, 0), in which NaN stays NaN
+        running
+            what the statistics of the batch move, and how, or None
+        eps
+            added to the variance, inside the root
+        relu
+            whether to apply max(·, 0), in which NaN stays NaN
 
         Returns
         -------
-        y : shape, type and memory format of `x`
-        statistics : mean and biased variance that normalized, float64, ``(2, C)``; a NaN or an
-            infinity in a channel of the batch makes the variance NaN
+        y : Tensor
+            shape, type and memory format of `x`
+        statistics : Tensor
+            mean and biased variance that normalized, float64, ``(2, C)``; a NaN or an infinity in a
+            channel of the batch makes the variance NaN
 
-        Source: Eqs. (1) to (4) of the chapter `mini-batch-algorithm`; with `fixed`, Eq. (13),
-        centred first.
+        References
+        ----------
+        Eqs. (1) to (4) of the chapter `mini-batch-algorithm`; with `fixed`, Eq. (13), centred
+        first.
         """
 
     def differentiate(
@@ -96,21 +107,30 @@ class Kernels(Protocol):
 
         Parameters
         ----------
-        grad_y : shape and type of `x`, any layout
-        y : the output, needed with both `relu` and `residual`; with `relu` alone, the sign of the
+        grad_y
+            shape and type of `x`, any layout
+        y
+            the output, needed with both `relu` and `residual`; with `relu` alone, the sign of the
             activation is recomputed
-        statistics : what :meth:`normalize` returned
-        residual : whether there was one
-        training : whether the statistics were those of the batch, and depend on `x`
-        x, weight, bias, eps, relu : as given to :meth:`normalize`
+        statistics
+            what :meth:`normalize` returned
+        residual
+            whether there was one
+        training
+            whether the statistics were those of the batch, and depend on `x`
+        x, weight, bias, eps, relu
+            as given to :meth:`normalize`
 
         Returns
         -------
-        Gradients : through a ReLU as PyTorch has it, 0 where the activation is not positive; where
-            it is NaN, the gradient passes
+        Gradients
+            through a ReLU as PyTorch has it, 0 where the activation is not positive; where it is
+            NaN, the gradient passes
 
-        Source: Eq. (9) backprop/closed-form, exact for every ε; with fixed statistics, the
-        derivatives of Eq. (13) mini-batch-algorithm/inference.
+        References
+        ----------
+        Eq. (9) backprop/closed-form, exact for every ε; with fixed statistics, the derivatives of
+        Eq. (13) mini-batch-algorithm/inference.
         """
 
 

@@ -187,13 +187,17 @@ def choose(x: Tensor, backend: str) -> str:
 
     Parameters
     ----------
-    x : the input
-    backend : one of `BACKENDS`
+    x
+        the input
+    backend
+        one of `BACKENDS`
 
     Raises
     ------
-    ValueError : `backend` is none of them
-    RuntimeError : it cannot serve the input's device, or its package is not installed
+    ValueError
+        `backend` is none of them
+    RuntimeError
+        it cannot serve the input's device, or its package is not installed
     """
     if backend == "auto":
         # Quicker than to ask for the type of the device.

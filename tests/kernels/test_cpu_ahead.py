@@ -12,7 +12,7 @@ import pytest
 from companion.__main__ import main
 
 pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
-from companion.kernels.cpu import ahead, workers  # noqa: E402
+from companion.kernels.cpu import ahead, workers
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ from companion.__main__ import main
 from companion.kernels.cpu import ahead, workers
 workers.is_compiled = lambda *_: False
 ahead._cores = lambda: 3
-ahead._PROGRAM = "import subprocess; subprocess.run({['sh', '-c', sleep]!r}); {{!r}}; {{!r}}"
+ahead._PROGRAM = "import subprocess; subprocess.run({["sh", "-c", sleep]!r}); {{!r}}; {{!r}}"
 raise SystemExit(main(["compile"]))
 """
     environment = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "built"), "CXX": str(compiler)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
-from companion.kernels.cpu import machine_code, workers  # noqa: E402
+from companion.kernels.cpu import machine_code, workers
 
 FOLDER = Path(machine_code.__file__).parent
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
-from companion.kernels.cpu import _numba, vectors  # noqa: E402
+from companion.kernels.cpu import _numba, vectors
 
 
 def compiled(function, *arguments):
@@ -57,11 +57,11 @@ def test_arrays_by_address():
 
 
 class _Inner(ctypes.Structure):
-    _fields_ = [("last", ctypes.c_int64)]  # noqa: RUF012
+    _fields_ = [("last", ctypes.c_int64)]
 
 
 class _Outer(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("counters", ctypes.c_int64 * 2),
         ("whole", ctypes.c_int64),
         ("half", ctypes.c_double),

@@ -92,11 +92,16 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
 
     Parameters
     ----------
-    shape : of the activation
-    last : whether channels are last in memory
-    item : bytes per value
-    tensors : how many tensors are swept twice: 1 forward, 2 backward, 0 if nothing is summed up
-    threads : how many there are
+    shape
+        of the activation
+    last
+        whether channels are last in memory
+    item
+        bytes per value
+    tensors
+        how many tensors are swept twice: 1 forward, 2 backward, 0 if nothing is summed up
+    threads
+        how many there are
     """
     channels, size = shape[1], math.prod(shape)
     m = size // channels

@@ -295,12 +295,17 @@ def plan(
 
     Parameters
     ----------
-    samples, C, S : the activation is contiguous ``(samples, C, S)``; with channels last, and for
-        ``(N, C)``, it is ``(N·S, C, 1)``. None is 0
-    itemsize : bytes per value
-    multiprocessors : of the device
-    tensors : how many activations are read: 1 forward, 2 backward
-    fuse : whether programs can meet; if not, all blocks are split
+    samples, C, S
+        the activation is contiguous ``(samples, C, S)``; with channels last, and for ``(N, C)``, it
+        is ``(N·S, C, 1)``. None is 0
+    itemsize
+        bytes per value
+    multiprocessors
+        of the device
+    tensors
+        how many activations are read: 1 forward, 2 backward
+    fuse
+        whether programs can meet; if not, all blocks are split
     """
     if C == 1:
         samples, S = 1, samples * S
