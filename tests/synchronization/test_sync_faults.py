@@ -25,7 +25,7 @@ def survivors(fault, ranks, timeout):
         cwd=_faults.__file__.rpartition("/")[0],
         capture_output=True,
         text=True,
-        timeout=_faults.LIMIT + 60.0,
+        timeout=_faults.LIMIT + 240.0,
         check=True,
     )
     found = json.loads(done.stdout.splitlines()[-1])
@@ -59,8 +59,8 @@ def test_the_others_get_an_error_that_names_the_layer(fault, ranks, layer, reaso
         assert _faults.verdict(outcome) == "named", outcome
         assert outcome.startswith(f"RuntimeError: {layer}")
         assert any(reason in outcome for reason in reasons), outcome
-        # The timeout may be waited for once forward; the rest is what a busy machine needs.
-        assert seconds < _faults.TIMEOUT + 15.0
+        # Far from hanging: the timeout may be waited for once forward, and machines are busy.
+        assert seconds < _faults.LIMIT / 2
 
 
 @pytest.mark.slow(
