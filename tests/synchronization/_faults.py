@@ -23,12 +23,12 @@ from typing import NamedTuple
 
 import torch
 
-# The first call of an operator imports it: here once, not in every process.
+# What is imported at its first use is imported here once, not in every process.
 import torch._dynamo
 import torch.distributed as dist
 from torch import nn
 
-import companion
+from companion import convert_sync
 
 LAYERS, STEPS = 3, 4
 # The group's timeout, which a busy machine does not reach by itself, and the hard limit of a run.
@@ -96,7 +96,7 @@ def process(rank: int, ranks: int, fault: Fault, folder: str, timeout: float) ->
             world_size=ranks,
             timeout=timedelta(seconds=timeout),
         )
-        model = companion.convert_sync(Model(fault if rank == fault.rank else None))
+        model = convert_sync(Model(fault if rank == fault.rank else None))
         for module in model.modules():
             module.backend = "eager"
         started = time.monotonic()
