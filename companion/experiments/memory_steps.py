@@ -42,6 +42,8 @@ store: Any = vectors.store
 sum_of_lanes: Any = vectors.total
 wide: Any = vectors.wide
 
+_DEPENDENCIES = machine_code.dependencies_of([Path(__file__), *workers.SOURCES])
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -50,7 +52,7 @@ def compiled(function: Function) -> Function:
 
     Sums may be reordered, which vector instructions need.
     """
-    machine_code.keep(function, [Path(__file__), *workers.SOURCES])
+    machine_code.keep(function, _DEPENDENCIES)
     return cast(Function, njit(cache=True, fastmath={"reassoc", "contract"})(function))
 
 

@@ -27,7 +27,7 @@ def programs(monkeypatch, tmp_path):
     monkeypatch.setattr(ahead.calls, "path", lambda: tmp_path / "built")
     seen = []
 
-    async def run(command, environment=None):
+    async def run(command, *_):
         seen.append(command[-1])
         return 0, ""
 
@@ -51,7 +51,7 @@ def test_half_precision_is_compiled_when_asked_for(programs, capsys):
 
 
 def test_what_is_there_is_not_compiled_again(programs, monkeypatch, capsys):
-    monkeypatch.setattr(workers, "is_compiled", lambda backward, dtype: dtype == "float32")
+    monkeypatch.setattr(workers, "is_compiled", lambda _, dtype: dtype == "float32")
     assert main(["compile"]) == 0
     assert all("float64" in program for program in programs)
     assert len(programs) == 2
@@ -107,12 +107,13 @@ def test_an_interruption_leaves_nothing_running_and_nothing_behind(tmp_path):
     compiler = tmp_path / "compiler"
     compiler.write_text(f"#!/bin/sh\n{sleep}\n")
     compiler.chmod(0o755)
+    sleeping = f"import subprocess; subprocess.run({['sh', '-c', sleep]!r}); {{!r}}; {{!r}}"
     program = f"""
 from companion.__main__ import main
 from companion.kernels.cpu import ahead, workers
 workers.is_compiled = lambda *_: False
 ahead._cores = lambda: 3
-ahead._PROGRAM = "import subprocess; subprocess.run({["sh", "-c", sleep]!r}); {{!r}}; {{!r}}"
+ahead._PROGRAM = {sleeping!r}
 raise SystemExit(main(["compile"]))
 """
     environment = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "built"), "CXX": str(compiler)}

@@ -23,14 +23,15 @@ from numba import carray
 
 package = sys.modules["cpu"] = types.ModuleType("cpu")
 package.__path__ = [{str(FOLDER)!r}]
-from cpu.machine_code import compile_function, is_kept
+from cpu.machine_code import compile_function, dependencies_of, is_kept
 from formula import scaled
 
 def run(place):
     values = carray(place, 1, np.int64)
     values[0] = scaled(values[0])
 
-sources = [Path(__file__).with_name(name) for name in ("kernel.py", "formula.py")]
+files = [Path(__file__).with_name(name) for name in ("kernel.py", "formula.py")]
+sources = dependencies_of(files)
 before = is_kept("run", sources)
 compiled = compile_function("the test", run, sources)
 value = np.array([5])
@@ -135,20 +136,20 @@ def test_machine_code_depends_on_all_that_is_compiled():
     [("NUMBA_CPU_NAME", "generic"), ("NUMBA_CPU_FEATURES", "+avx2")],
 )
 def test_another_processor_has_its_own(monkeypatch, name, value):
-    ours = machine_code._dependencies([])
+    ours = machine_code.dependencies_of([])
     monkeypatch.setenv(name, value)
-    assert machine_code._dependencies([]) != ours
+    assert machine_code.dependencies_of([]) != ours
 
 
 @pytest.mark.parametrize("name", ["numba", "llvmlite"])
 def test_another_version_has_its_own(monkeypatch, name):
-    ours = machine_code._dependencies([])
+    ours = machine_code.dependencies_of([])
     monkeypatch.setattr(getattr(machine_code, name), "__version__", "0.1")
-    assert machine_code._dependencies([]) != ours
+    assert machine_code.dependencies_of([]) != ours
 
 
 def test_where_nothing_can_be_kept_the_error_says_what_helps(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(machine_code, "_places", lambda: [tmp_path / "file"])
     with pytest.raises(OSError, match="NUMBA_CACHE_DIR may name a folder"):
-        machine_code.keep(lambda: 0, [])
+        machine_code.keep(lambda: 0, "")

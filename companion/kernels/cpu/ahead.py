@@ -55,7 +55,10 @@ async def _compile(dtypes: Iterable[str]) -> int:
         jobs.insert(min(_cores(), len(jobs)), _build_calls(slots))
     if jobs:
         _say(f"compiling {len(jobs)} parts for this machine, once")
-    return max(await asyncio.gather(*jobs), default=0)
+    # Which, if this is interrupted, waits until all have ended.
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(job) for job in jobs]
+    return max((task.result() for task in tasks), default=0)
 
 
 def _cores() -> int:
@@ -109,6 +112,7 @@ async def _run(command: list[str], environment: dict[str, str] | None = None) ->
     )
     try:
         output, _ = await process.communicate()
+        return await process.wait(), output.decode(errors="replace")
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -116,5 +120,5 @@ async def _run(command: list[str], environment: dict[str, str] | None = None) ->
                     os.killpg(process.pid, signal.SIGKILL)
                 else:
                     process.kill()
-            await process.wait()
-    return process.returncode, output.decode(errors="replace")
+            # Which closes the pipe, too.
+            await process.communicate()

@@ -70,13 +70,17 @@ def header() -> str:
     return "\n".join(lines) + "\n"
 
 
-_CPP_TYPES = {ctypes.c_double: "double", ctypes.c_int64: "int64_t", PlanNumbers: "Plan"}
+_CPP_TYPES: dict[Any, str] = {
+    ctypes.c_double: "double",
+    ctypes.c_int64: "int64_t",
+    PlanNumbers: "Plan",
+}
 
 
-def _struct(name: str, structure: type[ctypes.Structure]) -> list[str]:
+def _struct(name: str, structure: Any) -> list[str]:
     """The lines that define a structure in C++."""
     fields = []
-    for field, kind in structure._fields_:  # type: ignore[misc]
+    for field, kind in structure._fields_:
         if issubclass(kind, ctypes.Array):
             fields.append(f"  {_CPP_TYPES[kind._type_]} {field}[{kind._length_}];")
         else:

@@ -42,15 +42,15 @@ class CompiledFunction(NamedTuple):
     """Whose machine code it is: it goes when the owner goes."""
 
 
-def keep(function: Callable[..., Any], sources: Iterable[Path]) -> Path:
+def keep(function: Callable[..., Any], dependencies: str) -> Path:
     """Have Numba keep the machine code of a function, which is then compiled with ``cache=True``.
 
     Parameters
     ----------
     function
         Its name distinguishes it from others with the same sources, whatever its module is.
-    sources
-        The files that its machine code depends on, its own among them.
+    dependencies
+        What :func:`dependencies_of` said of its sources.
 
     Returns
     -------
@@ -62,13 +62,13 @@ def keep(function: Callable[..., Any], sources: Iterable[Path]) -> Path:
     OSError
         No place to keep it can be written to.
     """
-    file = _file(_dependencies(sources))
+    file = _file(dependencies)
     function.__code__ = function.__code__.replace(co_filename=str(file), co_firstlineno=1)
     return file.parent
 
 
 def compile_function(
-    title: str, function: Callable[..., Any], sources: Iterable[Path]
+    title: str, function: Callable[..., Any], dependencies: str
 ) -> CompiledFunction:
     """Load the machine code of a function of one pointer, or compile it, and say so.
 
@@ -76,10 +76,10 @@ def compile_function(
     ----------
     title
         What the message calls it.
-    function, sources
+    function, dependencies
         See :func:`keep`.
     """
-    mark = _mark(keep(function, sources), function.__qualname__)
+    mark = _mark(keep(function, dependencies), function.__qualname__)
     message = "compiling %s for this machine, once; it takes up to a minute"
     with when_compiling(lambda: _log.warning(message, title)):
         compiled = numba.cfunc(types.void(types.voidptr), cache=True)(function)
@@ -88,17 +88,25 @@ def compile_function(
     return CompiledFunction(compiled.ctypes, compiled.address, compiled)
 
 
-def is_kept(name: str, sources: Iterable[Path]) -> bool:
-    """Whether :func:`compile_function` has compiled a function of that name from these sources."""
-    return _mark(_file(_dependencies(sources)).parent, name).exists()
+def is_kept(name: str, dependencies: str) -> bool:
+    """Whether :func:`compile_function` has compiled a function of that name and dependencies."""
+    return _mark(_file(dependencies).parent, name).exists()
 
 
 def _mark(folder: Path, name: str) -> Path:
     return folder / f"{name}.compiled"
 
 
-def _dependencies(sources: Iterable[Path]) -> str:
-    """All that machine code depends on, a line each."""
+def dependencies_of(sources: Iterable[Path]) -> str:
+    """All that machine code depends on, a line each.
+
+    To be called when the sources are imported: later they may have changed.
+
+    Parameters
+    ----------
+    sources
+        The files that it is compiled from, the function's own among them.
+    """
     files = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources)
     cpu = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
     features = os.environ.get("NUMBA_CPU_FEATURES") or binding.get_host_cpu_features().flatten()

@@ -34,7 +34,7 @@ from .jobs import (
     read_job,
     scratch_type,
 )
-from .machine_code import CompiledFunction, compile_function, is_kept
+from .machine_code import CompiledFunction, compile_function, dependencies_of, is_kept
 from .runtime import current_number, finish_streaming, number_from, take_number
 from .vectors import convert, splat
 
@@ -216,7 +216,8 @@ def _run(address, job, scratch, thread, backward):
 
 _UNCOMPILED = ("__init__.py", "ahead.py", "calls.py")
 SOURCES = [path for path in Path(__file__).parent.glob("*.py") if path.name not in _UNCOMPILED]
-"""What the machine code depends on."""
+"""What the machine code is compiled from."""
+_DEPENDENCIES = dependencies_of(SOURCES)
 
 
 @cache
@@ -247,12 +248,12 @@ def compiled(backward: bool, dtype: str) -> CompiledFunction:
         _run(address, job, Scratch(own[0]), thread, backward)
 
     run.__qualname__ = _name(backward, dtype)
-    return compile_function(title(backward, dtype), run, SOURCES)
+    return compile_function(title(backward, dtype), run, _DEPENDENCIES)
 
 
 def is_compiled(backward: bool, dtype: str) -> bool:
     """Whether :func:`compiled` finds machine code on the disk."""
-    return is_kept(_name(backward, dtype), SOURCES)
+    return is_kept(_name(backward, dtype), _DEPENDENCIES)
 
 
 def title(backward: bool, dtype: str) -> str:
