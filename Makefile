@@ -29,10 +29,12 @@ book: $(INSTALLED) ## execute every chapter and write _build/html/index.html
 	$(ONE_THREAD) $(BIN)/python -m tools.build_book
 
 test: $(INSTALLED) book ## run every behaviour's tests, in minutes: units, the built site, notebooks
+	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=30 --durations-min=1 tests
 	$(NBVAL)
 
 test-all: $(INSTALLED) book ## run every test there is, the slow ones too, and measure coverage
+	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=60 --durations-min=1 -m "" --cov --cov-report=term-missing:skip-covered tests
 	$(NBVAL)
 
