@@ -29,8 +29,8 @@ def said(element):
         return [words for child in element for words in said(child.get_object())]
     if not isinstance(element, dict):
         return []
-    children = element.get("/K", [])
-    return [*filter(None, [element.get("/Alt")]), *said(children.get_object())]
+    inner = said(element["/K"]) if "/K" in element else []
+    return [element["/Alt"], *inner] if "/Alt" in element else inner
 
 
 def text(reader):
