@@ -9,6 +9,7 @@ usage: python -m tools.build_pdf [--without-solutions] [NAME ...]
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,14 +19,15 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urljoin, urlsplit
 
 from bs4 import BeautifulSoup, Tag
-from pypdf import PdfReader
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import NameObject, TextStringObject
 from tqdm import tqdm
 
-from tools.build_book import BUILD, SUCCEEDED
+from tools.build_book import SUCCEEDED
+from tools.downloads import BUILD, SITE
 from tools.plain_markdown import parts, titles
 from tools.publication import KEY, addresses, release
 
-SITE = BUILD / "html"
 PDF = BUILD / "pdf"
 STYLE = Path(__file__).with_name("print.css")
 WHOLE = "intro"  # the page that the whole book starts from
@@ -85,7 +87,7 @@ def article(name: str, names: list[str], *, solutions: bool) -> Tag:
         tag.decompose()
     solved = [box.extract() for box in text.select(".solution")]
     if solutions and solved:
-        heading = page.new_tag("h2", string="Solutions", id="solutions")
+        heading = page.new_tag("h2", string="Solutions", id="solutions", style="break-before: page")
         text.section.extend([heading, *solved, *(box.extract() for box in text.select("#cite"))])
     for formula in text.select("math"):  # a PDF has no MathML: what draws a formula says it, too
         drawing = formula.parent.parent.select_one("svg, .katex-html")
@@ -104,15 +106,15 @@ def article(name: str, names: list[str], *, solutions: bool) -> Tag:
     return text
 
 
-def target_of(href: str, page: str, names: list[str]) -> str | None:
-    """Where a link of `page` leads from a document of the pages `names`; None: nowhere."""
+def target_of(href: str, page: str, names: list[str]) -> str:
+    """Where a link of `page` leads from a document of the pages `names`; empty: nowhere."""
     if urlsplit(href).scheme:
         return href
     file, _, anchor = href.partition("#")
     name = file.removesuffix(".html") or page
     if name in names:
         return f"#{name}-{anchor}" if anchor else f"#{name}"
-    address = addresses().page(name) if name in titles() else None
+    address = addresses().page(name) if name in titles() else ""
     return f"{address}#{anchor}" if address and anchor else address
 
 
@@ -168,7 +170,19 @@ def write(page: BeautifulSoup, path: Path) -> None:
         run = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if not target.exists():
             raise RuntimeError(f"{path.name} was not printed: {run.stderr.strip()[-300:]}")
+        mend_outline(target)
         shutil.move(target, path)
+
+
+def mend_outline(path: Path) -> None:
+    """Chromium has a heading's words twice where the heading was moved to the next page."""
+    writer = PdfWriter(path, incremental=True)
+    entries = [writer.root_object["/Outlines"]["/First"]]  # type: ignore[index]
+    for entry in entries:
+        title = re.sub(r"^(.+)\1$", r"\1", entry["/Title"])
+        entry[NameObject("/Title")] = TextStringObject(title)
+        entries += [entry[way] for way in ("/First", "/Next") if way in entry]
+    writer.write(path)
 
 
 def number_pages(links: Iterable[Tag], printed: PdfReader) -> None:

@@ -49,15 +49,10 @@ def executed(name: str) -> NotebookNode:
 
 def strip(output: NotebookNode) -> NotebookNode:
     """Remove images, and the scripts of interactive figures, from one output of a cell."""
-    if "data" in output:
-        output.data = {
-            mime: data
-            for mime, data in output.data.items()
-            if not mime.startswith("image/") and not (mime == "text/html" and SCRIPTED in data)
-        }
-        output.metadata = {
-            key: value for key, value in output.metadata.items() if not key.startswith("image/")
-        }
+    for mime, data in list(output.get("data", {}).items()):
+        if mime.startswith("image/") or (mime == "text/html" and SCRIPTED in data):
+            del output.data[mime]
+            output.metadata.pop(mime, None)
     return output
 
 

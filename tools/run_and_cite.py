@@ -36,11 +36,8 @@ def configured(config: Config) -> tuple[Release, Addresses]:
 def name_project(_app: Sphinx, config: Config) -> None:
     """Every page is written anew when what it says about itself has changed."""
     release, addresses = configured(config)
-    config.project, config.version, config.release = (
-        config.html_title or config.project,
-        release.version,
-        release.version,
-    )
+    config.project = config.html_title or config.project
+    config.version = config.release = release.version
     config.run_and_cite = repr((release, addresses))
 
 
@@ -80,17 +77,12 @@ class FillCitation(SphinxPostTransform):
 def links(app: Sphinx, name: str) -> str:
     """The line under the title of chapter `name`, in HTML."""
     _, addresses = configured(app.config)
-    targets = {
-        "Open in Colab": addresses.colab(name),
-        "Open in Binder": addresses.binder(name),
-    }
+    targets = {"Open in Colab": addresses.colab(name), "Open in Binder": addresses.binder(name)}
     items = [
-        f'<li><a href="{escape(target)}">{label}</a></li>'
-        for label, target in targets.items()
-        if target
+        *(f'<li><a href="{escape(to)}">{label}</a></li>' for label, to in targets.items() if to),
+        f'<li><a href="{NOTEBOOKS}/{name}.ipynb" download>Download notebook</a></li>',
+        place(name, whole=name == app.config.root_doc),
     ]
-    items.append(f'<li><a href="{NOTEBOOKS}/{name}.ipynb" download>Download notebook</a></li>')
-    items.append(place(name, whole=name == app.config.root_doc))
     listed = "\n".join(items)
     return f'<nav class="run-page" aria-label="Run or download">\n<ul>\n{listed}\n</ul>\n</nav>'
 

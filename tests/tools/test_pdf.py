@@ -29,8 +29,8 @@ def said(element):
         return [words for child in element for words in said(child.get_object())]
     if not isinstance(element, dict):
         return []
-    children = element.get("/K", [])
-    return [*filter(None, [element.get("/Alt")]), *said(children.get_object())]
+    inner = said(element["/K"]) if "/K" in element else []
+    return [element["/Alt"], *inner] if "/Alt" in element else inner
 
 
 def text(reader):
@@ -135,7 +135,10 @@ def test_the_book_is_one_file_whose_contents_name_its_pages(monkeypatch, tmp_pat
     reader = PdfReader(tmp_path / f"{KEY}.pdf")
     assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"]
     assert reader.metadata.title == titles()["intro"]
-    outline = " ".join(flat(reader.outline))
+    outline = list(flat(reader.outline))
+    assert len(outline) > 100
+    assert not [title for title in outline if title[: len(title) // 2] * 2 == title]
+    outline = " ".join(outline)
     contents = next(page for page in reader.pages if "Part I ·" in page.extract_text())
     lines = contents.extract_text().split("\n")
     for name in documents()[KEY][1:]:
@@ -146,7 +149,7 @@ def test_the_book_is_one_file_whose_contents_name_its_pages(monkeypatch, tmp_pat
         place = reader.named_destinations[f"/{name}"]
         assert reader.get_destination_page_number(place) + 1 == int(line.split()[-1])
     whole = text(reader)
-    assert "Theorem 2.1 (Identity with fixed statistics)" in whole
+    assert "Theorem 2.1 (Identity with" in whole  # a ligature follows
     assert "Solution to Exercise 2.1" in whole
 
 
