@@ -2,8 +2,12 @@
    part of the page is far away, is not asked: the observer reports it when it comes near. */
 
 {
+  /* The theme's script, which comes later, would make tab stops too, and have the whole page laid out for it: half of
+     what a phone does to open a page. */
+  addEventListener("load", (event) => event.stopImmediatePropagation());
+
   const wide =
-    "article :is(figure, pre, div.math, .output, .pst-scrollable-table-container)";
+    "article :is(figure, pre, .katex-display, .output, .pst-scrollable-table-container)";
 
   const scrolling = new ResizeObserver((entries) => {
     const elements = entries.map((entry) => entry.target);
