@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import imagesize
 from sphinx.application import Sphinx
 
 from companion.explore import bundle
-import imagesize
 
 LOADER = Path(__file__).with_name("explore_loader.js")
 NAME = re.compile(r'<div class="bn-explore" data-name="(\w+)"')

@@ -34,7 +34,7 @@ IMAGE = re.compile(r'<img (?P<attributes>[^>]*?)src="(?P<src>[^"]+)"')
 
 
 def with_sizes(body: str, sources: dict[str, Path]) -> str:
-    """A page's pictures with their sizes in CSS pixels; all but the first wait until they are near."""
+    """A page's pictures with their sizes in pixels; all but the first wait until they are near."""
     waits = ""
 
     def sized(match: re.Match[str]) -> str:
@@ -56,7 +56,7 @@ def slim(
     context["css_files"] = []
     context["page_shape"] = app.config.page_shape
     for script in context["script_files"]:
-        # The theme has scripts inside the page that refer to the options, and to more in its search.
+        # Scripts inside the page refer to the options, those of the search page to more.
         name = str(script.filename or "documentation_options.js")
         if not name.endswith("documentation_options.js") and page != "search":
             script.attributes["defer"] = "defer"

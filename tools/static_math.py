@@ -6,7 +6,6 @@ style sheet and the fonts lie in `book/_static/katex`.
 
 import os
 from collections.abc import Callable
-
 from pathlib import Path
 
 from docutils import nodes
