@@ -20,5 +20,14 @@
       else element.removeAttribute("tabindex");
     });
   });
-  for (const element of document.querySelectorAll(wide)) scrolling.observe(element);
+  const elements = [...document.querySelectorAll(wide)];
+
+  function look() {
+    for (const element of elements) scrolling.unobserve(element);
+    for (const element of elements) scrolling.observe(element);
+  }
+
+  look();
+  // A formula becomes wider inside its box when its font arrives.
+  document.fonts.addEventListener("loadingdone", look);
 }
