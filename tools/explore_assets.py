@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import imagesize
 from sphinx.application import Sphinx
 
 from companion.explore import bundle
-from tools.lean_pages import size
 
 LOADER = Path(__file__).with_name("explore_loader.js")
 NAME = re.compile(r'<div class="bn-explore" data-name="(\w+)"')
@@ -41,7 +41,7 @@ def share(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doct
         path = Path(app.outdir) / "_images" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(base64.b64decode(match[3]))
-        width, height = size(path)
+        width, height = map(round, imagesize.get(path))
         source = context["pathto"](f"_images/{name}", 1)
         return f'{match[1]}<img width="{width}" height="{height}" loading="lazy" src="{source}"'
 

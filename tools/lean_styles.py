@@ -1,14 +1,13 @@
-"""One style sheet from several: the rules that pages can use, and the icons that those rules show.
+"""One style sheet from several, with the rules that some page can use; fonts cut to its characters.
 
-A rule stays if every class and id in its selector is a word of some page's markup, or of a script
-that may add it later. What else a selector asks for (elements, attributes, states) counts as met.
+A rule stays if each class and id in its selector is a word of some page or script. What else a
+selector asks for (elements, attributes, states) counts as met.
 """
 
-import base64
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
-from io import BytesIO
 from pathlib import Path
 
 import tinycss2
@@ -18,53 +17,29 @@ from tinycss2.ast import AtRule, Comment, Node, QualifiedRule
 # It reports every table of every font.
 logging.getLogger(subset.__name__).setLevel(logging.WARNING)
 
-NAMES = re.compile(r'\b(?:class|id)="([^"]*)"')
-OWN = re.compile(r"<script\b[^>]*>(.*?)</script>|\bstyle=\"([^\"]*)\"", re.DOTALL)
 WORD = re.compile(r"[A-Za-z_][\w-]*")
+LOCAL = re.compile(r"""url\((?!["']?(?:data:|#))["']?([^)"']+)["']?\)""")
 GROUPING = {"media", "supports", "layer", "container"}
-VARIABLE = re.compile(r"var\(\s*(--[\w-]+)")
-ESCAPED = re.compile(r"\\([0-9a-f]{3,6})")
-# What selects a weight of the icon font: a face stays only if a rule for it does.
-FACES = {"fa-solid-900": "", "fa-regular-400": ".fa-regular", "fa-brands-400": ".fa-brands"}
-
-
-def words_of_markup(html: str) -> set[str]:
-    """The classes and ids of a page, and the words of its own scripts and styles."""
-    found = {word for names in NAMES.findall(html) for word in names.split()}
-    return found.union(*(words_of_script(" ".join(own)) for own in OWN.findall(html)))
-
-
-def words_of_script(script: str) -> set[str]:
-    return set(WORD.findall(script))
 
 
 def required(selector: list[Node]) -> Iterator[str]:
     """The classes and ids without which a selector matches nothing; those in :not() are not."""
     previous: Node | None = None
     for token in selector:
-        is_class = token.type == "ident" and previous == "."
-        if is_class or token.type == "hash":
+        if token.type == "hash" or (token.type == "ident" and previous == "."):
             yield token.value
         previous = token
 
 
-def split(tokens: list[Node]) -> list[list[Node]]:
-    """A list of selectors at its commas."""
-    parts: list[list[Node]] = [[]]
-    for token in tokens:
-        if token == ",":
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
 def used_rule(rule: QualifiedRule, words: set[str]) -> str:
-    kept = [part for part in split(rule.prelude) if words.issuperset(required(part))]
-    if not kept:
-        return ""
-    selectors = ",".join(tinycss2.serialize(part).strip() for part in kept)
-    return f"{selectors}{{{tinycss2.serialize(rule.content).strip()}}}"
+    selectors: list[list[Node]] = [[]]
+    for token in rule.prelude:
+        if token == ",":
+            selectors.append([])
+        else:
+            selectors[-1].append(token)
+    kept = [tinycss2.serialize(each) for each in selectors if words.issuperset(required(each))]
+    return f"{','.join(kept)}{{{tinycss2.serialize(rule.content)}}}\n" if kept else ""
 
 
 def used_rules(nodes: Iterable[Node], words: set[str]) -> Iterator[str]:
@@ -74,71 +49,44 @@ def used_rules(nodes: Iterable[Node], words: set[str]) -> Iterator[str]:
             yield used_rule(node, words)
         elif isinstance(node, AtRule) and node.lower_at_keyword in GROUPING and node.content:
             inner = "".join(used_rules(tinycss2.parse_rule_list(node.content, True, True), words))
-            if inner:
-                yield f"@{node.at_keyword}{tinycss2.serialize(node.prelude)}{{{inner}}}"
-        elif isinstance(node, AtRule) or (isinstance(node, Comment) and node.value[:1] == "!"):
+            yield (
+                f"@{node.at_keyword}{tinycss2.serialize(node.prelude)}{{{inner}}}" if inner else ""
+            )
+        elif not isinstance(node, Comment) or node.value.startswith("!"):
             yield node.serialize()
 
 
-def without_unused_variables(css: str, words: set[str]) -> str:
-    """Less the custom properties that neither another declaration nor a script reads."""
-    declaration = re.compile(r"""(--[\w-]+)\s*:(?:"[^"]*"|'[^']*'|[^;{}"'])*(;|(?=\}))""")
-    while True:
-        read = set(VARIABLE.findall(css)) | {f"--{word}" for word in words}
+def cut_sheet(path: Path, words: set[str], folder: Path) -> str:
+    """The rules of a style sheet that `words` can meet, with addresses as seen from `folder`."""
 
-        def kept(match: re.Match[str], read: set[str] = read) -> str:
-            return match[0] if match[1] in read else ""
+    def moved(match: re.Match[str]) -> str:
+        return f"url({os.path.relpath(path.parent / match[1], folder)})"
 
-        shorter = declaration.sub(kept, css)
-        if shorter == css:
-            return css
-        css = shorter
+    rules = tinycss2.parse_stylesheet(path.read_text(encoding="utf-8"))
+    return LOCAL.sub(moved, "".join(used_rules(rules, words)))
 
 
-def glyphs_of(font: Path, characters: set[int]) -> str:
-    """A font with these characters only, as a data URL; empty if it has none of them."""
-    options = subset.Options(flavor="woff", layout_features=[], hinting=False)
-    loaded = subset.load_font(font, options)
-    present = characters & set(loaded.getBestCmap())
-    if not present:
-        return ""
-    subsetter = subset.Subsetter(options)
-    subsetter.populate(unicodes=present)
-    subsetter.subset(loaded)
-    written = BytesIO()
-    subset.save_font(loaded, written, options)
-    encoded = base64.b64encode(written.getvalue()).decode("ascii")
-    return f"url(data:font/woff;base64,{encoded}) format('woff')"
+def cut_font(font: Path, characters: set[str]) -> None:
+    text = f"--text={''.join(sorted(characters))}"
+    subset.main([str(font), text, "--flavor=woff2", "--no-hinting", f"--output-file={font}"])
 
 
-def with_icons(css: str, fonts: Path) -> str:
-    """The icon fonts' faces, each with the glyphs that the style sheet shows."""
-    shown = {int(code, 16) for code in ESCAPED.findall(css)}
-    shown |= {ord(character) for character in css if "\ue000" <= character <= "\uf8ff"}
-    for name, selector in FACES.items():
-        face = re.search(rf"@font-face\s*{{[^}}]*{name}[^}}]*}}", css)
-        if face is None:
-            continue
-        source = glyphs_of(fonts / f"{name}.ttf", shown) if selector in css else ""
-        kept = face[0].partition("src:")[0] + f"src:{source}}}" if source else ""
-        css = css.replace(face[0], kept)
-    return css
-
-
-def bundle(sources: list[Path], words: set[str], fonts: Path) -> str:
-    """One style sheet from several.
+def cut(static: Path, sheets: list[str], credits: str) -> None:
+    """Write `pages.css`, what the pages of a site use of these style sheets, and cut its fonts.
 
     Parameters
     ----------
-    sources
-        style sheets, in order
-    words
-        every class and id of the pages, and every word of their scripts
-    fonts
-        the folder of the icon fonts
+    static
+        The folder of the site's style sheets, scripts and fonts; the pages are in the one above.
+    sheets
+        Names in that folder, in the order in which rules count.
+    credits
+        What stands first in `pages.css`.
     """
-    rules: list[str] = []
-    for path in sources:
-        sheet = path.read_text(encoding="utf-8")
-        rules += used_rules(tinycss2.parse_stylesheet(sheet, skip_whitespace=True), words)
-    return with_icons(without_unused_variables("\n".join(filter(None, rules)), words), fonts)
+    pages = [path.read_text(encoding="utf-8") for path in static.parent.glob("*.html")]
+    scripts = [path.read_text(encoding="utf-8") for path in static.rglob("*.js")]
+    words = set(WORD.findall("\n".join([*pages, *scripts])))
+    rules = "".join(cut_sheet(static / name, words, static) for name in sheets)
+    (static / "pages.css").write_text(credits + rules, encoding="utf-8")
+    for font in static.rglob("*.woff2"):
+        cut_font(font, set().union(rules, *pages))

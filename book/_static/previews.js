@@ -37,7 +37,7 @@
     copy.inert = true;
     copy.append(document.importNode(target, true));
     for (const each of copy.querySelectorAll("[id]")) each.removeAttribute("id");
-    for (const each of copy.querySelectorAll(".headerlink, mjx-assistive-mml")) each.remove();
+    for (const each of copy.querySelectorAll(".headerlink, .katex-mathml")) each.remove();
     for (const each of copy.querySelectorAll("img")) each.src = new URL(each.getAttribute("src"), address);
     return copy;
   }

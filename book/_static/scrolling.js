@@ -2,8 +2,12 @@
    part of the page is far away, is not asked: the observer reports it when it comes near. */
 
 {
+  /* The theme's script, which comes later, would make tab stops too, and have the whole page laid out for it: half of
+     what a phone does to open a page. */
+  addEventListener("load", (event) => event.stopImmediatePropagation());
+
   const wide =
-    "article :is(figure, pre, div.math, .output, .pst-scrollable-table-container)";
+    "article :is(figure, pre, .katex-display, .output, .pst-scrollable-table-container)";
 
   const scrolling = new ResizeObserver((entries) => {
     const elements = entries.map((entry) => entry.target);
@@ -16,5 +20,14 @@
       else element.removeAttribute("tabindex");
     });
   });
-  for (const element of document.querySelectorAll(wide)) scrolling.observe(element);
+  const elements = [...document.querySelectorAll(wide)];
+
+  function look() {
+    for (const element of elements) scrolling.unobserve(element);
+    for (const element of elements) scrolling.observe(element);
+  }
+
+  look();
+  // A formula becomes wider inside its box when its font arrives.
+  document.fonts.addEventListener("loadingdone", look);
 }

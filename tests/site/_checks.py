@@ -14,7 +14,8 @@ NOT_BY_KEYBOARD = """() => [...document.querySelectorAll("article *")]
   .map((e) => e.outerHTML.slice(0, 120))"""
 # Whatever a reader cannot get to see: cut off by the window or a box, with nothing to scroll it in.
 CUT_OFF = """() => {
-  const unseen = "mjx-assistive-mml, details:not([open]), .toggle-hidden, svg *, .visually-hidden";
+  const unseen = ".katex-mathml, .katex-html *, details:not([open]), .toggle-hidden, svg *, "
+    + ".visually-hidden";
   const edges = (e) => {
     for (let box = e.parentElement; box; box = box.parentElement) {
       const overflow = getComputedStyle(box).overflowX;

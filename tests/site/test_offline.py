@@ -33,7 +33,7 @@ def test_a_chapter_shows_its_mathematics_and_figures(offline, visit):
     page.wait_for_url("**/intro.html")
     page.goto((offline / CHAPTER).as_uri())
     lay_out(page)
-    widths = page.locator("article .math svg").evaluate_all(
+    widths = page.locator("article .math .katex-html .base").evaluate_all(
         "all => all.map((drawing) => drawing.getBoundingClientRect().width)"
     )
     assert len(widths) > 20

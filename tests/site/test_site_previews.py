@@ -16,7 +16,7 @@ ELSEWHERE = "a.reference.internal[href^='backprop.html#']"
 # What each kind of link shows.
 SHOWN = {
     FIGURE: "figure img",
-    EQUATION: "div.math svg",
+    EQUATION: "div.math .katex-html",
     THEOREM: ".proof .admonition-title",
 }
 LONG = 2000  # milliseconds after which whatever a page does late has been done
@@ -146,7 +146,7 @@ def test_another_page_is_asked_for_once_and_only_when_pointed_at(opened):
         assert names.count("backprop.html") == asked
         hover(page, ELSEWHERE)
         page.clock.run_for(LONG)
-        expect(preview(page).locator("svg, img").first).to_be_visible()
+        expect(preview(page).locator(".katex-html, img").first).to_be_visible()
         page.locator("article h1").hover()
         page.clock.run_for(LONG)
         expect(preview(page)).to_be_hidden()

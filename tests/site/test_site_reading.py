@@ -62,7 +62,7 @@ def test_parts_out_of_sight_wait_until_the_reader_moves(address, visit, name):
     assert len(states) >= 5
     assert set(states) == {"auto"}
     hidden = page.evaluate(
-        """() => [...document.querySelectorAll("article .math svg")]
+        """() => [...document.querySelectorAll("article .katex-html")]
           .filter((e) => !e.checkVisibility({ contentVisibilityAuto: true })).length"""
     )
     assert hidden > 50, "without a move little is laid out"
@@ -128,7 +128,7 @@ def test_what_scrolls_inside_itself_becomes_a_tab_stop_when_it_comes_near(chapte
     lay_out(page)
     page.wait_for_function(
         """() => {
-          const formulas = [...document.querySelectorAll("article div.math")];
+          const formulas = [...document.querySelectorAll("article .katex-display")];
           const isWide = (e) => e.scrollWidth > e.clientWidth;
           return formulas.filter(isWide).length > 5
             && formulas.every((e) => isWide(e) === (e.tabIndex === 0));
@@ -148,7 +148,8 @@ def test_lines_break_inside_of_long_formulas_and_never_before_a_mark(chapter, vi
     lay_out(page)
     lines = page.locator("span.math").evaluate_all(
         """all => all.map((formula) => new Set(
-          [...formula.querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().top | 0)
+          [...formula.querySelectorAll(".base")]
+            .map((part) => part.getBoundingClientRect().bottom / 8 | 0)
         ).size)"""
     )
     assert lines.count(2) >= 4, "a long formula goes on in the next line"
@@ -163,7 +164,7 @@ def test_lines_break_inside_of_long_formulas_and_never_before_a_mark(chapter, vi
                   const mark = document.createRange();
                   mark.setStart(formula.nextSibling, 0);
                   mark.setEnd(formula.nextSibling, 1);
-                  const drawing = [...formula.querySelectorAll("svg")].at(-1);
+                  const drawing = [...formula.querySelectorAll(".base")].at(-1);
                   const { right, width } = drawing.getBoundingClientRect();
                   return { width, parted: mark.getBoundingClientRect().left < right - 3,
                            text: formula.nextSibling.data.slice(0, 20) };
