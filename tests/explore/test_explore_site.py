@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from _page import FIGURES
-from playwright.sync_api import expect
 
 BOOK = Path(__file__).parents[2] / "book"
 CALL = re.compile(r"^explore\.(\w+)\(", re.MULTILINE)
@@ -30,16 +29,3 @@ def test_scripts_are_loaded_once_and_only_where_a_figure_is(site, name):
     for figure in PLACES[name]:
         assert f'src="_images/explore-{name}-{figure}.svg"' in text
         assert (site / "_static" / "explore" / f"{figure}.js").exists()
-
-
-@pytest.mark.browser
-def test_scripts_wait_until_a_reader_comes_near(site, visit):
-    page = visit((site / "memory-speed.html").as_uri(), width=390, wait_until="networkidle")
-    urls = [request.url.partition("?")[0] for request in page.requests]
-    ours = [url for url in urls if "/explore/" in url and url.endswith(".js")]
-    assert len(ours) == 1, f"before the figure is near: {ours}"
-    figure = page.locator(".bn-explore")
-    expect(figure.locator("img")).to_be_visible()
-    figure.scroll_into_view_if_needed()
-    expect(figure.locator(".frame")).to_be_visible()
-    expect(figure.locator("img")).to_be_hidden()

@@ -13,6 +13,7 @@ from _checks import (
     violations,
 )
 from _pages import APPENDICES, CHAPTERS, FIGURES, PAGES
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
@@ -59,3 +60,16 @@ def test_a_page_is_the_same_from_disk(site, visit, name):
     lay_out(page)
     faults = page.evaluate(LOAD_IMAGES) + lifeless(page, FIGURES[name], "light", "ArrowLeft")
     assert not faults, "\n".join(faults)
+
+
+def test_a_figures_scripts_wait_until_a_reader_comes_near(site, visit):
+    page = visit((site / "memory-speed.html").as_uri(), width=390, wait_until="networkidle")
+    urls = [request.url.partition("?")[0] for request in page.requests]
+    ours = [url for url in urls if "/explore/" in url and url.endswith(".js")]
+    assert len(ours) == 1, f"before the figure is near: {ours}"
+    lay_out(page)
+    figure = page.locator(".bn-explore")
+    expect(figure.locator("img")).to_be_visible()
+    figure.scroll_into_view_if_needed()
+    expect(figure.locator(".frame")).to_be_visible()
+    expect(figure.locator("img")).to_be_hidden()

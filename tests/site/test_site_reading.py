@@ -49,9 +49,12 @@ def read_on(page):
 
 
 def check_landing(page, anchor):
-    """Wait for the page to arrive at an anchor and to come to rest: it must be there still."""
+    """Wait for the page to arrive at an anchor, and read on: it must be there still.
+
+    While parts are laid out, what is measured between two frames may be off, though nobody sees it.
+    """
     page.wait_for_function(LANDED, arg=[anchor, UNDER_THE_HEADER])
-    settle(page)
+    read_on(page)
     assert page.evaluate(LANDED, [anchor, UNDER_THE_HEADER]), page.evaluate(TOP, anchor)
 
 
@@ -65,7 +68,7 @@ def test_parts_out_of_sight_wait_until_the_reader_moves(address, visit, name):
         """() => [...document.querySelectorAll("article .katex-html")]
           .filter((e) => !e.checkVisibility({ contentVisibilityAuto: true })).length"""
     )
-    assert hidden > 50, "without a move little is laid out"
+    assert hidden > 10, "without a move little is laid out"
     page.evaluate("scrollTo(0, 100)")
     page.wait_for_function(f"({STATES})().every((state) => state === 'visible')")
 
@@ -95,7 +98,6 @@ def test_a_link_to_a_part_leads_there_and_stays(chapter, visit):
     page = visit(chapter)
     for anchor in ANCHORS:
         page.locator(f"#pst-page-toc-nav a[href='#{anchor}']").click()
-        read_on(page)
         check_landing(page, anchor)
 
 
@@ -110,7 +112,7 @@ def test_the_place_is_found_again_after_a_reload(chapter, visit, width):
     page.wait_for_function(
         f"([text, before]) => Math.abs(({TOP_OF_TEXT})(text) - before) < 60", arg=[text, before]
     )
-    settle(page)
+    read_on(page)
     assert abs(page.evaluate(TOP_OF_TEXT, text) - before) < 60
 
 
