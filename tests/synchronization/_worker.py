@@ -342,7 +342,7 @@ def a_backward_mistake_is_found_at_the_next_forward_pass(group):
 
 @check
 def other_backends_use_the_group_itself(group):
-    with unittest.mock.patch.object(channels, "_gloo_store", return_value=None):
+    with unittest.mock.patch("companion._torch.gloo_store", return_value=None):
         make = partial(companion.SyncBatchNorm, C, process_group=group)
         equals_one_big_batch(make, rows("uneven"), (C, 4), torch.float64)
     assert channels._channels[group]._own is None

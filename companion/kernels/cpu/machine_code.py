@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import llvmlite
@@ -63,7 +64,10 @@ def keep(function: Callable[..., Any], dependencies: str) -> Path:
         No place to keep it can be written to.
     """
     file = _file(dependencies)
-    function.__code__ = function.__code__.replace(co_filename=str(file), co_firstlineno=1)
+    # Where `inspect` looks for the source.
+    code, closure = function.__code__, function.__closure__
+    vars(function)["__wrapped__"] = FunctionType(code, function.__globals__, closure=closure)
+    function.__code__ = code.replace(co_filename=str(file), co_firstlineno=1)
     return file.parent
 
 
