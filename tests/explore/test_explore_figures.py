@@ -160,6 +160,9 @@ def check_tab_stops(page):
 def check_stillness(page):
     """Nothing moves by itself, however long the page is open."""
     page.page.clock.install()
+    page.page.reload()  # timers set from here on are the clock's
+    page.frame.wait_for()
+    page.page.clock.run_for(1000)  # the sentence is told to screen readers once
     still = page.page.locator(".frame").evaluate("frame => frame.outerHTML")
     page.page.clock.run_for(60_000)
     assert page.page.locator(".frame").evaluate("frame => frame.outerHTML") == still
