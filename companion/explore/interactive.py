@@ -15,14 +15,17 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from companion.explore import bundle
-from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, STYLE
+from companion.plots.style import BATCH, INFERENCE, NEUTRAL, ON_DARK, PLAIN, PURPLE, STYLE
 
 PALETTE = {  # on a light page, on a dark one
-    "batch": (BATCH, "#5AB4EE"),
-    "plain": (PLAIN, "#F58A3C"),
-    "inference": (INFERENCE, "#2FC79A"),
-    "white": ("#CC79A7", "#E39CC4"),
-    "neutral": (NEUTRAL, "#9A9A9A"),
+    name: (color, ON_DARK[color])
+    for name, color in {
+        "batch": BATCH,
+        "plain": PLAIN,
+        "inference": INFERENCE,
+        "white": PURPLE,
+        "neutral": NEUTRAL,
+    }.items()
 }
 
 

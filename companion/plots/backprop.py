@@ -9,10 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, THEORY, figure
+from companion.plots.style import (
+    BATCH,
+    INFERENCE,
+    NEUTRAL,
+    ORANGE,
+    PLAIN,
+    PURPLE,
+    SKY,
+    THEORY,
+    figure,
+)
 
-MEAN_PATH = "#CC79A7"
-VAR_PATH = "#E69F00"
+MEAN_PATH = PURPLE
+VAR_PATH = ORANGE
 # The direct path alone is the gradient with fixed statistics, so it has that colour.
 PATHS = {"direct": INFERENCE, "through the mean": MEAN_PATH, "through the variance": VAR_PATH}
 
@@ -135,7 +145,7 @@ def jacobian(values: ArrayLike, parts: Mapping[str, ArrayLike]) -> Figure:
 def eigenvalues(spectra: Mapping[float, ArrayLike]) -> Figure:
     """Sorted eigenvalues of P, one row of points for each ε/σ²."""
     fig, ax = figure(height=3.0)
-    colors = (BATCH, "#56B4E9", VAR_PATH)
+    colors = (BATCH, SKY, VAR_PATH)
     for (ratio, spectrum), color, dodge in zip(
         spectra.items(), colors, (-0.12, 0.0, 0.12), strict=True
     ):

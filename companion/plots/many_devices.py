@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.typing import ArrayLike
 
-from companion.plots.style import BATCH, NEUTRAL, PLAIN, THEORY, figure
+from companion.plots.style import BATCH, NEUTRAL, ORANGE, PLAIN, PURPLE, SKY, THEORY, figure
 
 # What a rank normalizes by itself is batch normalization too, of a smaller batch: light blue.
-ALONE = "#56B4E9"
-_SENT = "#CC79A7"
+ALONE = SKY
+_SENT = PURPLE
 
 
 def shares(values: ArrayLike, alone: ArrayLike, together: ArrayLike) -> Figure:
@@ -163,7 +163,7 @@ def exchange_times(processes: Sequence[int], seconds: Mapping[str, ArrayLike]) -
     """Time that a step waits for messages, against the number of ranks, both axes logarithmic."""
     fig, ax = figure(height=3.4)
     ranks = np.asarray(processes)
-    for (how, values), color in zip(seconds.items(), (PLAIN, "#E69F00", BATCH), strict=True):
+    for (how, values), color in zip(seconds.items(), (PLAIN, ORANGE, BATCH), strict=True):
         times = 1e3 * np.asarray(values)
         ax.loglog(ranks, times, color=color)
         ax.annotate(

@@ -12,9 +12,9 @@ from companion.bench.document import Document, pass_of
 from companion.bench.spread import Spread
 from companion.experiments.gpu_log import Row
 from companion.experiments.memory_traffic import COPY, Traffic, attainable
-from companion.plots.style import BATCH, NEUTRAL, PLAIN, THEORY, figure
+from companion.plots.style import BATCH, NEUTRAL, ORANGE, PLAIN, PURPLE, SKY, THEORY, figure
 
-READ, WRITTEN, FETCHED = "#56B4E9", "#E69F00", "#CC79A7"
+READ, WRITTEN, FETCHED = SKY, ORANGE, PURPLE
 _BLOCKS = 8
 
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from companion import closed_forms
-from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, THEORY, figure
+from companion.plots.style import BATCH, INFERENCE, NEUTRAL, ORANGE, PLAIN, PURPLE, THEORY, figure
 
 
 def batch_columns(x: ArrayLike, y: ArrayLike, marked: int) -> Figure:
@@ -96,7 +96,7 @@ def variance_errors(ratios: ArrayLike, errors: dict[str, ArrayLike]) -> Figure:
     unit = 2.0**-24
     ax.loglog(at, unit * (1 + at**2), color=THEORY, linestyle="--", linewidth=1.4)
     ax.annotate("u(1 + μ²/σ²)", (at[-3], unit * at[-3] ** 2), xytext=(1e5, 6), color=THEORY)
-    colors = (PLAIN, "#E69F00", "#CC79A7", BATCH)
+    colors = (PLAIN, ORANGE, PURPLE, BATCH)
     for (label, values), color in zip(errors.items(), colors, strict=True):
         shown = np.maximum(np.asarray(values), 1e-17)
         ax.loglog(at, shown, "o-", color=color, label=label, markersize=4)

@@ -11,10 +11,10 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.typing import ArrayLike
 
 from companion import closed_forms
-from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, THEORY, figure
+from companion.plots.style import BATCH, INFERENCE, NAVY, NEUTRAL, PLAIN, SKY, THEORY, figure
 
 _SIZES = np.unique(np.geomspace(2, 512, 60).astype(int))
-_SHADES = ("#56B4E9", BATCH, "#003A5C")  # of the colour of batch statistics, light to dark
+_SHADES = (SKY, BATCH, NAVY)  # of the colour of batch statistics, light to dark
 
 
 def _plain_ticks(ax: Axes, values: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike
 
-from companion.plots.style import BATCH, NEUTRAL, PLAIN, THEORY, figure
+from companion.plots.style import BATCH, NAVY, NEUTRAL, PLAIN, PURPLE, SKY, THEORY, figure
 
 Curves = Mapping[str, Sequence[float]]
 """Curves by name, as an experiment records them; "step" is among them."""
@@ -19,10 +19,10 @@ Curves = Mapping[str, Sequence[float]]
 _NETWORKS = {"plain": ("without normalization", PLAIN), "bn": ("with BN", BATCH)}
 _VARIANTS = {  # the blues are close in the dark theme, so each has a line of its own
     "plain": ("plain", PLAIN, "-"),
-    "bn-baseline": ("BN", "#56B4E9", (0, (4, 1.5))),
+    "bn-baseline": ("BN", SKY, (0, (4, 1.5))),
     "bn-x5": ("BN ×5", BATCH, "-"),
-    "bn-x30": ("BN ×30", "#003A5C", (0, (6, 1.5, 1, 1.5))),
-    "bn-x5-sigmoid": ("BN ×5, sigmoid", "#CC79A7", (0, (1, 1))),
+    "bn-x30": ("BN ×30", NAVY, (0, (6, 1.5, 1, 1.5))),
+    "bn-x5-sigmoid": ("BN ×5, sigmoid", PURPLE, (0, (1, 1))),
 }
 
 

@@ -18,6 +18,19 @@ PLAIN = "#D55E00"  # without normalization: vermilion
 INFERENCE = "#009E73"  # with fixed statistics: green
 THEORY = "#222222"  # a closed form or a bound: near black
 NEUTRAL = "#888888"  # data, axes of symmetry, what is not compared
+# Further ones, for what a chapter compares besides.
+PURPLE = "#CC79A7"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+NAVY = "#003A5C"
+
+ON_DARK = {  # the same on a dark page
+    BATCH: "#5AB4EE",
+    PLAIN: "#F58A3C",
+    INFERENCE: "#2FC79A",
+    PURPLE: "#E39CC4",
+    NEUTRAL: "#9A9A9A",
+}
 
 STYLE: dict[str, Any] = {
     "axes.grid": True,
@@ -26,7 +39,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "axes.prop_cycle": cycler(color=[BATCH, PLAIN, INFERENCE, "#CC79A7", "#E69F00", "#56B4E9"]),
+    "axes.prop_cycle": cycler(color=[BATCH, PLAIN, INFERENCE, PURPLE, ORANGE, SKY]),
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
     "font.size": 11,

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from companion.plots.style import BATCH, NEUTRAL, PLAIN, THEORY, figure
+from companion.plots.style import BATCH, NEUTRAL, ORANGE, PLAIN, PURPLE, THEORY, figure
 
-CENTRED = "#E69F00"  # the mean taken off, nothing else: orange
-WHITE = "#CC79A7"  # whitened: purple
+CENTRED = ORANGE  # the mean taken off, nothing else: orange
+WHITE = PURPLE  # whitened: purple
 INPUTS = {"raw": PLAIN, "centred": CENTRED, "standardized": BATCH, "whitened": WHITE}
 
 
