@@ -1,7 +1,7 @@
 """What this package uses of PyTorch that PyTorch calls private: each once, under a name of ours.
 
 The leading underscore means that a release may change it without notice. So nothing else in the
-package touches such a name; ``tests/test_torch_private.py`` has a test for each of these, which
+package touches such a name; ``tests/test_torch.py`` has a test for each of these, which
 says what would go wrong. Written for PyTorch 2.6 to 2.13. What ``calls.cpp`` includes of PyTorch's
 private headers stays there: a change of theirs fails when it is compiled, and Python's way remains.
 

@@ -131,7 +131,7 @@ class _CompanionBatchNorm(BatchNormBase):
     def _arguments(
         self, input: Tensor, residual: Tensor | None = None, relu: bool = False
     ) -> tuple[Any, ...]:
-        """What the layer, in its mode, asks for: the fields of :class:`.functional.Call`."""
+        """What the layer, in its mode, asks for: the fields of :class:`.ways.Call`."""
         if isinstance(input, Tensor):
             self._check_input(input)
         tracks = self.training and self.track_running_stats

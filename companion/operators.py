@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels import eager, select
+from .kernels import select
+from .kernels.layouts import empty_with_layout_of
 
 _PARAMETERS = "Tensor? weight, Tensor? bias"
 _OPTIONS = "float eps, bool relu, str backend"
@@ -44,7 +45,7 @@ def normalize(
 @normalize.register_fake
 def _normalize_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
     statistics = x.new_empty((2, x.shape[1]), dtype=torch.float64)
-    return eager.empty_with_layout_of(x), statistics
+    return empty_with_layout_of(x), statistics
 
 
 @torch.library.custom_op(
@@ -91,10 +92,10 @@ def _differentiate_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     residual = options[3]
     return (
-        eager.empty_with_layout_of(x),
+        empty_with_layout_of(x),
         x.new_empty(0) if weight is None else torch.empty_like(weight),
         x.new_empty(0) if bias is None else torch.empty_like(bias),
-        eager.empty_with_layout_of(x) if residual else x.new_empty(0),
+        empty_with_layout_of(x) if residual else x.new_empty(0),
     )
 
 

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .layouts import with_layout_of
+
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 _Elementwise = Callable[..., Tensor]
@@ -147,7 +149,7 @@ def inv_std(var: Tensor, eps: float) -> Tensor:
 
 
 def _split(value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Write a float64 value as the sum of one that `dtype` holds and a small float64 rest."""
+    """Write a float64 value as the sum of one that `dtype` holds and a small float64 one."""
     high = value.to(dtype)
     return high, value - high.to(torch.float64)
 
@@ -161,15 +163,15 @@ def _line(centre: Tensor, slope: Tensor, shift: Tensor | None, like: Tensor) -> 
 
     The arguments are float64, ``(C,)``. The centre is subtracted in two parts, so that neither a
     large offset nor a centre that falls between two numbers of the input's type costs precision:
-    first the part that the type holds, then the rest, folded into the shift, where it is small.
+    first the part that the type holds, then what is left, small, as part of the shift.
     """
     dtype = compute_dtype(like.dtype)
     high, low = _split(centre, dtype)
-    rest = -low * slope if shift is None else shift - low * slope
+    constant = -low * slope if shift is None else shift - low * slope
     high = _along_channels(high, like)
     factor = _along_channels(slope.to(dtype), like)
-    constant = _along_channels(rest.to(dtype), like)
-    return lambda x: torch.addcmul(constant, x - high, factor)
+    added = _along_channels(constant.to(dtype), like)
+    return lambda x: torch.addcmul(added, x - high, factor)
 
 
 def normalize(
@@ -388,37 +390,3 @@ def normalize_tangent(
     if tangents.x is not None:
         y_tangent = y_tangent + tangents.x * _along_channels(scale.to(y_tangent.dtype), x)
     return with_layout_of(x, y_tangent.to(x.dtype))
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether PyTorch would give a result computed from `x` the channels-last memory format.
-
-    PyTorch decides by the order of the strides, dense or not; where sizes of 1 leave the order
-    open it decides for the contiguous format. This is its rule, which Python cannot call.
-    """
-    if x.ndim not in (4, 5):
-        return False
-    sizes, strides = x.shape, x.stride()
-    if strides[1] == 0:
-        return False
-    least = 0
-    for axis in (1, *range(x.ndim - 1, 1, -1), 0):
-        if sizes[axis] == 0 or strides[axis] < least:
-            return False
-        least = strides[axis] * sizes[axis]
-    return True
-
-
-def with_layout_of(x: Tensor, result: Tensor) -> Tensor:
-    """Give `result` the memory format PyTorch would: channels-last as in `x`, else contiguous."""
-    if is_channels_last(x):
-        # Not contiguous(memory_format=...): vmap has no rule for it.
-        return result.movedim(1, -1).contiguous().movedim(-1, 1)
-    return result.contiguous()
-
-
-def empty_with_layout_of(x: Tensor) -> Tensor:
-    """What :func:`with_layout_of` would return for a result of the shape and type of `x`."""
-    if is_channels_last(x):
-        return x.new_empty([x.shape[axis] for axis in (0, *range(2, x.ndim), 1)]).movedim(-1, 1)
-    return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -197,13 +197,13 @@ class Channel:
     def _through(self, length: int) -> Any:
         """Connections for messages of that length."""
         assert self._own is not None
-        found = self._by_length.get(length)
-        if found is None:
+        group = self._by_length.get(length)
+        if group is None:
             store, timeout = self._own
             prefix = f"companion/{length}"
-            found = _torch.gloo_group(store, prefix, self.rank, self.size, timeout)
-            self._by_length[length] = found
-        return found
+            group = _torch.gloo_group(store, prefix, self.rank, self.size, timeout)
+            self._by_length[length] = group
+        return group
 
     def _note(self, call: str) -> None:
         self._history = tag_of(self._history, call)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from companion.kernels import eager, select
 from companion.kernels.interface import Halves
+from companion.kernels.layouts import empty_with_layout_of
 
 from . import channels, messages
 from .channels import Call, Settings
@@ -79,7 +80,7 @@ def _sync_normalize_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor, T
     def statistic(*shape: int) -> Tensor:
         return x.new_empty(shape, dtype=torch.float64)
 
-    y = eager.empty_with_layout_of(x)
+    y = empty_with_layout_of(x)
     return y, statistic(), statistic(x.shape[1]), statistic(x.shape[1])
 
 
@@ -127,7 +128,7 @@ def _sync_differentiate_fake(
     _grad_y: Tensor, x: Tensor, _weight: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     mean = arguments[1]
-    return eager.empty_with_layout_of(x), torch.empty_like(mean), torch.empty_like(mean)
+    return empty_with_layout_of(x), torch.empty_like(mean), torch.empty_like(mean)
 
 
 def _name(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

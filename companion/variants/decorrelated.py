@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import init
 
-from companion.kernels.eager import values_per_channel, with_layout_of
+from companion.kernels.eager import values_per_channel
 from companion.kernels.interface import Running
+from companion.kernels.layouts import with_layout_of
 from companion.running import recomputing, update_running
 from companion.whitening.checks import check_count, check_groups
 from companion.whitening.moments import Moments, moments

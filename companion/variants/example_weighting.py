@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from companion.checks import check_arguments
-from companion.kernels.eager import with_layout_of
 from companion.kernels.interface import Running
+from companion.kernels.layouts import with_layout_of
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
 
 from ._standardize import scale_and_shift

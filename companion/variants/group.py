@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from companion.kernels.eager import with_layout_of
+from companion.kernels.layouts import with_layout_of
 
 from ._standardize import check_input, check_parameter, scale_and_shift, standardize
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from companion.kernels.eager import with_layout_of
+from companion.kernels.layouts import with_layout_of
 
 from ._standardize import check_input, check_parameter, standardize
 

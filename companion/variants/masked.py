@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from companion.functional import Call, batch_norm
-from companion.kernels.eager import values_per_channel, with_layout_of
+from companion.functional import batch_norm
+from companion.kernels.eager import values_per_channel
+from companion.kernels.layouts import with_layout_of
 from companion.modules import BatchNorm1d, BatchNorm2d, _CompanionBatchNorm
 from companion.statistics.layers import activation_moments
 from companion.statistics.moments import RunningMoments
+from companion.ways import Call
 
 __all__ = ["MaskedBatchNorm1d", "MaskedBatchNorm2d", "masked_batch_norm"]
 

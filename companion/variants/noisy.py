@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from companion.kernels.eager import compute_dtype, with_layout_of
+from companion.kernels.eager import compute_dtype
+from companion.kernels.layouts import with_layout_of
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
 from companion.running import recomputing
 

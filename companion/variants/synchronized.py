@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from companion import differentiation
 from companion.checks import check_residual
-from companion.functional import Call, batch_norm_act, dispatch, sync_batch_norm
+from companion.functional import batch_norm_act, dispatch, sync_batch_norm
 from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm, _swap
 from companion.synchronization import channels
+from companion.ways import Call
 
 __all__ = ["SyncBatchNorm", "convert_sync"]
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..eager import empty_with_layout_of, is_channels_last, with_layout_of
 from ..interface import Gradients, Running
+from ..layouts import empty_with_layout_of, is_channels_last, with_layout_of
 from . import workers
 from .formats import FLOAT64, FORMATS
 from .jobs import OUTPUT, SUMS, TAKEN_BYTES, Job, PlanNumbers, scratch_type

@@ -44,6 +44,7 @@ from torch.cuda import device as launches_on
 
 from .. import eager
 from ..interface import Gradients, Running
+from ..layouts import is_channels_last
 from . import backward, forward
 from . import running as running_statistics
 from .arguments import Affine, Moments, Shares, State, Tile
@@ -212,7 +213,7 @@ class _View(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, tensors: int, fuse: bool = True) -> _View:
         """View `x`, without a copy if it is dense, contiguous or with channels last."""
-        channels_last = eager.is_channels_last(x)
+        channels_last = is_channels_last(x)
         N, C = x.shape[:2]
         S = eager.values_per_channel(x) // N
         samples, S = (N * S, 1) if channels_last else (N, S)

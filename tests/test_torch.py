@@ -27,14 +27,14 @@ PRIVATE = re.compile(
 
 def test_private_names_stand_in_one_module():
     others = [path for path in PACKAGE.rglob("*.py") if path.name != "_torch.py"]
-    found = [
+    lines = [
         f"{path.relative_to(PACKAGE)}: {line.strip()}"
         for path in others
         for line in path.read_text(encoding="utf-8").splitlines()
         if PRIVATE.search(line)
     ]
     assert len(others) > 100
-    assert found == []
+    assert lines == []
 
 
 def test_batch_norm_base():
@@ -47,11 +47,11 @@ def test_batch_norm_base():
 
 def test_transforms_are_active():
     """Else kernels would read the memory of the wrappers that ``torch.func`` works with."""
-    found = []
+    answers = []
     x = torch.ones(2)
-    torch.func.vmap(lambda t: found.append(_torch.transforms_are_active()) or t)(x)
-    torch.func.grad(lambda t: found.append(_torch.transforms_are_active()) or t.sum())(x)
-    assert found == [True, True]
+    torch.func.vmap(lambda t: answers.append(_torch.transforms_are_active()) or t)(x)
+    torch.func.grad(lambda t: answers.append(_torch.transforms_are_active()) or t.sum())(x)
+    assert answers == [True, True]
     assert not _torch.transforms_are_active()
 
 
@@ -72,23 +72,23 @@ def test_is_plain():
     assert not _torch.is_plain(torch._neg_view(x))
     assert not _torch.is_plain(x.as_subclass(_Subclass))
     assert not _torch.is_plain(x.to_sparse())
-    found = []
+    answers = []
     with forward_ad.dual_level():
-        found.append(_torch.is_plain(x))
+        answers.append(_torch.is_plain(x))
     with _Mode():
-        found.append(_torch.is_plain(x))
-    torch.func.vmap(lambda t: found.append(_torch.is_plain(x)) or t)(x)
-    torch.jit.trace(lambda t: found.append(_torch.is_plain(x)) or t + 1, x, check_trace=False)
-    assert found == [False] * 4
+        answers.append(_torch.is_plain(x))
+    torch.func.vmap(lambda t: answers.append(_torch.is_plain(x)) or t)(x)
+    torch.jit.trace(lambda t: answers.append(_torch.is_plain(x)) or t + 1, x, check_trace=False)
+    assert answers == [False] * 4
     assert _torch.is_plain(x)
 
 
 def test_forward_modes():
     """Levels are counted: `jacfwd` inside `jacfwd` is two, and `vmap` and `grad` are none."""
-    found = []
+    levels = []
 
     def function(x):
-        found.append(_torch.forward_modes())
+        levels.append(_torch.forward_modes())
         return x.square().sum()
 
     x = torch.ones(2)
@@ -100,22 +100,22 @@ def test_forward_modes():
         torch.func.jacfwd(torch.func.grad(function)),
     ):
         transformed(x)
-    assert found == [0, 0, 1, 2, 1]
+    assert levels == [0, 0, 1, 2, 1]
     assert _torch.forward_modes() == 0
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_in_backward_pass(reentrant):
     """Recomputation is told by it; PyTorch's own ``module_tracker`` and FSDP ask the same."""
-    found = []
+    answers = []
 
     def segment(x):
-        found.append(_torch.in_backward_pass())
+        answers.append(_torch.in_backward_pass())
         return x.sin()
 
     x = torch.ones(2, requires_grad=True)
     checkpoint(segment, x, use_reentrant=reentrant).sum().backward()
-    assert found == [False, True]
+    assert answers == [False, True]
     assert not _torch.in_backward_pass()
 
 
@@ -178,8 +178,8 @@ def alone(tmp_path):
 def test_tensors_in():
     """``torch.utils._pytree`` is not said to stay; folding compares all that a model returns."""
     a, b, c = torch.ones(3).unbind()
-    found = _torch.tensors_in({"a": [a, (b, None)], "c": {"d": c, "e": "text"}})
-    assert [t is u for t, u in zip(found, (a, b, c), strict=True)] == [True] * 3
+    tensors = _torch.tensors_in({"a": [a, (b, None)], "c": {"d": c, "e": "text"}})
+    assert [t is u for t, u in zip(tensors, (a, b, c), strict=True)] == [True] * 3
     assert _torch.tensors_in(a)[0] is a
 
 
@@ -195,9 +195,9 @@ def test_gloo_store_and_group(alone):
 
     The timeout's name had no underscore before April 2021: PyTorch's pull request 56531.
     """
-    found = _torch.gloo_store(alone, torch.device("cpu"))
-    assert found is not None
-    store, timeout = found
+    store_and_timeout = _torch.gloo_store(alone, torch.device("cpu"))
+    assert store_and_timeout is not None
+    store, timeout = store_and_timeout
     assert timeout == timedelta(seconds=77)
     store.set("key", "value")
     assert store.get("key") == b"value"
