@@ -38,15 +38,15 @@ HEAVY = ["matplotlib", "numba", "onnx", "pooch", "requests", "sklearn", "triton"
 
 def public_objects():
     """Every public object by its full name; one that several modules export has several."""
-    found = {}
+    objects = {}
     for module_name in PACKAGES:
         module = importlib.import_module(module_name)
-        found |= {f"{module_name}.{name}": getattr(module, name) for name in module.__all__}
+        objects |= {f"{module_name}.{name}": getattr(module, name) for name in module.__all__}
     for module_name in PLAIN_MODULES:
         for name, value in vars(importlib.import_module(module_name)).items():
             if getattr(value, "__module__", None) == module_name and not name.startswith("_"):
-                found[f"{module_name}.{name}"] = value
-    return found
+                objects[f"{module_name}.{name}"] = value
+    return objects
 
 
 PUBLIC = public_objects()

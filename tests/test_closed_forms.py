@@ -181,12 +181,12 @@ def test_a_scale_that_is_not_positive_is_refused(form, name, value):
 
 def ring_all_gather(ranks):
     """Steps until every rank has every block, and blocks that each has sent; rank 0's."""
-    held = [{rank} for rank in range(ranks)]
+    blocks_on = [{rank} for rank in range(ranks)]
     last, steps = list(range(ranks)), 0
-    while any(len(blocks) < ranks for blocks in held):
+    while any(len(blocks) < ranks for blocks in blocks_on):
         last = [last[rank - 1] for rank in range(ranks)]
         for rank in range(ranks):
-            held[rank].add(last[rank])
+            blocks_on[rank].add(last[rank])
         steps += 1
     return steps
 

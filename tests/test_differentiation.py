@@ -66,8 +66,8 @@ def test_statistics_are_differentiable_outputs():
     for outputs in ([0], [1], [2], [0, 1], [1, 2], [0, 1, 2]):
 
         def function(x, weight, outputs=tuple(outputs)):
-            found = _BatchNormForwardMode.apply(x, weight, None, 1e-5)
-            return tuple(found[i] for i in outputs)
+            results = _BatchNormForwardMode.apply(x, weight, None, 1e-5)
+            return tuple(results[i] for i in outputs)
 
         assert gradcheck(function, (x, weight), check_forward_ad=True)
         assert gradgradcheck(function, (x, weight), check_fwd_over_rev=True)
@@ -109,12 +109,12 @@ def test_double_backward_matches_the_oracle(shape):
     y = batch_norm(x, None, None, weight, bias, True)
     grads = torch.autograd.grad(y, (x, weight, bias), grad_y, create_graph=True)
     scalar = sum((g * w).sum() for g, w in zip(grads, (v, v_weight, v_bias), strict=True))
-    found = torch.autograd.grad(scalar, (grad_y, x, weight))
+    grads = torch.autograd.grad(scalar, (grad_y, x, weight))
     batch = reference.forward(numpy64(x), numpy64(weight), numpy64(bias))
     exact = reference.double_backward(
         *(numpy64(t) for t in (v,)), numpy64(grad_y), batch, numpy64(v_weight), numpy64(v_bias)
     )
-    for ours, oracle in zip(found, exact, strict=True):
+    for ours, oracle in zip(grads, exact, strict=True):
         torch.testing.assert_close(ours, torch.from_numpy(oracle), rtol=1e-9, atol=1e-10)
 
 
@@ -159,17 +159,17 @@ TRANSFORMS = {
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_function_transforms(transform, shape, training):
     x = double(*shape, seed=8)
-    found, expected = (
+    actual, expected = (
         TRANSFORMS[transform](lambda x, f=f: f(x, training))(x) for f in (ours, composed)
     )
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_vmap_over_parameters_only():
     x, weights = double(4, 3), double(5, 3, seed=1)
-    found = vmap(lambda w: batch_norm(x, None, None, w, None, True))(weights)
+    batched = vmap(lambda w: batch_norm(x, None, None, w, None, True))(weights)
     expected = torch.stack([batch_norm(x, None, None, w, None, True) for w in weights])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(batched, expected)
 
 
 def test_forward_mode_along_the_parameters_only():
@@ -183,9 +183,9 @@ def test_forward_mode_along_the_parameters_only():
 def test_gradients_of_a_model_as_a_function():
     layer = companion.BatchNorm1d(3, track_running_stats=False).double()
     parameters, x = dict(layer.named_parameters()), double(4, 3)
-    found = grad(lambda p: functional_call(layer, p, (x,)).pow(3).sum())(parameters)
+    grads = grad(lambda p: functional_call(layer, p, (x,)).pow(3).sum())(parameters)
     layer(x).pow(3).sum().backward()
-    torch.testing.assert_close(found["weight"], layer.weight.grad)
+    torch.testing.assert_close(grads["weight"], layer.weight.grad)
 
 
 class Net(nn.Module):
@@ -310,8 +310,8 @@ def test_float32_gradients_survive_an_offset_in_the_upstream_gradient(offset, al
     exact = ask_oracle(x, grad_y, weight, bias, 1e-5).grad_x
     errors = []
     for layer in (batch_norm, torch.nn.functional.batch_norm):
-        (found,) = torch.autograd.grad(layer(x, None, None, weight, bias, True), x, grad_y)
-        errors.append(abs(numpy64(found) - exact).max() / abs(exact).max())
+        (grad_x,) = torch.autograd.grad(layer(x, None, None, weight, bias, True), x, grad_y)
+        errors.append(abs(numpy64(grad_x) - exact).max() / abs(exact).max())
     assert errors[0] < allowed
     assert errors[0] < errors[1] / 4
 

@@ -110,10 +110,10 @@ def test_an_operator_does_not_return_what_it_was_given(monkeypatch):
 
     monkeypatch.setattr(operators.select, "load", lambda _backend: Kernels)
     grad_y, statistics = torch.randn(4, 3), torch.ones(2, 3).double()
-    rest = (statistics, None, None, 1e-5, False, "cpu", True, True)
-    found = operators.differentiate(grad_y, grad_y.clone(), None, *rest)[3]
-    assert torch.equal(found, grad_y)
-    assert found.data_ptr() != grad_y.data_ptr()
+    others = (statistics, None, None, 1e-5, False, "cpu", True, True)
+    grad_residual = operators.differentiate(grad_y, grad_y.clone(), None, *others)[3]
+    assert torch.equal(grad_residual, grad_y)
+    assert grad_residual.data_ptr() != grad_y.data_ptr()
 
 
 def test_residual_must_match():

@@ -84,22 +84,22 @@ def quick(tmp_path_factory):
 
 
 def test_a_run_writes_a_file_of_the_documented_schema(quick):
-    _, found = quick
-    conforms(found, document.Document)
-    assert found["schema"] == 2
-    assert [case["name"] for case in found["cases"]] == ["32x10", "BatchNorm1d-60x100"]
-    assert [case["module"] for case in found["cases"]] == [False, True]
-    assert found["settings"]["only"] == TWO
-    assert found["settings"]["dtypes"] == ["float32"]
-    assert found["settings"]["seconds_per_case"] == 0.1
-    assert found["machine"]["threads"] == 1
-    assert found["versions"]["torch"] == torch.__version__
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["date"])
+    _, written = quick
+    conforms(written, document.Document)
+    assert written["schema"] == 2
+    assert [case["name"] for case in written["cases"]] == ["32x10", "BatchNorm1d-60x100"]
+    assert [case["module"] for case in written["cases"]] == [False, True]
+    assert written["settings"]["only"] == TWO
+    assert written["settings"]["dtypes"] == ["float32"]
+    assert written["settings"]["seconds_per_case"] == 0.1
+    assert written["machine"]["threads"] == 1
+    assert written["versions"]["torch"] == torch.__version__
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", written["date"])
 
 
 def test_a_run_measures_every_pass(quick):
-    _, found = quick
-    for case in found["cases"]:
+    _, written = quick
+    for case in written["cases"]:
         assert case["bytes"] == 4 * case["shape"][0] * case["shape"][1]
         assert set(case["noise"]) == set(PASSES)
         for output in ("y", "grad_x"):
@@ -110,21 +110,21 @@ def test_a_run_measures_every_pass(quick):
             assert record["ours_copies"] > 0
             assert record["samples"] >= 4
             assert record["compile_us"] is None
-    assert found["summary"]["cases"] == 2
-    assert found["summary"]["module_ratio"] > 0
-    assert set(found["summary"]["speedup"]) == set(PASSES)
+    assert written["summary"]["cases"] == 2
+    assert written["summary"]["module_ratio"] > 0
+    assert set(written["summary"]["speedup"]) == set(PASSES)
 
 
 def test_a_run_is_free_of_page_faults(quick):
-    _, found = quick
-    if not found["settings"]["memory_reused"]:
+    _, written = quick
+    if not written["settings"]["memory_reused"]:
         pytest.skip("this C library cannot be told to reuse memory")
-    faults = [case[name]["page_faults"] for case in found["cases"] for name in PASSES]
+    faults = [case[name]["page_faults"] for case in written["cases"] for name in PASSES]
     assert max(faults) < 200
 
 
 def test_a_run_prints_tables_and_no_progress_where_nobody_sees_it(quick):
-    done, found = quick
+    done, written = quick
     # A bar would say how many cases there are, and how fast they go.
     assert "case" not in done.stderr
     assert "%" not in done.stderr
@@ -137,12 +137,12 @@ def test_a_run_prints_tables_and_no_progress_where_nobody_sees_it(quick):
     assert "module" in lines
     assert re.search(r"Slower than PyTorch beyond noise:( no case\.)?$", done.stdout, re.MULTILINE)
     assert "torch.compile: off (--quick)" in done.stdout
-    assert found["machine"]["processor"] in done.stdout
+    assert written["machine"]["processor"] in done.stdout
 
 
 def test_the_file_names_no_host_and_no_folder(quick):
-    _, found = quick
-    text = json.dumps(found)
+    _, written = quick
+    text = json.dumps(written)
     assert str(ROOT) not in text
     assert str(Path.home()) + "/" not in text
     assert not platform.node() or platform.node() not in text
@@ -170,7 +170,7 @@ def test_the_second_interruption_leaves_the_old_file_and_one_line(tmp_path):
     assert process.returncode == 130
     assert errors.strip() == "interrupted; no file was written"
     assert path.read_text() == "old"
-    assert [found.name for found in tmp_path.iterdir()] == ["found.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["found.json"]
 
 
 def test_a_reader_that_has_enough_is_no_error():
@@ -359,9 +359,9 @@ def test_cases_beyond_the_gpu_s_memory_are_skipped(capsys, monkeypatch):
     monkeypatch.setattr(session.Bench, "case", fails)
     monkeypatch.setattr(machine, "reuse_memory", lambda: False)
     cases = session.Case("tiny", (32, 10)), session.Case("tiny", (2, 3, 5, 5))
-    found = session.run(list(cases), request)
-    assert found["cases"] == []
-    assert found["summary"]["skipped"] == ["32x10", "2x3x5x5"]
+    written = session.run(list(cases), request)
+    assert written["cases"] == []
+    assert written["summary"]["skipped"] == ["32x10", "2x3x5x5"]
     assert "skipped, not enough memory on the GPU: 2x3x5x5" in capsys.readouterr().out
 
 
@@ -381,10 +381,10 @@ def test_an_interrupted_run_reports_what_it_has(capsys, monkeypatch, compiler_fa
     monkeypatch.setattr(session.Bench, "case", interrupted)
     monkeypatch.setattr(machine, "reuse_memory", lambda: False)
     request = session.Request("cpu", "auto", True, None, 0.01, None, False, "no")
-    found = session.run(cases, request)
+    written = session.run(cases, request)
     names = ["32x10"] if compiler_fails else ["32x10", "2x3x5x5"]
-    assert [case["name"] for case in found["cases"]] == names
-    assert found["summary"]["interrupted"]
+    assert [case["name"] for case in written["cases"]] == names
+    assert written["summary"]["interrupted"]
     assert "ended by Ctrl-C" in capsys.readouterr().out
 
 
@@ -405,10 +405,10 @@ def test_a_case_that_fails_costs_no_other(capsys, monkeypatch, tmp_path):
     assert "failed, see the error above: 32x10" in printed.out
     assert "32x10: Traceback" in printed.err
     assert "RuntimeError: by itself" in printed.err
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert [case["name"] for case in found["cases"]] == ["BatchNorm1d-60x100"]
-    assert found["summary"]["failed"] == ["32x10"]
-    assert not found["summary"]["interrupted"]
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert [case["name"] for case in written["cases"]] == ["BatchNorm1d-60x100"]
+    assert written["summary"]["failed"] == ["32x10"]
+    assert not written["summary"]["interrupted"]
 
 
 def test_the_machine_is_described(monkeypatch, tmp_path):

@@ -66,9 +66,9 @@ def test_training_and_evaluation_agree_with_pytorch(ours, theirs, shape, options
     for a, b in zip(*(train(layer, shape) for layer in pair), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     for name, value in pair[1].state_dict().items():
-        found = pair[0].state_dict()[name]
-        assert found.dtype == value.dtype
-        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-6)
+        kept = pair[0].state_dict()[name]
+        assert kept.dtype == value.dtype
+        torch.testing.assert_close(kept, value, rtol=1e-4, atol=1e-6)
 
 
 @given(batches(), st.sampled_from(OPTIONS), st.booleans())

@@ -36,8 +36,10 @@ def test_cover_icon_and_cards_can_be_read():
     texts = [BOOK / f"{name}.md" for name in [*chapters(), "notation", "api", "bibliography"]]
     titles = [re.search(r"(?m)^# (.*)", text.read_text(encoding="utf-8"))[1] for text in texts]
     drawn = [cover.card(title, "Part II · What it does to training") for title in titles]
-    found = [fault for figure in [*drawn, cover.cover(), cover.icon()] for fault in faults(figure)]
-    assert not found, "\n".join(found)
+    visible = [
+        fault for figure in [*drawn, cover.cover(), cover.icon()] for fault in faults(figure)
+    ]
+    assert not visible, "\n".join(visible)
     for figure in drawn:
         title = max(boxes(figure), key=lambda box: box.height)
         assert title.x1 < figure.axes[0].bbox.x0, "the title reaches into the picture"
@@ -48,9 +50,9 @@ def test_the_faults_are_seen():
     axes.text(0.5, 0.5, "one", transform=axes.transAxes)
     axes.text(0.5, 0.5, "other", transform=axes.transAxes)
     axes.text(1.5, 0.5, "outside", transform=axes.transAxes)
-    found = list(faults(figure))
-    assert "'one' and 'other' overlap" in found
-    assert "'outside' is cut off" in found
+    seen = list(faults(figure))
+    assert "'one' and 'other' overlap" in seen
+    assert "'outside' is cut off" in seen
 
 
 def test_a_cell_whose_figure_cannot_be_read_fails_in_nbval(pytester):

@@ -121,20 +121,20 @@ def run(fault: Fault, ranks: int, timeout: float = TIMEOUT) -> dict[int, tuple[s
         for one in started:
             one.start()
         deadline = time.monotonic() + LIMIT
-        found = {}
+        outcomes = {}
         for rank, one in enumerate(started):
             one.join(max(0.0, deadline - time.monotonic()))
             path = Path(folder, f"{rank}.json")
             if one.is_alive():
                 one.kill()
                 one.join()
-                found[rank] = ("hangs", LIMIT)
+                outcomes[rank] = ("hangs", LIMIT)
             elif path.exists():
                 outcome, seconds = json.loads(path.read_text(encoding="utf-8"))
-                found[rank] = (outcome, seconds)
+                outcomes[rank] = (outcome, seconds)
             elif rank != fault.rank or fault.kind not in ("die", "kill"):
-                found[rank] = (f"ended without a word, exit status {one.exitcode}", 0.0)
-        return found
+                outcomes[rank] = (f"ended without a word, exit status {one.exitcode}", 0.0)
+        return outcomes
 
 
 def verdict(outcome: str) -> str:
@@ -165,8 +165,8 @@ def main(runs: int = 200, seed: int = 0) -> int:
     for number in range(runs):
         ranks = generator.choice((2, 3))
         fault = random_fault(generator, ranks)
-        found = run(fault, ranks)
-        for rank, (outcome, seconds) in found.items():
+        outcomes = run(fault, ranks)
+        for rank, (outcome, seconds) in outcomes.items():
             if rank == fault.rank:
                 continue
             word = verdict(outcome)

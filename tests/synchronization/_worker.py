@@ -59,10 +59,10 @@ def rows(recipe: str) -> list[int]:
     }[recipe]
 
 
-def batch(sizes, rest, dtype, offset=1.0, seed=0):
+def batch(sizes, row, dtype, offset=1.0, seed=0):
     """The whole batch, a gradient for it, and this rank's parts of both."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (sum(sizes), *rest)
+    shape = (sum(sizes), *row)
     x = torch.randn(shape, generator=generator, dtype=torch.float64) * 2.0 + offset
     grad_y = torch.randn(shape, generator=generator, dtype=torch.float64)
     x, grad_y = x.to(dtype), grad_y.to(dtype)
@@ -97,11 +97,11 @@ def summed(value):
     return total
 
 
-def equals_one_big_batch(make, sizes, rest, dtype, call=None, offset=1.0, memory_format=None):
+def equals_one_big_batch(make, sizes, row, dtype, call=None, offset=1.0, memory_format=None):
     """Compare a layer with the oracle on the whole batch, in everything that training makes."""
     layer = make(dtype=dtype, momentum=1.0)
     parameters(layer)
-    x, grad_y, part, grad_part = batch(sizes, rest, dtype, offset)
+    x, grad_y, part, grad_part = batch(sizes, row, dtype, offset)
     if memory_format is not None:
         part = part.contiguous(memory_format=memory_format)
     part.requires_grad_()
@@ -137,8 +137,8 @@ def equals_one_big_batch(make, sizes, rest, dtype, call=None, offset=1.0, memory
 @check(dtype=torch.float32, recipe="first-empty")
 def p_ranks_equal_one_big_batch(group, dtype, recipe):
     make = partial(companion.SyncBatchNorm, C, process_group=group)
-    for rest in ((C,), (C, 4), (C, 3, 2), (C, 2, 3, 2)):
-        equals_one_big_batch(make, rows(recipe), rest, dtype)
+    for row in ((C,), (C, 4), (C, 3, 2), (C, 2, 3, 2)):
+        equals_one_big_batch(make, rows(recipe), row, dtype)
 
 
 @check(backend="eager")

@@ -28,8 +28,8 @@ def survivors(fault, ranks, timeout):
         timeout=_faults.LIMIT + 240.0,
         check=True,
     )
-    found = json.loads(done.stdout.splitlines()[-1])
-    return [found[rank] for rank in sorted(found) if int(rank) != fault.rank]
+    outcomes = json.loads(done.stdout.splitlines()[-1])
+    return [outcomes[rank] for rank in sorted(outcomes) if int(rank) != fault.rank]
 
 
 # All kinds, in seconds: the first and one that waits for the timeout are enough while one works.
@@ -53,9 +53,9 @@ more = partial(pytest.param, marks=pytest.mark.slow(reason="starts two or three 
 )
 def test_the_others_get_an_error_that_names_the_layer(fault, ranks, layer, reasons):
     timeout = _faults.TIMEOUT if LATE in reasons else PATIENT
-    found = survivors(fault, ranks, timeout)
-    assert len(found) == ranks - 1
-    for outcome, seconds in found:
+    outcomes = survivors(fault, ranks, timeout)
+    assert len(outcomes) == ranks - 1
+    for outcome, seconds in outcomes:
         assert _faults.verdict(outcome) == "named", outcome
         assert outcome.startswith(f"RuntimeError: {layer}")
         assert any(reason in outcome for reason in reasons), outcome

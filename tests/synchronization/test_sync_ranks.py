@@ -23,15 +23,15 @@ SECONDS = 240
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
     """What each rank says of each check, by the number of ranks; each number runs once."""
-    found = {}
+    by_ranks = {}
 
-    def of(ranks):
-        if ranks not in found:
+    def of_ranks(ranks):
+        if ranks not in by_ranks:
             folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
-            found[ranks] = run(ranks, folder)
-        return found[ranks]
+            by_ranks[ranks] = run(ranks, folder)
+        return by_ranks[ranks]
 
-    return of
+    return of_ranks
 
 
 def run(ranks: int, folder: Path) -> list[dict[str, str | None]]:
@@ -41,15 +41,15 @@ def run(ranks: int, folder: Path) -> list[dict[str, str | None]]:
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if done.returncode != 0:
-        failed = [text for results in found for text in results.values() if text]
+        failed = [text for report in reports for text in report.values() if text]
         pytest.fail("\n".join([*failed, done.stdout, done.stderr]))
-    return found
+    return reports
 
 
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("name", sorted(_worker.CHECKS))
 def test_in_every_process(results, name, ranks):
-    for rank, found in enumerate(results(ranks)):
-        assert found[name] is None, f"rank {rank}: {found[name]}"
+    for rank, report in enumerate(results(ranks)):
+        assert report[name] is None, f"rank {rank}: {report[name]}"
