@@ -2,7 +2,7 @@
 
 A :class:`Case` says which pass, :func:`given` makes its arguments, :func:`ask_kernels` runs both
 passes of some kernels, :func:`ask_oracle` computes the same by :mod:`companion.reference` in
-float64, and :func:`errors` compares.
+float64, :func:`errors` compares, and :func:`check` does all this.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ from torch import Tensor
 
 from companion import reference
 from companion.kernels.interface import Kernels, Running
+from companion.kernels.layouts import empty_with_layout_of
 
 EPS = 1e-3
+# What a quantity may be wrong by, see `errors`. Half precision is rounded once, at the end; sums of
+# float32 values are kept in float64 sooner or later.
+_ROUNDED = {torch.float64: 1e-12, torch.float16: 2**-11, torch.bfloat16: 2**-8}
+_FLOAT32 = {"cpu": 3e-7, "cuda": 2e-6}
+_MEAN = {"cpu": 6e-8, "cuda": 2e-7}
+_VAR = {"cpu": 6e-8, "cuda": 2e-6}
+_ACTIVATIONS = {"y", "grad_x", "grad_residual"}
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -72,9 +80,9 @@ class Exact(NamedTuple):
     batches: np.ndarray | None = None
 
 
-def random(shape, dtype, seed, *, device="cpu", offset=0.0, channels_last=False):
+def random(shape, dtype, seed, *, device="cpu", offset=0.0, scale=1.5, channels_last=False):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64) * 1.5 + offset
+    x = torch.randn(shape, generator=generator, dtype=torch.float64) * scale + offset
     x = x.to(dtype).to(device)
     return x.contiguous(memory_format=_LAST[x.ndim]) if channels_last else x
 
@@ -148,8 +156,8 @@ def ask_oracle(case: Case, arguments: Given) -> Exact:
         mean=mean,
         var=var,
         grad_x=grad_x,
-        grad_weight=grad_weight if case.affine else None,
-        grad_bias=grad_bias if case.affine else None,
+        grad_weight=None if arguments.weight is None else grad_weight,
+        grad_bias=None if arguments.bias is None else grad_bias,
         grad_residual=g if case.residual else None,
     )
     if arguments.running is None:
@@ -169,14 +177,15 @@ def ask_kernels(kernels: Kernels, case: Case, arguments: Given) -> dict[str, Ten
     x, grad_y, weight, bias, residual, fixed, running = arguments
     y, statistics = kernels.normalize(x, weight, bias, residual, fixed, running, EPS, case.relu)
     assert y.dtype is x.dtype
-    assert y.stride() == x.stride()
+    assert y.stride() == empty_with_layout_of(x).stride()
     assert (statistics.dtype, tuple(statistics.shape)) == (torch.float64, (2, x.shape[1]))
     output = y if case.relu and case.residual else None
     gradients = kernels.differentiate(
         *(grad_y, x, output, statistics, weight, bias, EPS, case.relu),
         *(case.residual, not case.fixed),
     )
-    assert (gradients.x.dtype, gradients.x.stride()) == (x.dtype, x.stride())
+    for gradient in (gradients.x, gradients.residual):
+        assert gradient is None or (gradient.dtype, gradient.stride()) == (x.dtype, y.stride())
     for gradient, value in zip(gradients, (x, weight, bias, residual), strict=True):
         assert (gradient is None) == (value is None)
         assert gradient is None or (gradient.dtype, gradient.shape) == (
@@ -212,3 +221,34 @@ def errors(results: dict[str, Tensor], exact: Exact, arguments: Given) -> dict[s
         error = (difference / size).max(initial=0.0)
         result[name] = float(error) if np.isfinite(error) else float("inf")
     return result
+
+
+def _limit(name: str, backend: str, dtype: torch.dtype) -> float:
+    if dtype is torch.float64:
+        return _ROUNDED[dtype] if name in {*_ACTIVATIONS, "mean"} else 1e-11
+    if name in {"mean", "var"}:
+        return (_MEAN if name == "mean" else _VAR)[backend]
+    if name in {"running_mean", "running_var"}:
+        return max(_VAR[backend], 2e-7)
+    if name not in _ACTIVATIONS:
+        return 2e-6
+    # The interpreter of some versions of Triton cuts off where it should round.
+    cut_off = backend == "cuda" and dtype is torch.bfloat16
+    return _ROUNDED.get(dtype, _FLOAT32[backend]) * (2 if cut_off else 1)
+
+
+def check(kernels: Kernels, case: Case, arguments: Given, slack: float = 1.0) -> dict[str, Tensor]:
+    """Hold both passes against the oracle; `slack` widens the limits of the activations."""
+    backend = kernels.__name__.rpartition(".")[2]
+    exact = ask_oracle(case, arguments)
+    results = ask_kernels(kernels, case, arguments)
+    wrong = {}
+    for name, error in errors(results, exact, arguments).items():
+        limit = _limit(name, backend, case.dtype) * (slack if name in _ACTIVATIONS else 1.0)
+        if name in {"grad_weight", "grad_bias"}:
+            # Rounded to the parameter's type.
+            limit = max(limit, torch.finfo(results[name].dtype).eps)
+        if error > limit:
+            wrong[name] = error
+    assert not wrong, wrong
+    return results

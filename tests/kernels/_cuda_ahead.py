@@ -92,9 +92,9 @@ def _resources(cubin):
         command = [str(tool), "--dump-resource-usage", file.name]
         output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return {
-        name: int(found[1])
+        name: int(match[1])
         for name, pattern in (("registers", r"REG:(\d+)"), ("stack", r"STACK:(\d+)"))
-        if (found := re.search(pattern, output))
+        if (match := re.search(pattern, output))
     }
 
 
@@ -116,8 +116,8 @@ def calls(shape, channels_last, dtype, relu):
     # ReLU without a residual recomputes the activation: the other way through the same kernel.
     for with_residual in (False, True):
         for training in (True, False):
-            rest = (weight, weight, 1e-5, relu, with_residual, training)
-            cuda.differentiate(x, x, y, statistics, *rest)
+            arguments = (weight, weight, 1e-5, relu, with_residual, training)
+            cuda.differentiate(x, x, y, statistics, *arguments)
 
 
 def main(dtypes, shapes):

@@ -33,14 +33,14 @@ class Passes(NamedTuple):
     def _backward(self, grad_y, x, y, mean, var, weight, bias, *options):
         """The gradients; those of a weight and a bias also where there are none."""
         given = (grad_y, x, y, torch.stack((mean, var)))
-        found = self.kernels.differentiate(*given, weight, bias, *options)
-        for gradient, parameter in ((found.weight, weight), (found.bias, bias)):
+        gradients = self.kernels.differentiate(*given, weight, bias, *options)
+        for gradient, parameter in ((gradients.weight, weight), (gradients.bias, bias)):
             assert (gradient is None) == (parameter is None)
             assert gradient is None or gradient.dtype is parameter.dtype
         if weight is None or bias is None:
             ones = torch.ones_like(mean) if weight is None else weight
             zeros = torch.zeros_like(mean) if bias is None else bias
             same = self.kernels.differentiate(*given, ones, zeros, *options)
-            torch.testing.assert_close(same.x, found.x, rtol=0, atol=0, equal_nan=True)
-            found = same._replace(x=found.x)
-        return found
+            torch.testing.assert_close(same.x, gradients.x, rtol=0, atol=0, equal_nan=True)
+            gradients = same._replace(x=gradients.x)
+        return gradients

@@ -9,14 +9,9 @@ from itertools import product
 
 import pytest
 import torch
-from _contract import Case, ask_kernels, ask_oracle, errors, given
+from _contract import Case, check, given
 
-# What a quantity may be wrong by, see `_contract.errors`. Half precision is rounded once, at the
-# end; sums of float32 values are kept in float64 sooner or later.
-ROUNDED = {torch.float64: 1e-12, torch.float16: 2**-11, torch.bfloat16: 2**-8}
-FLOAT32 = {"cpu": 3e-7, "cuda": 2e-6}
-STATISTICS = {"cpu": 6e-8, "cuda": 2e-6}
-ACTIVATIONS = {"y", "grad_x", "grad_residual"}
+from companion.kernels import select
 
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # On the CPU: planes of one and several tiles, odd maps, single rows, joined rows and a short last
@@ -50,46 +45,10 @@ ON_CUDA = [
 ]
 
 
-def limit(name, backend, dtype):
-    if dtype is torch.float64:
-        return ROUNDED[dtype] if name in {*ACTIVATIONS, "mean"} else 1e-11
-    if name in {"mean", "var", "running_mean", "running_var"}:
-        return max(STATISTICS[backend], 2e-7 if name.startswith("running") else 0.0)
-    if name not in ACTIVATIONS:
-        return 2e-6
-    # The interpreter of some versions of Triton cuts off where it should round.
-    cut_off = backend == "cuda" and dtype is torch.bfloat16
-    return ROUNDED.get(dtype, FLOAT32[backend]) * (2 if cut_off else 1)
-
-
-def check(kernels, backend, case, device="cpu"):
-    arguments = given(case, device)
-    exact = ask_oracle(case, arguments)
-    found = errors(ask_kernels(kernels, case, arguments), exact, arguments)
-    wrong = {
-        name: error for name, error in found.items() if error > limit(name, backend, case.dtype)
-    }
-    assert not wrong, wrong
-
-
-@pytest.fixture(params=[1, 2])
-def cpu(request, monkeypatch):
-    kernels = pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    if request.param > 1:
-        for name in ("_VALUES_PER_THREAD", "_VALUES_PER_THREAD_ONCE"):
-            monkeypatch.setattr(kernels.plans, name, 1)
-        monkeypatch.setattr(kernels.plans, "_FEW_VALUES", 0)
-    kernels.Pass.over.cache_clear()
-    yield kernels
-    torch.set_num_threads(before)
-    kernels.Pass.over.cache_clear()
-
-
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("case", ON_CPU, ids=str)
-def test_cpu(cpu, case):
-    check(cpu, "cpu", case)
+def test_cpu(case):
+    check(select.load("cpu"), case, given(case))
 
 
 @pytest.fixture(scope="module")
@@ -109,4 +68,4 @@ def cuda():
 @pytest.mark.parametrize("case", ON_CUDA, ids=str)
 def test_cuda(cuda, case):
     kernels, device = cuda
-    check(kernels, "cuda", case, device)
+    check(kernels, case, given(case, device))

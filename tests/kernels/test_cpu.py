@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from _contract import random
 from _layer import numpy64
 from _passes import Passes
 from torch.nn import functional as F
@@ -33,26 +34,8 @@ TOLERANCE = {
 }
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request, monkeypatch):
-    """One thread and two; the second also for small tensors, as if these were large."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    if request.param > 1:
-        monkeypatch.setattr(plans, "_VALUES_PER_THREAD", 1)
-        monkeypatch.setattr(plans, "_VALUES_PER_THREAD_ONCE", 1)
-        monkeypatch.setattr(plans, "_FEW_VALUES", 0)
-    cpu.Pass.over.cache_clear()
-    yield request.param
-    torch.set_num_threads(before)
-    cpu.Pass.over.cache_clear()
-
-
 def batch(shape, dtype=torch.float64, last=False, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    x = (torch.randn(shape, generator=generator, dtype=torch.float64) * 1.5 + 2.0).to(dtype)
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return x.contiguous(memory_format=formats[x.ndim]) if last else x
+    return random(shape, dtype, seed, offset=2.0, channels_last=last)
 
 
 def parameters(channels, dtype):
@@ -61,10 +44,10 @@ def parameters(channels, dtype):
     return [torch.randn(channels, generator=generator, dtype=kind) + 1.0 for _ in range(2)]
 
 
-def close(found, exact, dtype):
-    found, exact = found.double(), torch.as_tensor(exact).double()
-    assert found.shape == exact.shape
-    assert (found - exact).abs().max() <= TOLERANCE[dtype] * exact.abs().max().clamp(min=1.0)
+def close(result, exact, dtype):
+    result, exact = result.double(), torch.as_tensor(exact).double()
+    assert result.shape == exact.shape
+    assert (result - exact).abs().max() <= TOLERANCE[dtype] * exact.abs().max().clamp(min=1.0)
 
 
 def oracle(x, weight, bias, grad_y):
@@ -82,14 +65,14 @@ def test_stores_past_the_cache_write_the_same(stream, dtype, monkeypatch):
     for shape in [(3, 5, 13, 17), (3, 24, 13, 17), (4, 33), (2, 2, 65541)]:
         size = int(np.prod(shape))
         for shift in (0, 1, 7):
-            room = torch.empty(size + shift, dtype=dtype)
-            x = room[shift:].view(shape).copy_(batch(shape, dtype))
+            storage = torch.empty(size + shift, dtype=dtype)
+            x = storage[shift:].view(shape).copy_(batch(shape, dtype))
             grad_y = batch(shape, dtype, seed=1)
             y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
-            found = passes.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
+            grads = passes.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
             expected, grad_x = oracle(x, None, None, grad_y)
             close(y, expected, dtype)
-            close(found.x, grad_x, dtype)
+            close(grads.x, grad_x, dtype)
     cpu.Pass.over.cache_clear()
 
 
@@ -99,8 +82,8 @@ def test_results_do_not_depend_on_the_run():
     runs = []
     for _ in range(3):
         y, mean, var = passes.batch_forward(x, None, None, None, None, EPS, False)
-        found = passes.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
-        runs.append((y, mean, var, found.x, found.weight, found.bias))
+        grads = passes.batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
+        runs.append((y, mean, var, grads.x, grads.weight, grads.bias))
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
 
 
@@ -146,12 +129,14 @@ def test_sums_outside_the_range_of_float32(shape, last, scale):
     y, mean, var = passes.batch_forward(x, None, None, None, None, 0.0, False)
     exact = reference.forward(x.double().numpy(), eps=0.0)
     close(y, exact.y, torch.float32)
-    for found, moment in zip((mean, var), reference.moments(x.double().numpy()), strict=True):
-        np.testing.assert_allclose(found, moment, rtol=1e-9)
+    for batch_moment, moment in zip(
+        (mean, var), reference.moments(x.double().numpy()), strict=True
+    ):
+        np.testing.assert_allclose(batch_moment, moment, rtol=1e-9)
     ones = torch.ones(shape[1], dtype=torch.float64)
-    found = passes.batch_backward(grad_y, x, None, mean, var, ones, ones, 0.0, False, False)
+    gradients = passes.batch_backward(grad_y, x, None, mean, var, ones, ones, 0.0, False, False)
     grads = reference.backward(grad_y.double().numpy(), exact)
-    for sums, exact_sums in ((found.weight, grads.gamma), (found.bias, grads.beta)):
+    for sums, exact_sums in ((gradients.weight, grads.gamma), (gradients.bias, grads.beta)):
         np.testing.assert_allclose(sums, exact_sums, rtol=1e-5)
 
 
@@ -263,11 +248,11 @@ def test_running_statistics(kind, momentum):
     versions = [tensor._version for tensor in (*state, count)]
     passes.batch_forward(x, None, None, None, running, EPS, False)
     share = 0.25 if momentum is None else momentum
-    for found, batch_value, former in zip(state, (mean, var * 50 / 49), (0.5, 2.0), strict=True):
+    for average, batch_value, former in zip(state, (mean, var * 50 / 49), (0.5, 2.0), strict=True):
         expected = (1 - share) * former + share * batch_value
-        torch.testing.assert_close(found.double(), expected, rtol=4e-3, atol=1e-9)
+        torch.testing.assert_close(average.double(), expected, rtol=4e-3, atol=1e-9)
         if kind is torch.float32:
-            assert torch.equal(found, expected.to(kind))
+            assert torch.equal(average, expected.to(kind))
     assert count.item() == 4
     assert all(t._version > v for t, v in zip((*state, count), versions, strict=True))
 
@@ -387,9 +372,9 @@ def test_a_thread_does_what_others_do_not(monkeypatch, shape, number):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(cpu, "pool", Alone())
     cpu.Pass.over.cache_clear()
-    found = both()
+    results = both()
     cpu.Pass.over.cache_clear()
-    for ours, other in zip(found, expected, strict=True):
+    for ours, other in zip(results, expected, strict=True):
         close(ours, other, x.dtype)
 
 
@@ -405,20 +390,14 @@ def test_openmp_is_pytorchs():
     assert runtime._openmp()[0] is not None
 
 
-def test_agrees_with_pytorch_on_an_ordinary_batch():
-    x = torch.randn(16, 8, 14, 14)
-    y, _, _ = passes.batch_forward(x, None, None, None, None, EPS, False)
-    torch.testing.assert_close(y, F.batch_norm(x, None, None, training=True), rtol=1e-5, atol=1e-5)
-
-
 def allocated(function):
     """Bytes of all tensors that a call allocates, kept or not."""
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as found:
+    ) as profile:
         result = function()
     del result
-    return sum(max(event.self_cpu_memory_usage, 0) for event in found.events())
+    return sum(max(event.self_cpu_memory_usage, 0) for event in profile.events())
 
 
 @pytest.mark.parametrize(("shape", "last"), [((4, 64, 32, 32), False), ((4, 64, 32, 32), True)])
@@ -434,5 +413,5 @@ def test_no_room_of_the_activations_size_but_for_results(shape, last, relu):
     least = x.numel() * x.itemsize
     assert least <= allocated(lambda: cpu.normalize(*forward)) <= 1.05 * least
     results = 2 if relu else 1
-    found = allocated(lambda: cpu.differentiate(*backward))
-    assert results * least <= found <= (results + 0.05) * least
+    size = allocated(lambda: cpu.differentiate(*backward))
+    assert results * least <= size <= (results + 0.05) * least

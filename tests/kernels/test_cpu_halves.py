@@ -63,5 +63,5 @@ def test_sums_of_more_values_are_scaled_by_the_share():
     whole = cpu.differentiate(grad_y, x, None, statistics, None, None, EPS, False, False, True)
     for (g, part), expected in zip(pairs, whole.x.split([10, 30]), strict=True):
         share = eager.values_per_channel(part) / eager.values_per_channel(x)
-        found = cpu.project(g, part, statistics, None, sums * share, EPS)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+        grad_x = cpu.project(g, part, statistics, None, sums * share, EPS)
+        torch.testing.assert_close(grad_x, expected, rtol=1e-12, atol=1e-13)

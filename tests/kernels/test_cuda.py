@@ -1,7 +1,7 @@
-"""The CUDA kernels against the float64 oracle: in Triton's interpreter, or on a GPU.
+"""The CUDA kernels, however they cut, and their numerics: in Triton's interpreter, or on a GPU.
 
 The interpreter runs the same kernels on CPU tensors, slowly. Thresholds are lowered so that small
-tensors take every path.
+tensors take every path. What every kernel module promises is in ``test_contract.py``.
 """
 
 import importlib.util
@@ -21,6 +21,8 @@ from companion.kernels.interface import Running
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
+import _contract
+from _contract import Case, Given, check, given
 from _cuda_interpreter import DEVICE, cuda_kernels
 from _passes import Passes
 
@@ -88,11 +90,8 @@ def _no_stale_plans(module):
     module.plan.cache_clear()
 
 
-def random(shape, dtype=torch.float32, channels_last=False, seed=0, offset=0.5, scale=2.0):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, dtype=torch.float64, generator=generator) * scale + offset
-    x = x.to(dtype).to(DEVICE)
-    return with_channels_last(x) if channels_last else x
+def random(shape, dtype=torch.float32, seed=0, *, offset=0.5, **more):
+    return _contract.random(shape, dtype, seed, device=DEVICE, offset=offset, **more)
 
 
 def with_channels_last(x):
@@ -107,44 +106,18 @@ def as_array(tensor):
     return None if tensor is None else tensor.double().cpu().numpy()
 
 
-def assert_close(found, expected, tolerance, name=""):
-    """|found - expected| ≤ tolerance·(1 + |expected|), and NaN where NaN is expected."""
-    found = as_array(found) if isinstance(found, torch.Tensor) else found
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance, err_msg=name)
+def assert_close(values, expected, tolerance):
+    """|values - expected| ≤ tolerance·(1 + |expected|), and NaN where NaN is expected."""
+    values = as_array(values) if isinstance(values, torch.Tensor) else values
+    np.testing.assert_allclose(values, expected, rtol=tolerance, atol=tolerance)
 
 
-def check_training(cuda, x, grad_y, weight, bias, tolerance=None):
-    """Forward and backward pass against the oracle; returns what the kernels returned."""
-    tolerance = TOLERANCE[x.dtype] if tolerance is None else tolerance
-    y, mean, var = Passes(cuda).batch_forward(x, weight, bias, None, None, EPS, False)
-    batch = reference.forward(*map(as_array, (x, weight, bias)), EPS)
-    precise = max(1e-15, min(tolerance, 2e-7))
-    assert mean.dtype == var.dtype == torch.float64
-    spread = 1.0 + np.sqrt(batch.batch_var).ravel()
-    assert_close(as_array(mean) / spread, batch.batch_mean.ravel() / spread, precise, "mean")
-    assert_close(var, batch.batch_var.ravel(), 10 * precise, "var")
-    assert_close(y, batch.y, tolerance, "y")
-    assert y.dtype == x.dtype
-    found = Passes(cuda).batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
-    expected = reference.backward(as_array(grad_y), batch)
-    check_gradients(found, expected, x, grad_y, tolerance)
-    return y, found
-
-
-def check_gradients(found, expected, x, grad_y, tolerance):
-    assert_close(found.x, expected.x, tolerance, "grad x")
-    # Σ g·x̂ and Σ g: their terms' sizes set the scale of the error.
-    terms = np.sqrt(x.numel() / x.shape[1]) * 4.0 * (1.0 + grad_y.double().abs().max().item())
-    sums = 1e-13 if x.dtype == torch.float64 else 1e-6
-    for name, gradient, exact in (
-        ("grad weight", found.weight, expected.gamma),
-        ("grad bias", found.bias, expected.beta),
-    ):
-        # Sums are float64, and rounded once to the parameter's type.
-        rounded = max(sums, torch.finfo(gradient.dtype).eps)
-        assert_close(gradient.double() / terms, exact / terms, rounded, name)
-    assert found.x.dtype == x.dtype
-    assert found.residual is None
+def check_training(cuda, x, grad_y=None, weight=None, bias=None, residual=None, slack=1.0):
+    """Both passes over these tensors; with a residual, and a ReLU, too."""
+    relu = residual is not None
+    grad_y = random(x.shape, x.dtype, 1) if grad_y is None else grad_y
+    arguments = Given(x, grad_y, weight, bias, residual, None, None)
+    return check(cuda, Case(tuple(x.shape), x.dtype, relu=relu, residual=relu), arguments, slack)
 
 
 SHAPES = {
@@ -166,38 +139,62 @@ SHAPES = {
 }
 
 
+def case(name, *options, **more):
+    shape, channels_last = SHAPES[name]
+    return Case(shape, *options or (torch.float32,), channels_last, **more)
+
+
 # Of a path's two kinds of blocks, planes and rows, one that is easy to cut and one that is not.
 SHORT = ("planes in pieces", "rows", "folded rows", "few channels last")
 
 
 @pytest.mark.parametrize("cuda", ["meeting", "split"], indirect=True)
 @pytest.mark.parametrize("name", mostly_slow(SHORT, SHAPES))
-def test_training(cuda, name):
-    shape, channels_last = SHAPES[name]
-    x = random(shape, channels_last=channels_last)
-    grad_y = random(shape, channels_last=channels_last, seed=3)
-    y, found = check_training(cuda, x, grad_y, *parameters(shape[1]))
-    for result in (y, found.x):
-        assert result.is_contiguous() == x.is_contiguous()
+def test_every_way_of_cutting(cuda, name):
+    check(cuda, case(name), given(case(name), DEVICE))
+
+
+FIXED = [case(name, fixed=True) for name in [*SHAPES][1::2]]
+FUSED = [
+    case(name, **fused, fixed=fixed)
+    for name in ("planes", "rows", "few channels last")
+    for fused in ({"relu": True}, {"residual": True}, {"relu": True, "residual": True})
+    for fixed in (False, True)
+]
+TRAINED = [case(name, dtype) for name in SHORT[:3] for dtype in TOLERANCE]
+MOVED = [
+    case(name, running=True, momentum=momentum)
+    for name in ("planes", "rows in blocks")
+    for momentum in (0.3, None, 1)
+]
+
+
+@pytest.mark.parametrize(
+    "case",
+    mostly_slow(
+        [FIXED[-1], case("rows", relu=True, residual=True), *MOVED[:2]],
+        [*FIXED, *FUSED, *TRAINED, *MOVED],
+    ),
+    ids=str,
+)
+def test_every_request(cuda, case):
+    check(cuda, case, given(case, DEVICE))
 
 
 @pytest.mark.parametrize("name", mostly_slow(SHORT[:1], ["planes in pieces", "folded rows"]))
 def test_shares_are_added_in_several_rounds(cuda, name, monkeypatch):
     """As for many parts."""
     monkeypatch.setattr(cuda, "_MERGED_VALUES", 4)
-    shape, _ = SHAPES[name]
-    check_training(cuda, random(shape), random(shape, seed=3), *parameters(shape[1]))
+    check(cuda, case(name), given(case(name), DEVICE))
 
 
 def test_last_part_is_shorter_by_a_tile(cuda):
-    x = random((2, 2, 512))
-    check_training(cuda, x, random(x.shape, seed=3), *parameters(2))
+    check_training(cuda, random((2, 2, 512)), None, *parameters(2))
 
 
 def test_held_tiles_are_added_in_several_groups(cuda, monkeypatch):
     monkeypatch.setattr(cuda, "_GROUPED_VALUES", 1)
-    x = random((3, 2, 11, 31))
-    check_training(cuda, x, random(x.shape, seed=3), *parameters(2))
+    check(cuda, case("planes in pieces"), given(case("planes in pieces"), DEVICE))
 
 
 @pytest.mark.parametrize(
@@ -206,141 +203,58 @@ def test_held_tiles_are_added_in_several_groups(cuda, monkeypatch):
 def test_long_offsets(cuda, name, monkeypatch):
     """As for activations of more than 2^31 values."""
     monkeypatch.setattr(cuda, "_MOST_SHORT_OFFSETS", 0)
-    shape, _ = SHAPES[name]
-    check_training(cuda, random(shape), random(shape, seed=3), *parameters(shape[1]))
+    check(cuda, case(name), given(case(name), DEVICE))
 
 
-@pytest.mark.parametrize("name", mostly_slow(["few channels last"], [*SHAPES][1::2]))
-def test_fixed_statistics(cuda, name):
-    shape, channels_last = SHAPES[name]
-    x = random(shape, channels_last=channels_last)
-    grad_y = random(shape, channels_last=channels_last, seed=3)
-    weight, bias = parameters(shape[1])
-    mean = random((shape[1],), torch.float64, seed=4)
-    var = random((shape[1],), torch.float64, seed=5).square()
-    y = Passes(cuda).fixed_forward(x, mean, var, weight, bias, None, EPS, False)
-    expected = reference.inference(*map(as_array, (x, mean, var, weight, bias)), EPS)
-    assert_close(y, expected, 5e-5)
-    axes = tuple(axis for axis in range(x.ndim) if axis != 1)
-    inv_std = 1.0 / np.sqrt(as_array(var) + EPS)
-    column = (-1, *(1,) * (x.ndim - 2))
-    g = as_array(grad_y)
-    found = Passes(cuda).fixed_backward(grad_y, x, None, mean, var, weight, bias, EPS, False, False)
-    x_hat = (as_array(x) - as_array(mean).reshape(column)) * inv_std.reshape(column)
-    slope = (as_array(weight) * inv_std).reshape(column)
-    size = 1.0 + np.abs(g * x_hat).sum(axes)
-    assert_close(found.x, g * slope, 1e-6 * np.abs(slope).max())
-    assert_close(as_array(found.weight) / size, (g * x_hat).sum(axes) / size, 1e-6)
-    assert_close(found.bias, g.sum(axes), 1e-4)
-
-
-@pytest.mark.parametrize("dtype", mostly_slow([torch.bfloat16], TOLERANCE))
+@pytest.mark.parametrize("dtype", mostly_slow([torch.bfloat16], [torch.float16, torch.bfloat16]))
 @pytest.mark.parametrize("name", mostly_slow(["rows"], SHORT[:3]))
-def test_types(cuda, dtype, name):
-    shape, channels_last = SHAPES[name]
-    x = random(shape, dtype, channels_last)
-    own = torch.float64 if dtype == torch.float64 else torch.float32
-    for parameter_dtype in {own, dtype}:
-        pair = parameters(shape[1], parameter_dtype)
-        check_training(cuda, x, random(shape, dtype, seed=3), *pair)
+def test_parameters_of_half_precision(cuda, dtype, name):
+    arguments = given(case(name, dtype), DEVICE)
+    weight, bias = arguments.weight.to(dtype), arguments.bias.to(dtype)
+    check(cuda, case(name, dtype), arguments._replace(weight=weight, bias=bias))
 
 
-def test_no_parameters(cuda):
+def test_one_of_the_parameters(cuda):
     x = random((4, 3, 5, 7))
-    check_training(cuda, x, random(x.shape, seed=3), None, None)
     weight, bias = parameters(3)
-    check_training(cuda, x, random(x.shape, seed=3), weight, None)
-    check_training(cuda, x, random(x.shape, seed=3), None, bias)
+    check_training(cuda, x, None, weight, None)
+    check_training(cuda, x, None, None, bias)
 
 
 def test_layouts_that_are_not_dense(cuda):
     whole = random((4, 6, 5, 8))
     weight, bias = parameters(6)
     for x in (whole[:, ::2], whole[..., ::2], whole.transpose(2, 3), whole.transpose(0, 2)):
-        grad_y = random(x.shape, seed=3)
         C = x.shape[1]
-        y, found = check_training(cuda, x, grad_y, weight[:C], bias[:C])
+        y = check_training(cuda, x, None, weight[:C], bias[:C])["y"]
         assert y.is_contiguous()
-        assert found.x.is_contiguous()
     for x in (with_channels_last(whole)[::2], with_channels_last(whole)[:, :, :3]):
-        y, found = check_training(cuda, x, random(x.shape, seed=3), weight, bias)
+        y = check_training(cuda, x, None, weight, bias)["y"]
         assert y.is_contiguous(memory_format=torch.channels_last)
-        assert found.x.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_gradient_in_another_layout(cuda):
+def test_gradient_and_residual_in_another_layout(cuda):
     weight, bias = parameters(3)
     x, grad_y = random((4, 3, 5, 7)), random((4, 3, 5, 7), seed=3)
     check_training(cuda, x, with_channels_last(grad_y), weight, bias)
-    check_training(cuda, with_channels_last(x), grad_y, weight, bias)
+    residual = random(x.shape, seed=6)
+    check_training(cuda, with_channels_last(x), grad_y, weight, bias, residual)
     check_training(cuda, x, grad_y[:1, :1, :1, :1].expand(x.shape), weight, bias)
 
 
 def test_parameters_that_are_not_dense(cuda):
     x = random((4, 3, 5, 7))
     pairs = torch.stack(parameters(3), 1)
-    check_training(cuda, x, random(x.shape, seed=3), pairs[:, 0], pairs[:, 1])
-    check_training(cuda, x, random(x.shape, seed=3), pairs[0, :1].expand(3), pairs[:, 1])
+    check_training(cuda, x, None, pairs[:, 0], pairs[:, 1])
+    check_training(cuda, x, None, pairs[0, :1].expand(3), pairs[:, 1])
 
 
 def test_misaligned_input(cuda):
     storage = random((1 + 4 * 3 * 64,))
-    x = storage[1:].reshape(4, 3, 8, 8)
-    check_training(cuda, x, random(x.shape, seed=3), *parameters(3))
+    check_training(cuda, storage[1:].reshape(4, 3, 8, 8), None, *parameters(3))
 
 
 # --- ReLU and residual ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", mostly_slow(["rows"], ["planes", "rows", "few channels last"]))
-@pytest.mark.parametrize(
-    ("relu", "residual"),
-    [
-        pytest.param(True, False, marks=slow),
-        pytest.param(False, True, marks=slow),
-        (True, True),
-    ],
-)
-@pytest.mark.parametrize("fixed", [False, True])
-def test_fused(cuda, fixed, relu, residual, name):
-    shape, channels_last = SHAPES[name]
-    x = random(shape, channels_last=channels_last)
-    grad_y = random(shape, seed=3)
-    weight, bias = parameters(shape[1])
-    added = random(shape, seed=6) if residual else None
-    if fixed:
-        mean = random((shape[1],), torch.float64, seed=4)
-        var = random((shape[1],), torch.float64, seed=5).square() + 0.5
-        y = Passes(cuda).fixed_forward(x, mean, var, weight, bias, added, EPS, relu)
-        backward = Passes(cuda).fixed_backward
-    else:
-        y, mean, var = Passes(cuda).batch_forward(x, weight, bias, added, None, EPS, relu)
-        backward = Passes(cuda).batch_backward
-
-    leaves = [x, weight, bias, added]
-    leaves = [None if t is None else t.double().requires_grad_() for t in leaves]
-    statistics = (mean, var) if fixed else (None, None)
-    expected = torch.nn.functional.batch_norm(
-        leaves[0], *statistics, *leaves[1:3], training=not fixed, eps=EPS
-    )
-    if residual:
-        expected = expected + leaves[3]
-    assert expected.abs().min() > 1e-5, "too close to the kink of the ReLU for a comparison"
-    if relu:
-        expected = expected.relu()
-    assert_close(y, as_array(expected.detach()), 1e-5)
-
-    expected.backward(grad_y.double())
-    found = backward(grad_y, x, y, mean, var, weight, bias, EPS, relu, residual)
-    for field, leaf in zip(found._fields, leaves, strict=True):
-        result = getattr(found, field)
-        if leaf is None:
-            assert result is None
-        else:
-            assert_close(result, as_array(leaf.grad), 3e-5, field)
-    if residual:
-        assert found.residual.is_contiguous() == x.is_contiguous()
-        assert found.residual.dtype == x.dtype
 
 
 def test_relu_keeps_nan_and_lets_its_gradient_pass(cuda):
@@ -349,9 +263,9 @@ def test_relu_keeps_nan_and_lets_its_gradient_pass(cuda):
     y, mean, var = Passes(cuda).batch_forward(x, None, None, None, None, EPS, True)
     assert y[:, 1].isnan().all()
     assert y[:, 0].isfinite().all()
-    found = Passes(cuda).batch_backward(grad_y, x, y, mean, var, None, None, EPS, True, True)
-    assert torch.equal(found.residual[:, 1], grad_y[:, 1])
-    assert torch.equal(found.residual[:, 0], torch.where(y[:, 0] > 0, grad_y[:, 0], 0.0))
+    grads = Passes(cuda).batch_backward(grad_y, x, y, mean, var, None, None, EPS, True, True)
+    assert torch.equal(grads.residual[:, 1], grad_y[:, 1])
+    assert torch.equal(grads.residual[:, 0], torch.where(y[:, 0] > 0, grad_y[:, 0], 0.0))
 
 
 @pytest.mark.parametrize(
@@ -367,9 +281,9 @@ def test_recomputed_activation_is_the_output(cuda, dtype):
     if dtype == torch.float16:
         precise = Passes(cuda).batch_forward(x.float(), weight, bias, None, None, EPS, True)[0]
         assert ((y == 0) & (precise > 0)).any(), "nothing was rounded to 0"
-    found = Passes(cuda).batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, True, False)
+    grads = Passes(cuda).batch_backward(grad_y, x, None, mean, var, weight, bias, EPS, True, False)
     passed = torch.where(y > 0, grad_y, 0.0).double().sum((0, 2, 3))
-    assert_close(found.bias, as_array(passed), 1e-5)
+    assert_close(grads.bias, as_array(passed), 1e-5)
 
 
 # --- Running statistics --------------------------------------------------------------------------
@@ -385,22 +299,11 @@ def moved(old, batch, factor):
     return (1.0 - factor) * as_array(old) + factor * batch
 
 
-@pytest.mark.parametrize("name", mostly_slow(["planes"], ["planes", "rows in blocks"]))
-@pytest.mark.parametrize("momentum", mostly_slow([0.3, None], [0.3, None, 1]))
-@pytest.mark.parametrize("skip", mostly_slow([False], [False, True]))
-def test_running_statistics(cuda, name, momentum, skip):
-    shape, channels_last = SHAPES[name]
-    x = random(shape, channels_last=channels_last)
-    m = x.numel() // shape[1]
-    mean, var, count = state(shape[1], torch.float64, stride=2)
-    before = mean.clone(), var.clone()
-    running = Running(mean, var, count, momentum, skip)
-    Passes(cuda).batch_forward(x, None, None, None, running, EPS, False)
-    batch_mean, batch_var = reference.moments(as_array(x))
-    factor = 0.25 if momentum is None else momentum
-    assert_close(mean, moved(before[0], batch_mean, factor), 5e-7)
-    assert_close(var, moved(before[1], batch_var * m / (m - 1), factor), 3e-6)
-    assert count.item() == 4
+@pytest.mark.parametrize("skip", [False, True])
+def test_running_statistics_of_another_type_and_layout(cuda, skip):
+    asked = case("planes", running=True)
+    running = Running(*state(3, torch.float64, stride=2), 0.3, skip)
+    check(cuda, asked, given(asked, DEVICE)._replace(running=running))
 
 
 def test_float64_momentum_and_eps_arrive_whole(cuda):
@@ -507,9 +410,9 @@ def test_constant_channels(cuda):
 @pytest.mark.parametrize("name", mostly_slow(SHORT[:1], SHORT[:3]))
 @pytest.mark.parametrize("offset", mostly_slow([-1e5], [1e4, -1e5, 3e6]))
 def test_large_offsets(cuda, name, offset):
-    shape, channels_last = SHAPES[name]
-    x = random(shape, channels_last=channels_last, offset=offset)
-    check_training(cuda, x, random(shape, seed=3, offset=0.0), *parameters(shape[1]), 5e-6)
+    shape, _ = SHAPES[name]
+    x = random(shape, offset=offset)
+    check_training(cuda, x, random(shape, seed=3, offset=0.0), *parameters(shape[1]), slack=2.5)
 
 
 def test_mean_between_two_numbers_of_the_type(cuda):
@@ -522,9 +425,9 @@ def test_mean_between_two_numbers_of_the_type(cuda):
     grad_y = 2.0**20 + (torch.arange(70, device=DEVICE).reshape(2, 1, 35) * 7 % 11 % 3).float()
     x = (torch.arange(70, device=DEVICE).reshape(2, 1, 35) % 2) * 2.0 - 1.0
     _, mean, var = Passes(cuda).batch_forward(x, None, None, None, None, EPS, False)
-    found = Passes(cuda).batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
+    grads = Passes(cuda).batch_backward(grad_y, x, None, mean, var, None, None, EPS, False, False)
     expected = reference.backward(as_array(grad_y), reference.forward(as_array(x), eps=EPS))
-    assert_close(found.x, expected.x, 1e-5)
+    assert_close(grads.x, expected.x, 1e-5)
 
 
 @pytest.mark.parametrize("channels_last", mostly_slow([True], [False, True]))
@@ -540,8 +443,7 @@ def test_offset_that_breaks_channels_last_kernels(module, channels_last, fuse, m
 
 
 def test_many_rows(module):
-    x = random((60000, 2), offset=10.0, scale=1.0)
-    check_training(module, x, random(x.shape, seed=3), None, None)
+    check_training(module, random((60000, 2), offset=10.0))
 
 
 @pytest.mark.parametrize("scale", mostly_slow([1e20], [1e20, 1e-20]))
@@ -555,8 +457,8 @@ def test_extreme_sizes(cuda, dtype, scale, name):
     assert_close(mean / scale, batch.batch_mean.ravel() / scale, 1e-7)
     assert_close(var / scale**2, batch.batch_var.ravel() / scale**2, 1e-6)
     assert_close(y, batch.y, 2 * TOLERANCE[dtype])
-    found = Passes(cuda).batch_backward(y, x, None, mean, var, None, None, 1e-60, False, False)
-    assert found.x.isfinite().all()
+    grads = Passes(cuda).batch_backward(y, x, None, mean, var, None, None, 1e-60, False, False)
+    assert grads.x.isfinite().all()
 
 
 @pytest.mark.parametrize("name", mostly_slow(SHORT[:1], SHORT[:3]))
@@ -565,7 +467,7 @@ def test_first_value_is_an_outlier(cuda, name, outlier):
     shape, _ = SHAPES[name]
     x = random(shape)
     x.view(shape[0], shape[1], -1)[0, :, 0] = outlier
-    check_training(cuda, x, random(shape, seed=3), *parameters(shape[1]), 5e-6)
+    check_training(cuda, x, None, *parameters(shape[1]), slack=2.5)
 
 
 @pytest.mark.parametrize("name", mostly_slow(["folded rows"], SHORT[:3]))
@@ -592,12 +494,6 @@ def test_channels_do_not_disturb_each_other(cuda, name):
     _, mean, var = Passes(cuda).batch_forward(x, None, None, None, None, EPS, False)
     assert mean[1].item() == -float("inf")
     assert var[1].isnan()
-
-
-def test_eps_is_inside_the_root(cuda):
-    x = torch.tensor([1e-3, -1e-3], device=DEVICE).reshape(2, 1).repeat(8, 2)
-    y = Passes(cuda).batch_forward(x, None, None, None, None, EPS, False)[0]
-    assert abs(y[0, 0].item() - 1e-3 / np.sqrt(1e-6 + EPS)) < 1e-6
 
 
 def test_unequal_parts(cuda):
@@ -698,9 +594,8 @@ def test_nothing_imports_the_kernels_by_itself():
     ],
 )
 def test_shapes_of_networks(module, dtype, shape, channels_last):
-    x = random(shape, dtype, channels_last)
-    grad_y = random(shape, dtype, channels_last, seed=3)
-    check_training(module, x, grad_y, *parameters(shape[1]))
+    asked = Case(shape, dtype, channels_last)
+    check(module, asked, given(asked, DEVICE))
 
 
 @pytest.mark.cuda
@@ -740,7 +635,7 @@ def test_cuda_graph(module, momentum, skip):
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        y, found = step()
+        y, grads = step()
     for replay in range(3):
         x.copy_(random(x.shape, seed=10 + replay))
         before, steps = mean.clone(), count.item()
@@ -751,7 +646,7 @@ def test_cuda_graph(module, momentum, skip):
         assert_close(mean, moved(before, batch.batch_mean.ravel(), factor), 1e-6)
         assert count.item() == steps + 1
         expected = reference.backward(as_array(grad_y) * (as_array(y) > 0.0), batch)
-        assert_close(found.x, expected.x, 1e-5)
+        assert_close(grads.x, expected.x, 1e-5)
 
 
 @pytest.mark.cuda

@@ -88,8 +88,8 @@ def test_sizes_are_those_that_triton_takes(shape, itemsize, tensors):
     if cut.meeting:
         assert (cut.tiles - 1) * cut.rows < cut.sizes.part <= cut.tiles * cut.rows
         # Registers of four bytes: what is held leaves a third for everything else.
-        held = tensors * cut.tiles * max(16, loaded // (32 * cut.warps))
-        assert held <= 4 * cut.registers * 2 / 3
+        held_bytes = tensors * cut.tiles * max(16, loaded // (32 * cut.warps))
+        assert held_bytes <= 4 * cut.registers * 2 / 3
     else:
         assert cut.sizes.part % cut.rows == 0
         assert loaded <= max(4 * plans._TILE_BYTES, 1024 * itemsize)

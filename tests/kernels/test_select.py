@@ -23,12 +23,12 @@ def test_auto_takes_the_kernels_of_the_device():
 
 def test_every_backend_computes_the_same():
     x = torch.randn(8, 3, 5, 5)
-    found = [
+    outputs = [
         batch_norm(x, None, None, training=True, backend=backend)
         for backend in ("auto", "eager", "cpu", "torch")
     ]
-    for y in found[1:]:
-        torch.testing.assert_close(y, found[0], rtol=1e-5, atol=1e-5)
+    for y in outputs[1:]:
+        torch.testing.assert_close(y, outputs[0], rtol=1e-5, atol=1e-5)
 
 
 def test_pytorchs_own_is_pytorchs():
@@ -73,15 +73,15 @@ def test_a_missing_package_is_named_or_passed_over(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("found", "is_met"),
+    ("number", "is_met"),
     [("3.3.1", False), ("2.9.0", False), ("3.4.0", True), ("3.10.0+git", True), (None, True)],
 )
-def test_a_package_that_is_too_old_is_as_good_as_none(monkeypatch, found, is_met):
+def test_a_package_that_is_too_old_is_as_good_as_none(monkeypatch, number, is_met):
     def version(name):
         assert name == "triton"
-        if found is None:
+        if number is None:
             raise select.PackageNotFoundError
-        return found
+        return number
 
     monkeypatch.setattr(select, "find_spec", lambda _: object())
     monkeypatch.setattr(select, "version", version)
@@ -136,8 +136,8 @@ def test_state_that_kernels_cannot_move_where_it_lies():
     short = torch.zeros(3), torch.ones(3), torch.tensor(0, dtype=torch.int32)
     for mean, var, count in (apart, short):
         batch_norm(x, mean, var, training=True, num_batches_tracked=count)
-        for found, exact in zip((mean, var, count), expected, strict=True):
-            torch.testing.assert_close(found, exact, check_dtype=False, check_stride=False)
+        for value, exact in zip((mean, var, count), expected, strict=True):
+            torch.testing.assert_close(value, exact, check_dtype=False, check_stride=False)
 
 
 def test_the_layer_shows_and_uses_its_backend():

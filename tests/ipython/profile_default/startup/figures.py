@@ -22,8 +22,8 @@ def look_at_figures():
         if isinstance(shown, InteractiveFigure):
             shown = shown.picture()
         if isinstance(shown, Figure):
-            found = "\n".join(faults(shown))
-            assert not found, f"the figure cannot be read:\n{found}"
+            faults_seen = "\n".join(faults(shown))
+            assert not faults_seen, f"the figure cannot be read:\n{faults_seen}"
 
     get_ipython().events.register("post_run_cell", look)  # noqa: F821
 
