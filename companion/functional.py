@@ -8,6 +8,7 @@ statistics over the batches of several processes.
 
 Examples
 --------
+>>> import torch
 >>> from companion import functional
 >>> functional.batch_norm(torch.tensor([[1.0], [3.0]]), None, None, training=True, eps=1e-12)
 tensor([[-1.],
@@ -137,6 +138,7 @@ def batch_norm(
 
     Examples
     --------
+    >>> import torch
     >>> mean, var = torch.zeros(1), torch.ones(1)
     >>> batch_norm(torch.tensor([[2.0], [4.0]]), mean, var, training=True, eps=1e-12).tolist()
     [[-1.0], [1.0]]
@@ -203,6 +205,7 @@ def batch_norm_act(
 
     Examples
     --------
+    >>> import torch
     >>> x, residual = torch.tensor([[2.0], [4.0]]), torch.tensor([[3.0], [-5.0]])
     >>> batch_norm_act(x, None, None, training=True, eps=1e-12, residual=residual).tolist()
     [[2.0], [0.0]]
@@ -307,6 +310,7 @@ def sync_batch_norm(
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.tensor([[2.0], [4.0]])  # without other processes
     >>> sync_batch_norm(x, None, None, training=True, eps=1e-12).tolist()
     [[-1.0], [1.0]]
