@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import threading
 from pathlib import Path
 
@@ -482,6 +483,28 @@ def test_a_failed_build_says_why_and_leaves_nothing(tmp_path, environment, reaso
     assert reason in done.stderr
     assert "Traceback (most recent call last)" not in done.stderr.split(reason)[0]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has another way of quoting")
+def test_folders_may_have_spaces_in_their_names(tmp_path):
+    """Those of the source, of what is built, and of PyTorch's libraries."""
+    folder, compiler = tmp_path / "a b", tmp_path / "compiler"
+    folder.mkdir()
+    note = f"""printf '%s\\n' "$@" >> '{tmp_path}/arguments'"""
+    compiler.write_text(f"#!/bin/sh\n{note}\n: > calls.o\n")
+    compiler.chmod(0o755)
+    source = folder / "calls.cpp"
+    source.touch()
+    libraries = "from torch.utils import cpp_extension; cpp_extension.TORCH_LIB_PATH = '/c d/lib'\n"
+    scripts = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]
+    subprocess.run(
+        [sys.executable, "-c", libraries + calls._BUILD, calls.NAME, str(source), str(folder)],
+        env=os.environ | {"CXX": str(compiler), "PATH": scripts},
+        capture_output=True,
+        check=False,
+    )
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert {str(source), f"-I{folder}", "-L/c d/lib"} <= set(arguments)
 
 
 def test_the_source_travels_with_the_package():

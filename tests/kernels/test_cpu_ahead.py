@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +14,12 @@ from companion.__main__ import main
 
 pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
 from companion.kernels.cpu import ahead, workers
+
+
+def run(*arguments):
+    """The command's status; in a thread, as Playwright keeps this one's event loop running."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(main, arguments).result()
 
 
 @pytest.fixture
@@ -27,17 +34,17 @@ def programs(monkeypatch, tmp_path):
     monkeypatch.setattr(ahead.calls, "path", lambda: tmp_path / "built")
     seen = []
 
-    async def run(command, *_):
+    async def see(command, *_):
         seen.append(command[-1])
         return 0, ""
 
-    monkeypatch.setattr(ahead, "_run", run)
+    monkeypatch.setattr(ahead, "_run", see)
     return seen
 
 
 @pytest.mark.usefixtures("_nothing_compiled")
 def test_half_precision_is_compiled_when_asked_for(programs, capsys):
-    assert main(["compile"]) == 0
+    assert run("compile") == 0
     assert sorted(programs) == sorted(
         ahead._PROGRAM.format(backward, dtype)
         for backward in (False, True)
@@ -45,19 +52,19 @@ def test_half_precision_is_compiled_when_asked_for(programs, capsys):
     )
     assert "the forward pass (float64): 0 s" in capsys.readouterr().err
     programs.clear()
-    assert main(["compile", "--all"]) == 0
+    assert run("compile", "--all") == 0
     assert len(programs) == 8
     assert ahead._PROGRAM.format(True, "bfloat16") in programs
 
 
 def test_what_is_there_is_not_compiled_again(programs, monkeypatch, capsys):
     monkeypatch.setattr(workers, "is_compiled", lambda _, dtype: dtype == "float32")
-    assert main(["compile"]) == 0
+    assert run("compile") == 0
     assert all("float64" in program for program in programs)
     assert len(programs) == 2
     monkeypatch.setattr(workers, "is_compiled", lambda *_: True)
     capsys.readouterr()
-    assert main(["compile"]) == 0
+    assert run("compile") == 0
     assert capsys.readouterr().err == ""
 
 
@@ -66,7 +73,7 @@ def test_what_is_there_is_not_compiled_again(programs, monkeypatch, capsys):
 def test_all_cores_are_busy_and_no_more(monkeypatch, cores):
     running, most = 0, 0
 
-    async def run(*_):
+    async def count(*_):
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -74,9 +81,9 @@ def test_all_cores_are_busy_and_no_more(monkeypatch, cores):
         running -= 1
         return 0, ""
 
-    monkeypatch.setattr(ahead, "_run", run)
+    monkeypatch.setattr(ahead, "_run", count)
     monkeypatch.setattr(ahead, "_cores", lambda: cores)
-    assert main(["compile", "--all"]) == 0
+    assert run("compile", "--all") == 0
     assert most == cores
 
 
@@ -86,16 +93,27 @@ def test_a_failure_is_told_and_the_others_go_on(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(ahead.calls, "path", lambda: tmp_path / "built")
     program = "import sys; sys.exit('no memory' if ({!r}, {!r}) == (True, 'float32') else 0)"
     monkeypatch.setattr(ahead, "_PROGRAM", program)
-    assert main(["compile"]) == 1
+    assert run("compile") == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[lines.index("compile: the backward pass (float32) failed:") + 1] == "no memory"
     assert sum(line.endswith(" s") for line in lines) == 3
 
 
+@pytest.mark.usefixtures("_nothing_compiled")
+def test_a_process_that_cannot_be_started_is_told_in_a_line(monkeypatch, tmp_path, capsys):
+    (tmp_path / "built").touch()
+    monkeypatch.setattr(ahead.calls, "path", lambda: tmp_path / "built")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert run("compile") == 1
+    _, *lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert all("pass (float" in line and "failed: [Errno 2] No such file" in line for line in lines)
+
+
 def test_no_place_for_it_is_told_in_a_line(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
-    assert main(["compile"]) == 1
+    assert run("compile") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("compile: machine code cannot be kept anywhere; NUMBA_CACHE_DIR may")
 

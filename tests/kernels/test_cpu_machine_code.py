@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,24 @@ def test_another_version_has_its_own(monkeypatch, name):
     ours = machine_code.dependencies_of([])
     monkeypatch.setattr(getattr(machine_code, name), "__version__", "0.1")
     assert machine_code.dependencies_of([]) != ours
+
+
+def test_what_nobody_has_used_for_a_month_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+
+    def keep(content, days=0):
+        folder = machine_code.keep(lambda: 0, content)
+        used = time.time() - days * 24 * 3600
+        os.utime(folder / "used", (used, used))
+        return folder
+
+    recent, old, again = keep("recent", 29), keep("old"), keep("again")
+    for content in ("old", "again"):
+        keep(content, 31)
+    machine_code.keep(lambda: 0, "again")
+    new = keep("new")
+    assert set(tmp_path.iterdir()) == {recent, again, new}
+    assert not old.exists()
 
 
 def test_where_nothing_can_be_kept_the_error_says_what_helps(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Numba's undocumented interfaces do what the kernels need; these tests pass with 0.60 to 0.68."""
 
 import ctypes
+from functools import partial
 
 import numba
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 
 pytest.importorskip("companion.kernels.cpu", reason="Numba is not installed")
 from companion.kernels.cpu import _numba, vectors
+
+# With a way in from Python.
+njit = partial(_numba.njit, no_cpython_wrapper=False)
 
 
 def compiled(function, *arguments):
@@ -25,7 +29,7 @@ def test_references_are_not_counted():
         return view[0]
 
     assert "NRT_" in compiled(numba.njit(pick), np.arange(3.0))
-    assert "NRT_" not in compiled(_numba.njit(pick), np.arange(3.0))
+    assert "NRT_" not in compiled(njit(pick), np.arange(3.0))
 
 
 def test_short_functions_are_pasted_in():
@@ -34,14 +38,28 @@ def test_short_functions_are_pasted_in():
     def twice(x):
         return 2.0 * x
 
-    assert "alwaysinline" not in compiled(_numba.njit(twice), 1.0)
-    assert "alwaysinline" in compiled(_numba.inlined(twice), 1.0)
+    assert "alwaysinline" not in compiled(njit(twice), 1.0)
+    assert "alwaysinline" in compiled(_numba.inlined(twice, no_cpython_wrapper=False), 1.0)
+
+
+def test_functions_have_no_ways_in_from_python_or_c():
+    """Options ``no_cpython_wrapper`` and ``no_cfunc_wrapper``: LLVM would paste it into each."""
+
+    def wrappers(decorator):
+        function = decorator(lambda x: 2.0 * x)
+        function.compile((numba.float64,))
+        (code,) = function.inspect_llvm().values()
+        return ["cfunc." in code, "7cpython" in code]
+
+    assert wrappers(numba.njit) == [True, True]
+    assert wrappers(_numba.njit) == [False, False]
+    assert wrappers(_numba.inlined) == [False, False]
 
 
 def test_arrays_by_address():
     """``make_array`` and ``populate_array``."""
 
-    @_numba.njit
+    @njit
     def add(address, like):
         array = _numba.array_at(address, 3, like)
         array[2] += array[0]
@@ -73,7 +91,7 @@ def test_structures_are_read_by_name():
     """``types.NamedTuple`` and the context's ``make_tuple``."""
     read = _numba.reader(_Outer)
 
-    @_numba.njit
+    @njit
     def numbers(address):
         outer = read(address)
         return outer.last, outer.half, outer.whole
@@ -85,7 +103,7 @@ def test_structures_are_read_by_name():
 def test_operators_of_own_types():
     """``AbstractTemplate`` and ``infer_global``, which add to what an operator already does."""
 
-    @_numba.njit
+    @njit
     def compute(address, values):
         a = vectors.load(address, values, vectors.LANES)
         vectors.store(address, values, (a + a) * a - a / a, vectors.LANES, False)
@@ -98,7 +116,7 @@ def test_operators_of_own_types():
 
 
 def test_operators_of_different_types_are_refused():
-    @_numba.njit
+    @njit
     def add():
         return vectors.total(vectors.splat(1.0) + vectors.splat(np.float32(1.0)))
 
@@ -125,7 +143,7 @@ def test_the_compilers_beginning_is_noticed_once():
 def test_llvm_knows_the_instructions():
     """Their names, which end in ``.p0`` where there are pointers."""
 
-    @_numba.njit
+    @njit
     def compute(address, values):
         vectors.prefetch(address)
         a = vectors.load(address, values, 3)

@@ -22,10 +22,11 @@ from numba.extending import intrinsic, lower_builtin
 from numba.np.arrayobj import make_array, populate_array
 
 # The kernels allocate nothing, so they need not count references to arrays: counting takes longer
-# than many a short loop. In exchange a function must not return an array, only an address.
-njit = partial(numba.njit, _nrt=False)
+# than many a short loop. In exchange a function must not return an array, only an address. Python
+# calls none of them, so they need no way in from Python or C either: each would be one more copy.
+njit = partial(numba.njit, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 # Short functions of the inner loops are pasted in: passing them arrays takes longer than they do.
-inlined = partial(numba.njit, _nrt=False, forceinline=True)
+inlined = partial(njit, forceinline=True)
 
 _INT64 = ir.IntType(64)
 

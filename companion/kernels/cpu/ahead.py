@@ -76,7 +76,11 @@ async def _compile_function(slots: asyncio.Semaphore, backward: bool, dtype: str
     title = workers.title(backward, dtype)
     async with slots:
         start = time.monotonic()
-        status, output = await _run([sys.executable, "-c", _PROGRAM.format(backward, dtype)])
+        try:
+            status, output = await _run([sys.executable, "-c", _PROGRAM.format(backward, dtype)])
+        except OSError as error:
+            _say(f"compile: {title} failed: {error}")
+            return 1
     if status != 0:
         _say(f"compile: {title} failed:\n{output}")
         return 1

@@ -36,10 +36,13 @@ Call = Callable[..., "Tensor | None"]
 """``calls.cpp``'s batch_norm; None stands for a call that takes Python's way."""
 
 
+# PyTorch quotes the folders of its headers, but not that of its libraries.
 _BUILD = """\
-import sys
+import os, shlex, sys
 from torch.utils import cpp_extension
 name, source, folder = sys.argv[1:]
+if os.name == "posix":
+    cpp_extension.TORCH_LIB_PATH = shlex.quote(cpp_extension.TORCH_LIB_PATH)
 cpp_extension.load(
     name,
     source,

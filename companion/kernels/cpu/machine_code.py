@@ -6,6 +6,8 @@ its machine code depends on, in a folder of the user's cache with a name made of
 has the same list finds the same machine code; who has another one finds another folder. Processes
 that compile the same at the same time do so twice: files are replaced in one step, by their likes.
 
+A new folder takes the place of those that nobody has used for a month.
+
 ``NUMBA_CACHE_DIR`` names another place than the user's cache, as it does for all of Numba.
 """
 
@@ -15,8 +17,10 @@ import hashlib
 import logging
 import os
 import platform
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +36,10 @@ from numba import types
 from ._numba import when_compiling
 
 _log = logging.getLogger("companion")
+
+_MONTH = 30 * 24 * 3600
+_USED = "used"
+"""A file in each folder that is touched when it is."""
 
 
 class CompiledFunction(NamedTuple):
@@ -64,6 +72,8 @@ def keep(function: Callable[..., Any], dependencies: str) -> Path:
         No place to keep it can be written to.
     """
     file = _file(dependencies)
+    with suppress(OSError):
+        (file.parent / _USED).touch()
     # Where `inspect` looks for the source.
     code, closure = function.__code__, function.__closure__
     vars(function)["__wrapped__"] = FunctionType(code, function.__globals__, closure=closure)
@@ -139,6 +149,7 @@ def _file(content: str) -> Path:
                     new.write(content)
                 # In one step: another process may be looking.
                 os.replace(new.name, file)
+                _remove_unused(place)
         except OSError as error:
             refused.append(error)
         else:
@@ -147,6 +158,13 @@ def _file(content: str) -> Path:
         "machine code cannot be kept anywhere; NUMBA_CACHE_DIR may name a folder for it: "
         + "; ".join(map(str, refused))
     )
+
+
+def _remove_unused(place: Path) -> None:
+    for used in place.glob(f"kernels-*/{_USED}"):
+        with suppress(OSError):
+            if used.stat().st_mtime < time.time() - _MONTH:
+                shutil.rmtree(used.parent)
 
 
 def _places() -> Iterator[Path]:

@@ -194,7 +194,7 @@ def write_vectors(job, scratch, at, whole, past_cache, step, values_of, plain):
 
 
 @inlined
-def write(job, block, scratch, output, plain, step, values_of):
+def write(job, block, scratch, output, is_plain, step, values_of):
     """Write a block of what begins at `output`, by a step and the coefficients that it takes."""
     like = scratch.record.like
     for row in range(block.low, block.high):
@@ -202,7 +202,7 @@ def write(job, block, scratch, output, plain, step, values_of):
         at, whole = start * like.itemsize, count // LANES * LANES
         past_cache = job.stream and (output + at) % 64 == 0
         run = (job, scratch, at, whole, past_cache, step, values_of)
-        steps.either(plain, write_vectors, run)
+        steps.either(is_plain(job), write_vectors, run)
         if whole < count:
             at += whole * like.itemsize
             step(job, like, at, count - whole, False, values_of(scratch, whole), False)
@@ -212,12 +212,11 @@ def write(job, block, scratch, output, plain, step, values_of):
 def normalize(job, block, scratch):
     """Write a block of y."""
     spread_coefficients(job, block, scratch, coefficients.CENTRE, coefficients.FLOOR)
-    plain = steps.is_plain(job) and not job.precise
-    write(job, block, scratch, job.y, plain, steps.normalize, forward_of)
+    write(job, block, scratch, job.y, steps.is_plain_forward, steps.normalize, forward_of)
 
 
 @njit
 def differentiate(job, block, scratch):
     """Write a block of ∂L/∂x and, where asked for, of ∂L/∂residual."""
     spread_coefficients(job, block, scratch, coefficients.CENTRE, coefficients.COUNT)
-    write(job, block, scratch, job.grad_x, steps.is_plain(job), steps.differentiate, backward_of)
+    write(job, block, scratch, job.grad_x, steps.is_plain, steps.differentiate, backward_of)

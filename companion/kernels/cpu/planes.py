@@ -106,7 +106,6 @@ def sum_up(job, block, scratch, add, zero):
     """Fill ``scratch.record.sums`` with what `add` adds up, in chains that begin with `zero`."""
     like, sums, channel = scratch.record.like, scratch.record.sums, scratch.record.channel
     sums[:, : block.channels] = 0.0
-    plain = steps.is_plain(job)
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
         vectors = count // LANES
@@ -121,7 +120,7 @@ def sum_up(job, block, scratch, add, zero):
             for chain in range(0, max(vectors, 1), CHAIN):
                 length = min(CHAIN, vectors - chain)
                 chained = (job, like, at, length, line, add, half, zero)
-                a, b = steps.either(plain, add_chain, chained)
+                a, b = steps.either(steps.is_plain(job), add_chain, chained)
                 first, second = first + wide(a), second + wide(b)
                 at += length * LANES * like.itemsize
                 half = (zero, zero)
@@ -140,7 +139,7 @@ def write_vectors(job, like, at, vectors, past_cache, step, values, plain):
 
 
 @inlined
-def write(job, block, scratch, output, plain, step, values_of, values_between):
+def write(job, block, scratch, output, is_plain, step, values_of, values_between):
     """Write a block of what begins at `output`, by a step and the coefficients that it takes.
 
     Whole planes are written as one run, so that all vectors but the first and the last are whole
@@ -159,7 +158,7 @@ def write(job, block, scratch, output, plain, step, values_of, values_between):
             at += done * like.itemsize
             vectors = (count - done) // LANES
             run = (job, like, at, vectors, stream, step, values)
-            at = steps.either(plain, write_vectors, run)
+            at = steps.either(is_plain(job), write_vectors, run)
             ragged = (count - done) % LANES
             done = 0
             if ragged and job.tiles == 1 and c + 1 < block.channels:
@@ -174,13 +173,12 @@ def write(job, block, scratch, output, plain, step, values_of, values_between):
 @njit
 def normalize(job, block, scratch):
     """Write a block of y."""
-    plain = steps.is_plain(job) and not job.precise
-    write(job, block, scratch, job.y, plain, steps.normalize, forward_of, forward_between)
+    step, output, is_plain = steps.normalize, job.y, steps.is_plain_forward
+    write(job, block, scratch, output, is_plain, step, forward_of, forward_between)
 
 
 @njit
 def differentiate(job, block, scratch):
     """Write a block of ∂L/∂x and, where asked for, of ∂L/∂residual."""
-    plain = steps.is_plain(job)
-    step, output = steps.differentiate, job.grad_x
-    write(job, block, scratch, output, plain, step, backward_of, backward_between)
+    step, output, is_plain = steps.differentiate, job.grad_x, steps.is_plain
+    write(job, block, scratch, output, is_plain, step, backward_of, backward_between)

@@ -69,8 +69,18 @@ def is_plain(job):
 
 
 @inlined
+def is_plain_forward(job):
+    """Whether the output is written plainly; a precise one takes more than its loop has."""
+    return is_plain(job) and not job.precise
+
+
+@inlined
 def either(plain, loop, arguments):
-    """Run a loop that takes `plain` last, with a constant for it: it is compiled for each."""
+    """Run a loop that takes `plain` last, with a constant for it: it is compiled for each.
+
+    Whether a pass is plain is asked right here: from outside the loops around, LLVM would make two
+    of each of them, too.
+    """
     if plain:
         return loop(*arguments, True)
     return loop(*arguments, False)
