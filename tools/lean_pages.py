@@ -55,10 +55,11 @@ def slim(
 ) -> None:
     context["css_files"] = []
     context["page_shape"] = app.config.page_shape
-    for script in context["script_files"]:
-        # Scripts inside the page refer to the options, those of the search page to more.
-        name = str(script.filename or "documentation_options.js")
-        if not name.endswith("documentation_options.js") and page != "search":
+    # Scripts inside the page refer to these; the ones of the search page to a function of the last.
+    at_once = ["", "documentation_options.js", *(["doctools.js"] if page == "search" else [])]
+    for script in context["script_files"]:  # the same objects on every page
+        script.attributes.pop("defer", None)
+        if Path(str(script.filename or "")).name not in at_once:
             script.attributes["defer"] = "defer"
     if "body" in context:
         sources = {name: Path(app.srcdir, source) for source, name in app.builder.images.items()}

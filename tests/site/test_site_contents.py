@@ -154,8 +154,10 @@ def test_a_source_has_a_short_label(pages):
 
 
 def test_nothing_of_the_sites_folder_is_a_script_for_icons_or_a_source_map(site):
-    kept = [path for path in site.rglob("*") if path.suffix == ".map" or "awesome" in path.name]
-    assert not kept
+    assert not [*site.rglob("*.map"), *site.rglob("*awesome*.*")]
+    icons = [path.stat().st_size for path in site.rglob("fa-*.*")]
+    assert icons
+    assert max(icons) < 10_000, "a font has icons that no page shows"
 
 
 def test_the_cover_is_on_the_first_page_and_on_no_other(site, pages):

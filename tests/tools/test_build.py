@@ -119,7 +119,7 @@ def test_faults_fail_every_build(mended):
         assert "The book was not built" in result.stderr
         assert result.stderr.strip().splitlines()[-1] == "page: RuntimeError: on purpose"
         assert "unknown document: 'nowhere'" in result.stderr
-        assert "MathJax cannot read \\frac{a: Missing close brace" in result.stderr
+        assert "page.md:25: WARNING: cannot read \\frac{a: KaTeX parse error:" in result.stderr
 
 
 def test_a_book_without_faults_is_built(mended):
