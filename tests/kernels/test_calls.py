@@ -500,6 +500,7 @@ def test_folders_may_have_spaces_in_their_names(tmp_path):
     subprocess.run(
         [sys.executable, "-c", libraries + calls._BUILD, calls.NAME, str(source), str(folder)],
         env=os.environ | {"CXX": str(compiler), "PATH": scripts},
+        cwd=tmp_path,
         capture_output=True,
         check=False,
     )
