@@ -512,3 +512,12 @@ def test_the_source_travels_with_the_package():
     assert (Path(calls.__file__).with_name("calls.cpp")).exists()
     with open(Path(__file__).parents[2] / "pyproject.toml", encoding="utf-8") as file:
         assert '"companion.kernels.cpu" = ["*.cpp"]' in file.read()
+
+
+def test_loading_imports_nothing_that_warns_where_there_is_no_gpu():
+    code = (
+        "import sys, companion.kernels.cpu.calls; print('torch.utils.cpp_extension' in sys.modules)"
+    )
+    modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert "companion.kernels.cpu.calls" in modules
+    assert "torch.utils.cpp_extension" not in modules

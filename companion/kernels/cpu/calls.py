@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
 from torch import Tensor
-from torch.utils import cpp_extension
 
 from . import KINDS, NAMES, Pass, pool, workers
 from .formats import FORMATS
@@ -94,13 +94,14 @@ def _struct(name: str, structure: Any) -> list[str]:
 def path() -> Path:
     """Where the compiled way is once it is built, for this source, PyTorch and Python.
 
-    The folder is PyTorch's for what it compiles; ``TORCH_EXTENSIONS_DIR`` names another.
+    It is in the user's cache; ``TORCH_EXTENSIONS_DIR`` names another folder.
     """
     made_of = (header(), _SOURCE.read_text(encoding="utf-8"), torch.__version__, sys.version)
     digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
-    root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
+    chosen = os.environ.get("TORCH_EXTENSIONS_DIR")
+    root = Path(chosen) if chosen else platformdirs.user_cache_path("batchnorm-companion")
     suffix = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
-    return Path(root) / f"{NAME}-{digest}" / f"{NAME}{suffix}"
+    return root / f"{NAME}-{digest}" / f"{NAME}{suffix}"
 
 
 @contextmanager
@@ -120,6 +121,9 @@ def building() -> Iterator[tuple[list[str], dict[str, str]]]:
     environment = {**os.environ, "PATH": os.pathsep.join((scripts, os.environ.get("PATH", "")))}
     if shutil.which("ninja", path=environment["PATH"]) is None:
         raise BuildError("ninja is not installed: pip install ninja")
+    # Where there is no GPU, PyTorch's builds for CUDA warn of that when they import it.
+    from torch.utils import cpp_extension
+
     if shutil.which(cpp_extension.get_cxx_compiler()) is None:
         raise BuildError("there is no C++ compiler (on Debian: apt-get install g++)")
     target.parent.mkdir(parents=True, exist_ok=True)
