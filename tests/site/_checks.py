@@ -56,6 +56,12 @@ STILL = """() => new Promise((done) => {
 # Whether the page has taken on a theme, and no colour is on its way.
 SHOWS = """(theme) => document.documentElement.dataset.theme === theme
   && document.getAnimations().every((each) => each.playState !== "running")"""
+# Numbers of equations that stand on their formula.
+NUMBERED = """() => [...document.querySelectorAll("article .eqno")]
+  .filter((e) => e.getBoundingClientRect().width)
+  .filter((e) => e.getBoundingClientRect().left
+    < e.parentElement.querySelector(".katex-display").getBoundingClientRect().right)
+  .map((e) => e.textContent)"""
 NUMBERS = "frame => [...frame.querySelectorAll('[data-number]')].map((e) => e.dataset.value)"
 
 
@@ -100,6 +106,7 @@ def unreachable(page):
     actual = page.evaluate("document.documentElement.scrollWidth")
     return [
         *([f"goes sideways: {actual} pixels of {width}"] if actual > width else []),
+        *(f"number on a formula: {each}" for each in page.evaluate(NUMBERED)),
         *(f"cut off: {each}" for each in page.evaluate(CUT_OFF)),
         *(f"not by keyboard: {each}" for each in page.evaluate(NOT_BY_KEYBOARD)),
     ]
