@@ -1,9 +1,8 @@
 """What the tests of the built site share: its pages as markup, and its address on this machine."""
 
 import pytest
+from _pages_server import serve
 from bs4 import BeautifulSoup
-
-from tools.pages_server import serve
 
 
 @pytest.fixture(scope="session")
