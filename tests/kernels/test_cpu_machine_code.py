@@ -38,8 +38,10 @@ compiled = compile_function("the test", run, sources)
 value = np.array([5])
 compiled.call(value.ctypes.data)
 assert is_kept("run", sources)
-assert compiled.owner.cache_hits == before
-print(value[0], "loaded" if before else "compiled")
+loaded = compiled.owner.cache_hits
+# Another process may have compiled it in between.
+assert loaded >= before
+print(value[0], "loaded" if loaded else "compiled")
 """
 FORMULA = "import numba\n\n@numba.njit\ndef scaled(x):\n    return {} * x\n"
 
