@@ -22,7 +22,10 @@ SECONDS = 240
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    """What each rank says of each check, by the number of ranks; each number runs once."""
+    """What each rank says of each check, by the number of ranks; each number runs once.
+
+    So the first test of a number takes over 20 seconds, and the others none.
+    """
     by_ranks = {}
 
     def of_ranks(ranks):

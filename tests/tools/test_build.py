@@ -96,7 +96,10 @@ def runs(book):
 
 @pytest.fixture(scope="module")
 def mended(tmp_path_factory):
-    """A book with faults, built twice, and once without and with an address: the three results."""
+    """A book with faults, built twice, and once without and with an address: the three results.
+
+    Over 20 seconds: three builds by Sphinx, which nothing smaller stands for.
+    """
     book = small_book(tmp_path_factory.mktemp("book"))
     left = book / "_build" / ".doctrees" / "left by the first build"
     faulty = []
