@@ -19,8 +19,9 @@ from companion.functional import batch_norm
 from companion.kernels import eager
 
 LIMIT = 1e-5
-# The result of one float32 rounding, which no implementation can be asked to beat.
-ONE_ROUNDING = 2.0**-23
+# The result of one float32 rounding, which no implementation can be asked to beat; on a GPU of two,
+# since the parts of a sum are rounded there.
+ROUNDED = {"cpu": 2.0**-23, "cuda": 2.0**-22}
 LAYERS = {
     2: (companion.BatchNorm1d, nn.BatchNorm1d),
     3: (companion.BatchNorm1d, nn.BatchNorm1d),
@@ -50,7 +51,7 @@ def assert_better(x, quantities=None, limit=LIMIT, eps=1e-5):
     ours, theirs = compare(*LAYERS[x.ndim], x, eps)
     for name in quantities or ours:
         assert ours[name] <= limit, (name, ours, theirs)
-        assert ours[name] <= max(theirs[name], ONE_ROUNDING), (name, ours, theirs)
+        assert ours[name] <= max(theirs[name], ROUNDED[x.device.type]), (name, ours, theirs)
     return theirs
 
 
