@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ NOT_OF_THE_PACKAGE = {"site", "tools", "test_markers.py"}
 
 # Milliseconds that a page is waited for; only what has failed takes as long, on a busy machine too.
 PATIENCE = 60_000
+
+
+# In the background of a shell Ctrl-C is ignored, and so it would be in what tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest takes out what is not asked for.

@@ -10,7 +10,6 @@ usage: python -m tools.addresses
 import argparse
 import re
 import sys
-from functools import cache
 from pathlib import Path
 
 from bs4 import BeautifulSoup
@@ -19,7 +18,6 @@ from tools.plain_markdown import BOOK, ROOT, titles
 
 LIST = BOOK / "addresses.txt"
 SITE = ROOT / "_build" / "html"
-REDIRECT = re.compile(r'var target = "(?P<target>[^"]+)";if \(window\.location\.hash\)')
 COUNTED = re.compile(r"id\d+")  # anchors without a name, which Sphinx counts through
 
 
@@ -37,37 +35,6 @@ def published(site: Path) -> list[str]:
         anchors = [str(link["href"]).lstrip("#") for link in links]
         found += [f"{name}.html#{anchor}" for anchor in anchors if not COUNTED.fullmatch(anchor)]
     return list(dict.fromkeys(found))
-
-
-@cache
-def anchors_or_target(path: Path) -> tuple[set[str], str | None]:
-    """The anchors of a page, and where it redirects to. A page has many addresses: read it once."""
-    text = path.read_text(encoding="utf-8")
-    redirect = REDIRECT.search(text)
-    if redirect:
-        return set(), redirect["target"]
-    page = BeautifulSoup(text, "html.parser")
-    return {str(tag["id"]) for tag in page.select("[id]")}, None
-
-
-def fault(address: str, site: Path) -> str | None:
-    """Why `address` leads nowhere in the site; None where it leads to something."""
-    name, _, anchor = address.partition("#")
-    seen = {name}
-    while True:
-        if not (site / name).exists():
-            return f"{address}: there is no page {name}"
-        anchors, target = anchors_or_target(site / name)
-        if target is None:
-            break
-        name, _, own_anchor = target.partition("#")
-        anchor = anchor or own_anchor
-        if name in seen:
-            return f"{address}: the redirects lead back to {name}"
-        seen.add(name)
-    if anchor and anchor not in anchors:
-        return f"{address}: {name} has no anchor {anchor}"
-    return None
 
 
 def main() -> int:

@@ -26,10 +26,10 @@ from tqdm import tqdm
 from tools.build_book import SUCCEEDED
 from tools.downloads import BUILD, SITE
 from tools.plain_markdown import parts, titles
-from tools.publication import KEY, addresses, release
+from tools.publication import KEY, ROOT, addresses, release
 
 PDF = BUILD / "pdf"
-STYLE = Path(__file__).with_name("print.css")
+STYLE = ROOT / "book" / "_templates" / "print.css"
 WHOLE = "intro"  # the page that the whole book starts from
 SOURCES = "bibliography"
 NOT_ALONE = {"api", "bibliography", "notation"}  # part of the book, but no chapters
@@ -39,7 +39,7 @@ ARGUMENTS = (
     *("--no-pdf-header-footer", "--generate-pdf-document-outline"),
 )
 # What is of no use on paper.
-REMOVED = "script, noscript, nav.run-page, a.headerlink, details.hide, .toctree-wrapper, img.cover"
+REMOVED = "script, noscript, nav.run-page, a.headerlink, details.hide, .toctree-wrapper"
 
 
 def documents() -> dict[str, list[str]]:

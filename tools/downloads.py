@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from tools.publication import KEY, ROOT, release
 
@@ -62,21 +63,15 @@ def made() -> list[Path]:
     return [*pdfs(), *(BUILD / "offline").glob(ARCHIVE)]
 
 
-def archive(site: Path, files: list[Path], target: Path) -> None:
-    """Zip the site, with links to `files`, and without what only its server needs.
-
-    Search lists titles alone: an excerpt is fetched from the page, which browsers refuse for files.
-    """
+def archive(site: Path, target: Path) -> None:
+    """Zip the site, in one folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
-        copy = Path(folder, TOP)
-        shutil.copytree(site, copy, ignore=shutil.ignore_patterns(".*", "reports", FOLDER))
-        publish(copy, files)
-        options = copy / "_static" / "documentation_options.js"
-        text = options.read_text(encoding="utf-8")
-        options.write_text(text.replace("SUMMARY: true", "SUMMARY: false"), encoding="utf-8")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        zipped = shutil.make_archive(f"{folder}/{TOP}", "zip", folder, TOP)
-        shutil.move(zipped, target)
+        made = Path(folder, target.name)
+        with ZipFile(made, "w", ZIP_DEFLATED) as zipped:
+            for path in sorted(site.rglob("[!.]*")):
+                zipped.write(path, Path(TOP, path.relative_to(site)))
+        shutil.move(made, target)
 
 
 def main() -> int:
@@ -88,7 +83,8 @@ def main() -> int:
         print("The book is not built: run `make book` first.", file=sys.stderr)
         return 1
     target = BUILD / "offline" / ARCHIVE
-    archive(SITE, pdfs(), target)
+    publish(SITE, pdfs())  # the zip has no link to itself
+    archive(SITE, target)
     publish(SITE, made())
     print(f"{target} ({target.stat().st_size / 1e6:.1f} MB): unzip it and open {TOP}/index.html")
     return 0

@@ -4,7 +4,7 @@ The text is the source; its twin is what a reader downloads and what nbval compa
 against. Its outputs are those of the last `make book`, less what says nothing about the result:
 images. Its Markdown is plain, for Jupyter and Colab do not read MyST.
 
-usage: python -m tools.notebooks [NAME ...]
+usage: python -m tools.notebooks
 """
 
 import argparse
@@ -86,17 +86,12 @@ def twin(notebook: NotebookNode, page: Page) -> NotebookNode:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    argparse.ArgumentParser(
         prog="python -m tools.notebooks",
         description="Write the notebooks in book/notebooks from the texts and the built book.",
-    )
-    known = chapters()
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"chapters: {', '.join(known)}")
-    names = parser.parse_args().names or known
-    if unknown := sorted(set(names) - set(known)):
-        parser.error(f"NAME: expected chapters of the book ({', '.join(known)}), got {unknown}")
+    ).parse_args()
     TWINS.mkdir(exist_ok=True)
-    for name in names:
+    for name in chapters():
         try:
             notebook = executed(name)
         except KeyError:
@@ -104,7 +99,7 @@ def main() -> int:
             return 1
         page = Page(name, recorded(notebook.cells))
         nbformat.write(twin(notebook, page), TWINS / f"{name}.ipynb")
-    print(f"{len(names)} notebooks are in {TWINS.relative_to(ROOT)}")
+    print(f"{len(chapters())} notebooks are in {TWINS.relative_to(ROOT)}")
     return 0
 
 

@@ -4,15 +4,14 @@
 repository's, and the site's. Both may be empty, as long as the book is not published.
 """
 
-import codecs
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import latexcodec  # noqa: F401  (registers the codec "ulatex")
 import yaml
+from pybtex.database import BibliographyData, Entry, Person
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTION = "batchnorm-companion"
@@ -21,28 +20,11 @@ KEY = "batch-normalization"
 
 
 @dataclass(frozen=True)
-class Author:
-    """A person; or, without given names, a body such as a company."""
-
-    family: str
-    given: str = ""
-
-    def bibtex(self) -> str:
-        """Braces keep BibTeX from taking a body's name apart."""
-        return _tex(f"{self.family}, {self.given}") if self.given else f"{{{_tex(self.family)}}}"
-
-    def apa(self) -> str:
-        """Family name and initials: Curie, M. S."""
-        initials = " ".join(f"{name[0]}." for name in self.given.replace("-", " ").split())
-        return f"{self.family}, {initials}" if initials else self.family
-
-
-@dataclass(frozen=True)
 class Release:
     """What `CITATION.cff` says of the version at hand; `make lint` validates it."""
 
     title: str
-    authors: tuple[Author, ...]
+    authors: tuple[Person, ...]
     version: str
     released: date
 
@@ -50,7 +32,11 @@ class Release:
     def read(cls, path: Path) -> "Release":
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         authors = tuple(
-            Author(entry.get("name") or entry["family-names"], entry.get("given-names", ""))
+            # Braces keep a body's name, such as a company's, in one piece.
+            Person(
+                last=entry.get("family-names") or f"{{{entry['name']}}}",
+                first=entry.get("given-names", ""),
+            )
             for entry in data["authors"]
         )
         return cls(data["title"], authors, str(data["version"]), data["date-released"])
@@ -121,23 +107,23 @@ def bibtex(release: Release, addresses: Addresses, name: str, title: str | None)
     """
     edition = f"Version {release.version} of {release.released.isoformat()}"
     fields = {
-        "author": f"{{{' and '.join(author.bibtex() for author in release.authors)}}}",
-        "title": f"{{{{{_tex(title or release.title)}}}}}",
-        **({"booktitle": f"{{{{{_tex(release.title)}}}}}"} if title else {}),
-        "year": f"{{{release.released.year}}}",
-        "month": f"{release.released:%b}".lower(),  # BibTeX knows these names
-        "note": f"{{{edition}{_where(addresses, name, title)}}}",
-        **({"url": f"{{{addresses.page(name)}}}"} if addresses.site else {}),
+        "title": f"{{{title or release.title}}}",
+        **({"booktitle": f"{{{release.title}}}"} if title else {}),
+        "year": str(release.released.year),
+        "month": f"{release.released:%B}",
+        "note": f"{edition}{_where(addresses, name, title)}",
+        **({"url": addresses.page(name)} if addresses.site else {}),
     }
-    width = max(map(len, fields))
     kind, key = ("incollection", f"{KEY}-{name}") if title else ("book", KEY)
-    lines = [f"  {field:<{width}} = {value}," for field, value in fields.items()]
-    return "\n".join([f"@{kind}{{{key},", *lines, "}"])
+    entry = Entry(kind, fields, {"author": list(release.authors)})
+    # In ASCII, a Greek letter becomes a formula, for programs that know no other letters.
+    written: bytes = BibliographyData({key: entry}).to_bytes("bibtex", encoding="ascii")
+    return written.decode().strip()
 
 
 def apa(release: Release, addresses: Addresses, name: str, title: str | None) -> str:
     """The same reference as a sentence in the style of the APA, without its italics."""
-    *others, last = [author.apa() for author in release.authors]
+    *others, last = [_apa_name(author) for author in release.authors]
     authors = f"{', '.join(others)}, & {last}" if others else last
     day = f"{release.released:%Y, %B} {release.released.day}"
     edition = f"Version {release.version}{_where(addresses, name, title)}"
@@ -146,11 +132,14 @@ def apa(release: Release, addresses: Addresses, name: str, title: str | None) ->
     return f"{reference} {addresses.page(name)}".strip()
 
 
+def _apa_name(person: Person) -> str:
+    """Family name and initials: Curie, M. S."""
+    given = " ".join([*person.first_names, *person.middle_names]).replace("-", " ")
+    initials = [f"{name[0]}." for name in given.split()]
+    family = " ".join([*person.prelast_names, *person.last_names]).strip("{}")
+    return f"{family}, {' '.join(initials)}" if initials else family
+
+
 def _where(addresses: Addresses, name: str, title: str | None) -> str:
     """A chapter that has no address is found by its page's name."""
     return f", page {name}.html" if title and not addresses.site else ""
-
-
-def _tex(text: str) -> str:
-    """Text with what TeX reads as commands escaped, and Greek letters as formulas."""
-    return str(codecs.encode(text, "ulatex"))

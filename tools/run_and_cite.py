@@ -9,6 +9,7 @@ import shutil
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -19,6 +20,7 @@ from tools.downloads import place
 from tools.publication import ROOT, Addresses, Release, apa, bibtex
 
 NOTEBOOKS = "notebooks"
+ICON = "_static/icon.png"
 
 
 class citation_block(nodes.Element):  # type: ignore[misc]
@@ -34,8 +36,16 @@ def configured(config: Config) -> tuple[Release, Addresses]:
 
 
 def name_project(_app: Sphinx, config: Config) -> None:
-    """Every page is written anew when what it says about itself has changed."""
+    """Every page is written anew when what it says about itself has changed.
+
+    Other sites show a card beside a link to a page; it has an address as soon as the book has one.
+    The 404 page is shown at any address, so its links start at the server's root.
+    """
     release, addresses = configured(config)
+    site = addresses.site and f"{addresses.site.rstrip('/')}/"
+    config.ogp_site_url = config.html_baseurl = site
+    config.ogp_social_cards = {"enable": bool(site), "image_mini": ICON}
+    config.notfound_urls_prefix = urlsplit(site).path or "/"
     config.project = config.html_title or config.project
     config.version = config.release = release.version
     config.run_and_cite = repr((release, addresses))

@@ -103,3 +103,8 @@ def figure(name: str) -> str:
     parts = [_defined(each) for each in _needed(module) if each not in shared]
     start = f'modules["{_START}"].start("{name}", modules["{module}"].figure);\n'
     return _script([*parts, start])
+
+
+def loader() -> str:
+    """The script that loads the others from the folder it lies in, when a figure comes near."""
+    return _read("loader.js").replace("VERSION", version(), 1)

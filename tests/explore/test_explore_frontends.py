@@ -123,13 +123,13 @@ def lab(tmp_path_factory):
         for line in server.stderr:
             log.append(line)
             if "is running at" in line:
+                address = re.search(r"http://[^/]+/", next(server.stderr))[0]
                 break
         else:
             pytest.fail("JupyterLab has ended:\n" + "".join(log))
         # What it writes from now on is read, or it would wait for a reader.
         threading.Thread(target=server.stderr.read, daemon=True).start()
-        described = folder / "runtime" / f"jpserver-{server.pid}.json"
-        yield json.loads(described.read_text(encoding="utf-8"))["url"]
+        yield address
     finally:
         server.terminate()
         server.wait(timeout=60)

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from _figures import boxes, faults
+from _figures import faults
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from companion import plots
-from companion.plots import cover
-from tools.notebooks import BOOK, TWINS, chapters
+from tools.notebooks import TWINS, chapters
 
 pytest_plugins = ["pytester"]
 
@@ -30,19 +29,6 @@ def test_every_cell_with_a_caption_shows_a_figure(name):
     for cell in captioned:
         shown = cell.outputs[-1].get("data", {}).get("text/plain", "") if cell.outputs else ""
         assert SHOWN.match(shown), f"{cell.id}: no figure"
-
-
-def test_cover_icon_and_cards_can_be_read():
-    texts = [BOOK / f"{name}.md" for name in [*chapters(), "notation", "api", "bibliography"]]
-    titles = [re.search(r"(?m)^# (.*)", text.read_text(encoding="utf-8"))[1] for text in texts]
-    drawn = [cover.card(title, "Part II · What it does to training") for title in titles]
-    visible = [
-        fault for figure in [*drawn, cover.cover(), cover.icon()] for fault in faults(figure)
-    ]
-    assert not visible, "\n".join(visible)
-    for figure in drawn:
-        title = max(boxes(figure), key=lambda box: box.height)
-        assert title.x1 < figure.axes[0].bbox.x0, "the title reaches into the picture"
 
 
 def test_the_faults_are_seen():

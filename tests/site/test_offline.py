@@ -1,6 +1,7 @@
 """The zip for the disk, opened as a reader opens it: mathematics, figures and search by file://."""
 
 import re
+import shutil
 from zipfile import ZipFile
 
 import pytest
@@ -19,7 +20,9 @@ CHAPTER = "identity.html"
 def offline(site, tmp_path_factory):
     """The unzipped book."""
     folder = tmp_path_factory.mktemp("offline")
-    archive(site, pdfs(), folder / ARCHIVE)
+    published = shutil.copytree(site, folder / "site")
+    publish(published, pdfs())
+    archive(published, folder / ARCHIVE)
     with ZipFile(folder / ARCHIVE) as zipped:
         zipped.extractall(folder / "unzipped")
     [top] = (folder / "unzipped").iterdir()

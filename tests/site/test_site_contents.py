@@ -157,11 +157,3 @@ def test_nothing_of_the_sites_folder_is_a_script_for_icons_or_a_source_map(site)
     icons = [path.stat().st_size for path in site.rglob("fa-*.*")]
     assert icons
     assert max(icons) < 10_000, "a font has icons that no page shows"
-
-
-def test_the_cover_is_on_the_first_page_and_on_no_other(site, pages):
-    shown = {name: page.select("img.cover") for name, page in pages.items()}
-    [cover] = shown.pop(f"{PAGES[0]}.html")
-    assert (site / cover["src"]).is_file()
-    assert cover["loading"] == "lazy"
-    assert not any(shown.values())

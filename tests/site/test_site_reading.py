@@ -138,13 +138,6 @@ def test_what_scrolls_inside_itself_becomes_a_tab_stop_when_it_comes_near(chapte
     )
 
 
-@pytest.mark.parametrize(("width", "shown"), [(390, False), (1280, True)])
-def test_the_cover_is_loaded_only_where_it_is_shown(address, visit, width, shown):
-    page = visit(f"{address}/intro.html", width=width, wait_until="networkidle")
-    assert page.locator("img.cover").is_visible() == shown
-    assert any(request.url.endswith("cover.svg") for request in page.requests) == shown
-
-
 def test_lines_break_inside_of_long_formulas_and_never_before_a_mark(chapter, visit):
     page = visit(chapter, width=390)
     lay_out(page)

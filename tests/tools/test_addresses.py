@@ -1,14 +1,50 @@
 """No address that the book has published may die."""
 
-import pytest
+import re
+from functools import cache
 
-from tools.addresses import fault, listed, published
+import pytest
+from bs4 import BeautifulSoup
+
+from tools.addresses import listed, published
 from tools.plain_markdown import targets, titles
 
-REDIRECT = (
+REDIRECTING = (
     '<html><head><script>var target = "{}";if (window.location.hash) '
     "{{window.location.replace(target + window.location.hash);}}</script></head></html>"
 )
+REDIRECT = re.compile(r'var target = "(?P<target>[^"]+)";if \(window\.location\.hash\)')
+
+
+@cache
+def anchors_or_target(path):
+    """The anchors of a page, and where it redirects to. A page has many addresses: read it once."""
+    text = path.read_text(encoding="utf-8")
+    redirect = REDIRECT.search(text)
+    if redirect:
+        return set(), redirect["target"]
+    page = BeautifulSoup(text, "html.parser")
+    return {tag["id"] for tag in page.select("[id]")}, None
+
+
+def fault(address, site):
+    """Why `address` leads nowhere in the site; None where it leads to something."""
+    name, _, anchor = address.partition("#")
+    seen = {name}
+    while True:
+        if not (site / name).exists():
+            return f"{address}: there is no page {name}"
+        anchors, target = anchors_or_target(site / name)
+        if target is None:
+            break
+        name, _, own_anchor = target.partition("#")
+        anchor = anchor or own_anchor
+        if name in seen:
+            return f"{address}: the redirects lead back to {name}"
+        seen.add(name)
+    if anchor and anchor not in anchors:
+        return f"{address}: {name} has no anchor {anchor}"
+    return None
 
 
 def test_every_address_ever_published_resolves(site):
@@ -38,7 +74,7 @@ def moved(tmp_path):
         "b": "a.html",
         "lost": "gone.html",
     }.items():
-        (tmp_path / f"{name}.html").write_text(REDIRECT.format(target))
+        (tmp_path / f"{name}.html").write_text(REDIRECTING.format(target))
     return tmp_path
 
 

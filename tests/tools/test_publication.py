@@ -6,12 +6,12 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from pybtex.database import parse_string
+from pybtex.database import Person, parse_string
 
-from tools.publication import ROOT, Addresses, Author, Release, addresses, apa, bibtex, release
+from tools.publication import ROOT, Addresses, Release, addresses, apa, bibtex, release
 
-BODY = Release("A Book", (Author("The maintainers"),), "1.2.0", date(2027, 3, 1))
-PEOPLE = replace(BODY, authors=(Author("Curie", "Maria S."), Author("de Prony", "Jean-Luc")))
+BODY = Release("A Book", (Person("{The maintainers}"),), "1.2.0", date(2027, 3, 1))
+PEOPLE = replace(BODY, authors=(Person("Curie, Maria S."), Person("de Prony, Jean-Luc")))
 HERE = Addresses("https://github.com/owner/name", "main", "https://owner.github.io/name/")
 NOWHERE = Addresses()
 
@@ -93,7 +93,7 @@ def test_authors_are_read_as_people_or_bodies(tmp_path):
         "title: T\nversion: 1\ndate-released: 2027-01-01\n"
         "authors: [{name: A Body}, {family-names: Curie, given-names: Maria}]\n"
     )
-    assert Release.read(path).authors == (Author("A Body"), Author("Curie", "Maria"))
+    assert Release.read(path).authors == (Person("{A Body}"), Person("Curie, Maria"))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
-"""Load the scripts of the interactive figures once, from files, where and when a figure is seen.
+"""A Sphinx extension for sites that show the interactive figures, as this book does.
 
 A figure's output carries its picture and its whole script, for a notebook has nothing else to load
-them from. In the site both become files that the browser caches. They are not in the book's
-`_static` folder, whose scripts Sphinx loads on every page.
+them from. In a site both become files, which the browser caches and loads where and when a figure
+is seen. To use it, put ``"companion.explore.sphinx"`` into ``extensions``, after MyST-NB.
 """
+
+from __future__ import annotations
 
 import base64
 import re
@@ -15,13 +17,12 @@ from sphinx.application import Sphinx
 
 from companion.explore import bundle
 
-LOADER = Path(__file__).with_name("explore_loader.js")
-NAME = re.compile(r'<div class="bn-explore" data-name="(\w+)"')
-SCRIPT = re.compile(r"<script data-bn-script>.*?</script>", re.DOTALL)
-PICTURE = re.compile(r'(data-name="(\w+)"[^>]*>)<img src="data:image/svg\+xml;base64,([^"]+)"')
+_NAME = re.compile(r'<div class="bn-explore" data-name="(\w+)"')
+_SCRIPT = re.compile(r"<script data-bn-script>.*?</script>", re.DOTALL)
+_PICTURE = re.compile(r'(data-name="(\w+)"[^>]*>)<img src="data:image/svg\+xml;base64,([^"]+)"')
 
 
-def write(app: Sphinx, name: str, text: str) -> str:
+def _write(app: Sphinx, name: str, text: str) -> str:
     """Write a script among the static files of the site; its name there."""
     path = Path(app.outdir) / "_static" / "explore" / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,10 +30,10 @@ def write(app: Sphinx, name: str, text: str) -> str:
     return f"explore/{name}"
 
 
-def share(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+def _share(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
     """Replace what the figures of one page carry by files."""
     body = context.get("body", "")
-    names = list(dict.fromkeys(NAME.findall(body)))
+    names = list(dict.fromkeys(_NAME.findall(body)))
     if not names:
         return
 
@@ -45,14 +46,15 @@ def share(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doct
         source = context["pathto"](f"_images/{name}", 1)
         return f'{match[1]}<img width="{width}" height="{height}" loading="lazy" src="{source}"'
 
-    context["body"] = PICTURE.sub(picture, SCRIPT.sub("", body))
+    context["body"] = _PICTURE.sub(picture, _SCRIPT.sub("", body))
     scripts = {"core.js": bundle.core(), **{f"{name}.js": bundle.figure(name) for name in names}}
     for name, text in scripts.items():
-        write(app, name, text)
-    loader = LOADER.read_text(encoding="utf-8").replace("VERSION", bundle.version(), 1)
-    app.add_js_file(write(app, "loader.js", loader), loading_method="defer")
+        _write(app, name, text)
+    loader = bundle.loader()
+    app.add_js_file(_write(app, "loader.js", loader), loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("html-page-context", share)
+    """Connect to `app`; Sphinx calls this."""
+    app.connect("html-page-context", _share)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
