@@ -63,17 +63,11 @@ def made() -> list[Path]:
 
 
 def archive(site: Path, files: list[Path], target: Path) -> None:
-    """Zip the site, with links to `files`, and without what only its server needs.
-
-    Search lists titles alone: an excerpt is fetched from the page, which browsers refuse for files.
-    """
+    """Zip the site, with links to `files`, and without what only its server needs."""
     with TemporaryDirectory() as folder:
         copy = Path(folder, TOP)
         shutil.copytree(site, copy, ignore=shutil.ignore_patterns(".*", "reports", FOLDER))
         publish(copy, files)
-        options = copy / "_static" / "documentation_options.js"
-        text = options.read_text(encoding="utf-8")
-        options.write_text(text.replace("SUMMARY: true", "SUMMARY: false"), encoding="utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
         zipped = shutil.make_archive(f"{folder}/{TOP}", "zip", folder, TOP)
         shutil.move(zipped, target)
