@@ -15,9 +15,11 @@ from urllib.parse import unquote
 
 import imagesize
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.config import Config
+from sphinx_design.dropdown import dropdown_main
 
 from tools.lean_styles import cut
 
@@ -30,11 +32,15 @@ CREDITS = """\
 """
 # Never loaded: the icon script, source maps, fonts for old browsers, the theme's translations.
 UNUSED = ["scripts/fontawesome.js*", "**/*.map", "vendor/**/*.ttf", "locales"]
+FIGURE = re.compile(r"(<figure[^>]*>\s*)(<img [^>]*>)")
 IMAGE = re.compile(r'<img (?P<attributes>[^>]*?)src="(?P<src>[^"]+)"')
 
 
 def with_sizes(body: str, sources: dict[str, Path]) -> str:
-    """A page's pictures with their sizes in pixels; all but the first wait until they are near."""
+    """A page's pictures with their sizes in pixels; all but the first wait until they are near.
+
+    That of a figure is in a box of its own, in which it scrolls: its caption does not.
+    """
     waits = ""
 
     def sized(match: re.Match[str]) -> str:
@@ -47,11 +53,41 @@ def with_sizes(body: str, sources: dict[str, Path]) -> str:
         waits = 'loading="lazy" '
         return f'<img {match["attributes"]}{given}src="{match["src"]}"'
 
-    return IMAGE.sub(sized, body)
+    return FIGURE.sub(r'\1<div class="picture">\2</div>', IMAGE.sub(sized, body))
+
+
+def room(node: nodes.Node) -> tuple[float, int]:
+    """About how much a node takes on a page: pixels, and characters of text beside them."""
+    if isinstance(node, (dropdown_main, HideCodeCellNode)):
+        return 55, 0  # closed
+    if isinstance(node, nodes.literal_block):
+        return 35 + 20 * node.astext().count("\n"), 0
+    if isinstance(node, nodes.math_block):
+        return 85, 0
+    if isinstance(node, nodes.image):
+        return 330, 0
+    if isinstance(node, nodes.raw):
+        return 560 if "bn-explore" in node.astext() else 0, 0
+    if isinstance(node, nodes.TextElement):
+        return 30, len(node.astext())
+    parts = [room(child) for child in node.children]
+    if isinstance(node, nodes.row):
+        return max(parts, default=(0, 0))
+    return sum(pixels for pixels, _ in parts), sum(characters for _, characters in parts)
+
+
+def reserve(body: str, doctree: nodes.document) -> str:
+    """A page that says how much room each of its parts takes, until the part is laid out."""
+    for part in (child for child in doctree[0] if isinstance(child, nodes.section)):
+        pixels, characters = room(part)
+        opening = f'<section id="{part["ids"][0]}"'
+        style = f"--pixels: {pixels:.0f}; --characters: {characters}"
+        body = body.replace(opening, f'{opening} style="{style}"', 1)
+    return body
 
 
 def slim(
-    app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: nodes.document
+    app: Sphinx, page: str, _template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     context["css_files"] = []
     context["page_shape"] = app.config.page_shape
@@ -63,7 +99,8 @@ def slim(
             script.attributes["defer"] = "defer"
     if "body" in context:
         sources = {name: Path(app.srcdir, source) for source, name in app.builder.images.items()}
-        context["body"] = with_sizes(context["body"], sources)
+        body = with_sizes(context["body"], sources)
+        context["body"] = reserve(body, doctree) if doctree else body
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:

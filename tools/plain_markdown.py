@@ -18,6 +18,8 @@ from nbformat import NotebookNode
 from pybtex.database import Entry, parse_file
 from sphinx.util.inventory import InventoryFile
 
+from companion.claims import typeset
+
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 INVENTORY = ROOT / "_build" / "html" / "objects.inv"
@@ -126,7 +128,7 @@ def role(page: Page) -> Callable[[re.Match[str]], str]:
             return link(content)
         if name == "glue:text":
             key, _, form = content.partition(":")
-            return format(page.values[key], form)
+            return typeset(format(page.values[key], form))
         if name == "math":
             return f"${content}$"
         if name in ("cite:t", "cite:p"):

@@ -27,8 +27,12 @@
   const above = Number.parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop) || 0;
   let place; // where the jump led to, as long as the reader stays there
 
+  /* What a link leads to may be in closed boxes; not every browser opens them. */
   function jumped() {
-    const top = document.querySelector(":target")?.getBoundingClientRect().top;
+    const target = document.querySelector(":target");
+    for (let box = target?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+    if (target?.closest("details")) target.scrollIntoView();
+    const top = target?.getBoundingClientRect().top;
     place = Math.abs(top - above) < 2 ? scrollY : undefined;
   }
 

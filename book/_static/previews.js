@@ -1,10 +1,12 @@
-/* What a link in the text refers to (an equation, a figure, a theorem, an exercise) is shown beside the link while the
-   mouse or the keyboard's focus is on it; Escape puts it away. A finger follows the link at once. Where pages are
-   opened from disk they cannot read each other: there, only what the same page holds is shown. */
+/* What a link in the text refers to (an equation, a figure, a theorem, an exercise, the check of a number, a source) is
+   shown beside the link while the mouse or the keyboard's focus is on it; Escape puts it away. A finger follows the
+   link at once; to a source, at its second tap. Where pages are opened from disk they cannot read each other: there,
+   only what the same page holds is shown. */
 
 {
   const LINKS = "article a.reference.internal[href*='#']";
-  const SHOWN = "figure, div.math, .proof, .exercise";
+  const SHOWN = "figure, div.math, .proof, .exercise, .checked";
+  const SOURCE = "article a[href*='bibliography.html#'][title]"; // the title says what the bibliography does
   const PAUSE = 250; // milliseconds: a mouse that only passes shows nothing, and one that slips off loses nothing
   const EDGE = 8; // pixels between the box and the window
   const pages = new Map();
@@ -51,22 +53,36 @@
     box.style.top = `${below ? bottom : Math.max(EDGE, top - height)}px`;
   }
 
-  async function show() {
-    const wanted = link;
-    const address = new URL(wanted.href);
-    const page = await pageOf(address);
-    const target = page?.getElementById(decodeURIComponent(address.hash.slice(1)))?.closest(SHOWN);
-    if (!target || link !== wanted) return;
-    box.replaceChildren(copyOf(target, address));
+  function showCopy(copy) {
+    box.replaceChildren(copy);
     document.querySelector(".bd-article").append(box);
     box.showPopover();
     place();
+  }
+
+  async function show() {
+    const wanted = link;
+    if (wanted.dataset.source) return showCopy(wanted.dataset.source);
+    const address = new URL(wanted.href);
+    const page = await pageOf(address);
+    const target = page?.getElementById(decodeURIComponent(address.hash.slice(1)))?.closest(SHOWN);
+    if (target && link === wanted) showCopy(copyOf(target, address));
   }
 
   function hide() {
     clearTimeout(waiting);
     link = undefined;
     if (box.isConnected) box.hidePopover();
+  }
+
+  function tap(event) {
+    const found = event.target.closest?.(LINKS);
+    if (event.pointerType !== "touch" || found === link) return;
+    hide();
+    if (!found?.dataset.source) return;
+    event.preventDefault();
+    link = found;
+    show();
   }
 
   function soon(action) {
@@ -85,8 +101,13 @@
     return soon(show);
   }
 
+  for (const source of document.querySelectorAll(SOURCE)) {
+    source.dataset.source = source.title;
+    source.removeAttribute("title");
+  }
   document.addEventListener("pointerover", ({ pointerType, target }) => pointerType === "mouse" && enter(target));
   document.addEventListener("focusin", ({ target }) => target.matches(":focus-visible") && enter(target));
+  document.addEventListener("click", tap);
   document.addEventListener("keydown", ({ key }) => key === "Escape" && hide());
   addEventListener("scroll", () => box.isConnected && link && place(), { passive: true });
 }

@@ -33,6 +33,13 @@ CUT_OFF = """() => {
   }).map((e) => `${e.outerHTML.slice(0, 100)} in
     ${e.closest("p, li, td, div")?.textContent.slice(0, 60)}`);
 }"""
+# Code that does not fit its column where it is wide, and what goes on to the right unseen.
+CODE_TOO_WIDE = """() => [...document.querySelectorAll("article .cell_input pre")]
+  .filter((e) => innerWidth >= 1280 && e.scrollWidth > e.clientWidth)
+  .map((e) => `${e.scrollWidth - e.clientWidth} pixels of ${e.textContent.slice(0, 100)}`)"""
+WITHOUT_CUE = """() => [...document.querySelectorAll("article :is(.picture, pre)")]
+  .filter((e) => (e.scrollWidth - e.clientWidth > 2) !== (getComputedStyle(e).maskImage !== "none"))
+  .map((e) => e.outerHTML.slice(0, 120))"""
 # Images are loaded when they come near, and have a height only then.
 LOAD_IMAGES = """() => Promise.all([...document.querySelectorAll("article img")]
   .filter((image) => image.checkVisibility() && !image.closest(".bn-explore"))
@@ -79,6 +86,21 @@ def lay_out(page):
     settle(page)
 
 
+def misjudged(page):
+    """A page whose height, as long as its parts are not laid out, is far from its own."""
+    guess, actual = page.evaluate(
+        """() => {
+          const heights = [document.documentElement.scrollHeight];
+          const style = document.body.appendChild(document.createElement("style"));
+          style.textContent = "article > section > section { content-visibility: visible }";
+          heights.push(document.documentElement.scrollHeight);
+          style.remove();
+          return heights;
+        }"""
+    )
+    return [] if 0.75 < guess / actual < 1.33 else [f"{guess} pixels high at first, then {actual}"]
+
+
 def turn(page, width, theme):
     """Show an open page at another width, in another theme."""
     page.emulate_media(color_scheme=theme)
@@ -108,6 +130,8 @@ def unreachable(page):
         *([f"goes sideways: {actual} pixels of {width}"] if actual > width else []),
         *(f"number on a formula: {each}" for each in page.evaluate(NUMBERED)),
         *(f"cut off: {each}" for each in page.evaluate(CUT_OFF)),
+        *(f"code too wide: {each}" for each in page.evaluate(CODE_TOO_WIDE)),
+        *(f"goes on without a cue: {each}" for each in page.evaluate(WITHOUT_CUE)),
         *(f"not by keyboard: {each}" for each in page.evaluate(NOT_BY_KEYBOARD)),
     ]
 

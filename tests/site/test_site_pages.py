@@ -7,6 +7,7 @@ from _checks import (
     ONLY_COLOURS,
     lay_out,
     lifeless,
+    misjudged,
     too_heavy,
     turn,
     unreachable,
@@ -38,6 +39,7 @@ def test_a_page(visit, address, name, first, then, rules):
     figures = FIGURES.get(name, [])
     page = visit(f"{address}/{name}.html", width=width, theme=theme, wait_until="networkidle")
     faults = too_heavy(page) if name in (*CHAPTERS, *APPENDICES) else []
+    faults += misjudged(page)
     lay_out(page)
     faults += page.evaluate(LOAD_IMAGES)
     faults += lifeless(page, figures, theme, "ArrowLeft") + unreachable(page)

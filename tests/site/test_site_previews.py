@@ -10,6 +10,8 @@ pytestmark = pytest.mark.browser
 
 CHAPTER = "identity"
 FIGURE = "a.reference.internal[href^='#fig-']"
+CHECK = "a.check"
+SOURCE = "a.reference.internal[href*='bibliography.html#']"
 EQUATION = "a.reference.internal[href^='#equation-']"
 THEOREM = "a.reference.internal[href^='#thm-']"
 ELSEWHERE = "a.reference.internal[href^='backprop.html#']"
@@ -18,6 +20,7 @@ SHOWN = {
     FIGURE: "figure img",
     EQUATION: "div.math .katex-html",
     THEOREM: ".proof .admonition-title",
+    CHECK: ".checked",
 }
 LONG = 2000  # milliseconds after which whatever a page does late has been done
 INSIDE = """box => {
@@ -137,6 +140,31 @@ def test_a_finger_follows_the_link(opened):
     page.wait_for_url(f"**{link.get_attribute('href')}")
     page.clock.run_for(LONG)
     assert preview(page).count() == 0
+
+
+def test_a_finger_sees_a_source_and_follows_the_link_at_its_second_tap(opened, site):
+    for start in ({}, {"start": site.as_uri()}):
+        page = opened(has_touch=True, width=390, **start)
+        link = page.locator(f"article {SOURCE}").first
+        link.scroll_into_view_if_needed()
+        link.tap()
+        expect(preview(page)).to_contain_text("Ioffe")
+        page.locator("article h1").tap()
+        expect(preview(page)).to_be_hidden()
+        link.tap()
+        expect(preview(page)).to_be_visible()
+        link.tap()
+        page.wait_for_url("**/bibliography.html#*")
+
+
+def test_a_finger_on_a_number_opens_its_check(opened):
+    page = opened(has_touch=True, width=390)
+    page.evaluate("document.querySelectorAll('article details').forEach((d) => d.open = false)")
+    link = page.locator(f"article {CHECK}").first
+    line = page.locator(link.get_attribute("href"))
+    expect(line).to_be_hidden()
+    link.tap()
+    expect(line).to_be_in_viewport()
 
 
 def test_another_page_is_asked_for_once_and_only_when_pointed_at(opened):

@@ -3,6 +3,7 @@
 import pytest
 from _checks import lay_out, settle
 from _pages import CHAPTERS
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
@@ -92,6 +93,23 @@ def test_parts_out_of_sight_wait_until_the_reader_moves(address, visit, name):
 def test_an_address_with_an_anchor_leads_there(chapter, visit, anchor, width):
     page = visit(f"{chapter}#{anchor}", width=width)
     check_landing(page, anchor)
+
+
+CLOSED = "article :is(details.claims .checked, details.solution, details.sd-dropdown div.math)[id]"
+
+
+def test_a_link_into_a_closed_box_opens_it(chapter, visit):
+    page = visit(chapter)
+    anchors = page.locator(CLOSED).evaluate_all("all => all.map((e) => e.id)")
+    assert len(anchors) > 10
+    for anchor in (anchors[0], anchors[-1]):
+        target = page.locator(f"[id='{anchor}']")
+        expect(target.locator("xpath=ancestor-or-self::details[1]")).not_to_have_attribute(
+            "open", ""
+        )
+        page.goto(f"{chapter}#{anchor}")
+        expect(target.locator("xpath=ancestor-or-self::details[1]")).to_have_attribute("open", "")
+        check_landing(page, anchor)
 
 
 def test_a_link_to_a_part_leads_there_and_stays(chapter, visit):
