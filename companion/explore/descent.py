@@ -8,30 +8,22 @@ from matplotlib.figure import Figure
 
 from companion.explore.interactive import InteractiveFigure
 from companion.plots.whitening import valley
-from companion.reference import Array
 from companion.whitening import whiten
 
-WEIGHTS = [1.5, 1.0]
+WEIGHTS = [1.0, 1.0]
 LONG, SHORT, ANGLE = 2.4, 0.6, 1.25
 POINTS = 60
-
-
-def _path(x: Array, target: Array, rate: float, steps: int) -> Array:
-    """Weights of gradient descent from 0 on the squared error, ``(steps + 1, 2)``."""
-    path = [np.zeros(2)]
-    for _ in range(steps):
-        path.append(path[-1] - rate * x.T @ (x @ path[-1] - target) / len(x))
-    return np.array(path)
 
 
 def descent() -> InteractiveFigure:
     """Gradient descent on a least-squares loss of two weights whose inputs the reader stretches.
 
-    The learning rate is nine tenths of the largest stable one; with whitened inputs it is 1.
+    The targets stay, so that half of the loss lies along each axis of the ellipse whatever its
+    shape. The learning rate is the best one; with whitened inputs it is 1.
 
     References
     ----------
-    Eqs. (4) and (5) of the chapter `whitening`.
+    Eqs. (4) to (6) of the chapter `whitening`.
 
     Examples
     --------
@@ -46,17 +38,20 @@ def descent() -> InteractiveFigure:
         cos, sin = np.cos(ANGLE), np.sin(ANGLE)
         white = z.numpy()
         x = white @ (np.array([[cos, sin], [-sin, cos]]) * [[LONG], [SHORT]])
-        target = x @ WEIGHTS
-        slow, fast = _path(x, target, 1.8 / LONG**2, 40), _path(white, target, 1.0, 1)
-        return valley(target, {"as they are, 40 steps": (x, slow), "whitened": (white, fast)})
+        best = 2 / (LONG**2 + SHORT**2)
+        return valley(
+            white @ WEIGHTS,
+            {"as they are, 28 steps": (x, best, 28), "whitened, 1 step": (white, 1.0, 1)},
+        )
 
     return InteractiveFigure(
         "descent",
         "Descent and the shape of the inputs",
         "Two drawings. In the first an ellipse of points, the inputs, with two handles that "
         "stretch and turn it. The second shows the contours of the loss of two weights and the "
-        "path of gradient descent from the start at 0. A long ellipse makes a narrow valley, "
-        "and the path zigzags over many steps; a circle makes a round bowl. With whitened "
+        "path of gradient descent at the best learning rate, from the start at 0 to the minimum "
+        "in the middle. A long ellipse makes a narrow valley, and the path zigzags over steps "
+        "in proportion to the condition number; a circle makes a round bowl. With whitened "
         "inputs the bowl is round whatever the ellipse is, and one step reaches the bottom.",
         {
             "z": z.tolist(),

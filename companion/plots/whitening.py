@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,15 +17,24 @@ WHITE = PURPLE  # whitened: purple
 INPUTS = {"raw": PLAIN, "centred": CENTRED, "standardized": BATCH, "whitened": WHITE}
 
 
-def valley(target: ArrayLike, panels: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
-    """Contours of the loss of two weights, and the path of gradient descent.
+def _descend(x: NDArray[Any], target: NDArray[Any], rate: float, steps: int) -> NDArray[Any]:
+    """Weights of gradient descent from 0 on the squared error, ``(steps + 1, 2)``."""
+    path = [np.zeros(x.shape[1])]
+    for _ in range(steps):
+        path.append(path[-1] - rate * x.T @ (x @ path[-1] - target) / len(x))
+    return np.array(path)
 
-    `panels` maps a title to the inputs ``(m, 2)`` and the path of the weights ``(steps + 1, 2)``.
+
+def valley(target: ArrayLike, panels: Mapping[str, tuple[ArrayLike, float, int]]) -> Figure:
+    """Contours of the loss of two weights, and the path of gradient descent from 0.
+
+    `panels` maps a title to the inputs ``(m, 2)``, the learning rate and the number of steps.
     """
     fig, axes = figure(len(panels), height=3.5)
     t = np.asarray(target)
-    for ax, (title, (inputs, path)) in zip(axes, panels.items(), strict=True):
-        x, w = np.asarray(inputs), np.asarray(path)
+    for ax, (title, (inputs, rate, steps)) in zip(axes, panels.items(), strict=True):
+        x = np.asarray(inputs)
+        w = _descend(x, t, rate, steps)
         second_moment = x.T @ x / len(x)
         best = np.linalg.solve(second_moment, x.T @ t / len(x))
         reach = 1.35 * np.abs(w - best).max()
@@ -69,7 +79,7 @@ def rates(kappa: float, curves: Mapping[float, ArrayLike]) -> Figure:
     left.annotate("steep direction", (0.3, 0.5), color=PLAIN, rotation=-47, fontsize=9)
     left.annotate("flat direction", (0.62, 0.8), color=BATCH, fontsize=9)
     left.annotate("diverges", (0.08, 1.1), color=NEUTRAL)
-    left.set(xlabel="learning rate × λ_max", ylabel="factor on the error, per step")
+    left.set(xlabel=r"$\eta\lambda_{\max}$", ylabel="factor on the error, per step")
     left.set(ylim=(0, 1.25), xlim=(0, 2.2), title=f"κ = {kappa:g}")
     for (condition, fractions), shade in zip(curves.items(), (0.35, 0.65, 1.0), strict=False):
         measured = np.asarray(fractions)
@@ -90,23 +100,31 @@ def rates(kappa: float, curves: Mapping[float, ArrayLike]) -> Figure:
     return fig
 
 
-def uncentred(dimensions: Sequence[int], measured: Mapping[float, ArrayLike]) -> Figure:
-    """Largest eigenvalue of the second-moment matrix against the number of features."""
+def uncentred(dimensions: Sequence[int], spectra: Mapping[float, Sequence[ArrayLike]]) -> Figure:
+    """Eigenvalues of second-moment matrices against the number of features.
+
+    `spectra` maps a mean to the eigenvalues, in ascending order, for each of the `dimensions`.
+    """
     fig, ax = figure(height=3.2)
     d = np.asarray(dimensions)
-    for mean, values in measured.items():
+    for mean, values in spectra.items():
         ax.loglog(d, 1 + d * mean**2, color=THEORY, linewidth=1.2)
-        ax.loglog(d, np.asarray(values), "o", color=PLAIN if mean else CENTRED)
+        largest = [np.asarray(each)[-1] for each in values]
+        ax.loglog(d, largest, "o", color=PLAIN)
         ax.annotate(
             f"μ = {mean:g}",
             (d[-1], 1 + d[-1] * mean**2),
             (8, -4),
             textcoords="offset points",
-            color=PLAIN if mean else CENTRED,
+            color=PLAIN,
         )
-    ax.set(
-        xlabel="number of features d", ylabel="largest eigenvalue", xlim=(d[0] * 0.8, d[-1] * 1.7)
-    )
+    others = [
+        np.concatenate([np.asarray(v[i])[:-1] for v in spectra.values()]) for i in range(len(d))
+    ]
+    for size, each in zip(d, others, strict=True):
+        ax.loglog(np.full(len(each), size), each, "_", color=NEUTRAL, markersize=9, linewidth=1)
+    ax.annotate("all others", (d[-1], 1), (8, -4), textcoords="offset points", color=NEUTRAL)
+    ax.set(xlabel="number of features d", ylabel="eigenvalues", xlim=(d[0] * 0.8, d[-1] * 2))
     return fig
 
 

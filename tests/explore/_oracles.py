@@ -108,15 +108,21 @@ def ranks(page):
 def descent(page):
     start, tips = page.figure.start, page.handles()
     stretch = np.array([tips["long"], tips["short"]]).T
-    weights = np.array(start["weights"])
-    if page.choices()["inputs"] == "whitened":
-        stretch, weights = np.eye(2), stretch.T @ weights
-    x = np.array(start["z"]) @ stretch.T
+    stretch = np.eye(2) if page.choices()["inputs"] == "whitened" else stretch
+    z = np.array(start["z"])
+    # The axes of the ellipse are orthogonal: z turned along them, then stretched.
+    x, target = z @ stretch.T, z @ start["weights"]
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
-    rate = (1.8 if values[1] / values[0] > 1 + 1e-9 else 1.0) / values[1]
+    weights = np.linalg.solve(x.T @ x, x.T @ target)
     excess = values * (vectors.T @ weights) ** 2 / 2
-    steps = gd_steps(torch.tensor(values), torch.tensor(excess), rate, 0.001)
-    return {"kappa": values[1] / values[0], "rate": rate, "steps": steps}
+    steps = gd_steps(torch.tensor(values), torch.tensor(excess), tolerance=0.001)
+    kappa = values[1] / values[0]
+    return {
+        "kappa": kappa,
+        "rate": 2 / values.sum(),
+        "steps": steps,
+        "bound": kappa / 4 * np.log(1000),
+    }
 
 
 def bands(page):

@@ -124,7 +124,7 @@ def test_second_moment(call):
 def test_steps_of_descent(call):
     for values in ([5.0, 5.0], [4.0, 1.0], [9.0, 0.01], [7.0, 0.3]):
         for energy in ([0.5, 0.5], [0.0, 1.0], [3.0, 0.01]):
-            for rate in (1.8 / values[0], 1.0 / values[0]):
+            for rate in (1.8 / values[0], 1.0 / values[0], 2.0 / sum(values)):
                 eigenvalues, excess = torch.tensor([values, energy], dtype=torch.float64)
                 expected = gd_steps(eigenvalues, excess, rate)
                 assert call("descentSteps", values, energy, rate) == expected
