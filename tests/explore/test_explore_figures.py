@@ -257,3 +257,35 @@ def test_each_key_goes_its_way(opened):
         page.page.get_by_role("button", name="Start again").click()
         page.press("[data-handle=x4]", key)
         assert page.handles()["x4"][0] == pytest.approx(value), key
+
+
+@pytest.mark.browser
+def test_the_steps_of_descent_follow_the_condition_number(opened):
+    page = opened("descent")
+    steps = {}
+    for times, key in ((14, "ArrowRight"), (0, "ArrowRight"), (60, "ArrowLeft")):
+        page.page.get_by_role("button", name="Start again").click()
+        page.press("[data-handle=long]", *["ArrowUp"] * 20)  # as long as it gets
+        page.press("[data-handle=short]", *[key] * times)  # as short, as it was, as long
+        check_numbers(page)
+        check_seen(page)
+        shown = page.numbers()
+        steps[round(shown["kappa"], 1)] = shown["steps"]
+    # ρ = 399/401, 24/26 and 0: the least t with ρ to the power 2t under 0.001.
+    assert steps == {400: 691, 25: 44, 1: 1}
+    page.page.locator("input[value=whitened]").click()
+    assert page.numbers()["steps"] == 1
+    check_seen(page)
+
+
+def check_seen(page):
+    """Start and minimum are in the frame of the loss, and the path goes from one to the other."""
+    frame = page.page.locator(".plot").nth(1).locator("svg").bounding_box()
+    start, goal = (
+        page.page.locator("[data-mark=labels] text").nth(i).bounding_box() for i in range(2)
+    )
+    for box in (start, goal):
+        assert frame["x"] < box["x"] < frame["x"] + frame["width"] - box["width"]
+        assert frame["y"] < box["y"] < frame["y"] + frame["height"] - box["height"]
+    path = page.page.locator("[data-mark=path] path").bounding_box()
+    assert path["width"] + path["height"] > 0.1 * frame["height"], "the way is seen"

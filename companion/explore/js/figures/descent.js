@@ -53,7 +53,7 @@ export function figure(stage, { z, weights, long, short, angle, inputs }) {
   const kappa = stage.number({ name: "kappa", label: "condition number κ" });
   const rate = stage.number({ name: "rate", label: "best learning rate η*" });
   const steps = stage.number({ name: "steps", label: "steps until 0.1 % of the loss is left" });
-  const bound = stage.number({ name: "bound", label: "so many suffice: (κ/4)·ln 1000" });
+  const bound = stage.number({ name: "bound", label: "steps that suffice, (κ/4)·ln 1000" });
 
   return () => {
     const tips = axes();
@@ -71,10 +71,8 @@ export function figure(stage, { z, weights, long, short, angle, inputs }) {
     bound(enough, enough.toFixed(1));
 
     // The minimum is in the middle of the frame and the start inside, however long the way is.
-    const reach = REACH * Math.hypot(...best);
-    valley.x.domain([best[0] - (4 / 3) * reach, best[0] + (4 / 3) * reach]);
-    valley.y.domain([best[1] - reach, best[1] + reach]);
-    valley.layout();
+    frame(valley, best, REACH * Math.hypot(...best));
+    frame(data, [0, 0], 6);
 
     const turn = Array.from({ length: 73 }, (_, i) => [Math.cos((i * Math.PI) / 36), Math.sin((i * Math.PI) / 36)]);
     const unit = turn.map(([u, v]) => [2 * u, 2 * v]);
@@ -91,6 +89,15 @@ export function figure(stage, { z, weights, long, short, angle, inputs }) {
     ]);
     stage.say(sentence(white, problem));
   };
+}
+
+/** Show what is at most `reach` above or below a place, in the same units along both axes: circles are round. */
+function frame(plot, [x, y], reach) {
+  const { left, top, right, bottom } = plot.inner;
+  const across = (reach * (right - left)) / (bottom - top);
+  plot.x.domain([x - across, x + across]);
+  plot.y.domain([y - reach, y + reach]);
+  plot.layout();
 }
 
 /** Descent from 0 on ½(w − best)ᵀH(w − best), at the best rate. */
