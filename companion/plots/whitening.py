@@ -79,7 +79,9 @@ def rates(kappa: float, curves: Mapping[float, ArrayLike]) -> Figure:
     left.annotate("steep direction", (0.3, 0.5), color=PLAIN, rotation=-47, fontsize=9)
     left.annotate("flat direction", (0.62, 0.8), color=BATCH, fontsize=9)
     left.annotate("diverges", (0.08, 1.1), color=NEUTRAL)
-    left.set(xlabel=r"$\eta\lambda_{\max}$", ylabel="factor on the error, per step")
+    left.set(
+        xlabel=r"learning rate $\eta$ × $\lambda_{\max}$", ylabel="factor on the error, per step"
+    )
     left.set(ylim=(0, 1.25), xlim=(0, 2.2), title=f"κ = {kappa:g}")
     for (condition, fractions), shade in zip(curves.items(), (0.35, 0.65, 1.0), strict=False):
         measured = np.asarray(fractions)
@@ -109,8 +111,7 @@ def uncentred(dimensions: Sequence[int], spectra: Mapping[float, Sequence[ArrayL
     d = np.asarray(dimensions)
     for mean, values in spectra.items():
         ax.loglog(d, 1 + d * mean**2, color=THEORY, linewidth=1.2)
-        largest = [np.asarray(each)[-1] for each in values]
-        ax.loglog(d, largest, "o", color=PLAIN)
+        ax.loglog(d, [np.asarray(each)[-1] for each in values], "o", color=PLAIN)
         ax.annotate(
             f"μ = {mean:g}",
             (d[-1], 1 + d[-1] * mean**2),
@@ -119,10 +120,11 @@ def uncentred(dimensions: Sequence[int], spectra: Mapping[float, Sequence[ArrayL
             color=PLAIN,
         )
     others = [
-        np.concatenate([np.asarray(v[i])[:-1] for v in spectra.values()]) for i in range(len(d))
+        np.concatenate([np.asarray(values[i])[:-1] for values in spectra.values()])
+        for i in range(len(d))
     ]
-    for size, each in zip(d, others, strict=True):
-        ax.loglog(np.full(len(each), size), each, "_", color=NEUTRAL, markersize=9, linewidth=1)
+    least, largest = [each.min() for each in others], [each.max() for each in others]
+    ax.vlines(d, least, largest, color=NEUTRAL, linewidth=5)
     ax.annotate("all others", (d[-1], 1), (8, -4), textcoords="offset points", color=NEUTRAL)
     ax.set(xlabel="number of features d", ylabel="eigenvalues", xlim=(d[0] * 0.8, d[-1] * 2))
     return fig
