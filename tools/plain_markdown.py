@@ -158,6 +158,8 @@ def directive(page: Page, name: str, argument: str, body: list[str]) -> list[str
     elif name == "solution":
         summary = f"<summary>Solution to {targets()[argument].name}</summary>"
         return ["<details>", summary, "", *inner, "", "</details>"]
+    elif name == "dropdown":
+        return ["<details>", f"<summary>{argument}</summary>", "", *inner, "", "</details>"]
     elif name == "tableofcontents":
         return [f"- {link(page)}" for pages in parts().values() for page in pages if has_code(page)]
     else:

@@ -126,6 +126,10 @@ def test_strip_leaves_streams_alone():
             "Luo {cite:p}`luo2019towards`",
             "Luo [[Luo et al., 2019](https://arxiv.org/abs/1809.00846)]",
         ),
+        (
+            "```{dropdown} Answer\nFalse.\n```",
+            "<details>\n<summary>Answer</summary>\n\nFalse.\n\n</details>",
+        ),
         ("```{solution-start} ex-best-gamma\n```", None),
     ],
 )
