@@ -56,11 +56,11 @@ def inverse_moments(sizes: Sequence[int], measured: Mapping[str, ArrayLike]) -> 
     """E[σ_B]/σ, σE[1/σ_B] and σ²E[1/σ_B²] against the batch size: closed forms and measurements."""
     fig, ax = figure(height=3.4)
     curves = {
-        "σ² E[1/σ_B²]": (4, closed_forms.inverse_var_mean),
-        "σ E[1/σ_B]": (3, closed_forms.inverse_std_mean),
-        "E[σ_B]/σ": (2, closed_forms.std_shrinkage),
+        "σ² E[1/σ_B²]": (4, closed_forms.inverse_var_mean, r"$1/\sigma_B^2$", (9.5, 1.75)),
+        "σ E[1/σ_B]": (3, closed_forms.inverse_std_mean, r"$1/\sigma_B$", (4.6, 1.75)),
+        "E[σ_B]/σ": (2, closed_forms.std_shrinkage, r"$\sigma_B$", (4.2, 0.62)),
     }
-    for (label, (first, form)), color in zip(
+    for (label, (first, form, name, place)), color in zip(
         curves.items(), (PLAIN, INFERENCE, BATCH), strict=True
     ):
         m = _SIZES[first <= _SIZES]
@@ -69,8 +69,7 @@ def inverse_moments(sizes: Sequence[int], measured: Mapping[str, ArrayLike]) -> 
             (size, value) for size, value in zip(sizes, np.asarray(measured[label]), strict=True)
         ]
         ax.semilogx(*zip(*shown, strict=True), "o", color=color)
-        place = {"σ² E[1/σ_B²]": (9.5, 1.75), "σ E[1/σ_B]": (4.2, 1.85), "E[σ_B]/σ": (4.2, 0.62)}
-        ax.annotate(label, place[label], color=color)
+        ax.annotate(f"mean of {name}", place, color=color)
     ax.axhline(1, color=NEUTRAL, linestyle=":")
     ax.annotate("infinite for m ≤ 3", (5, 3.75), color=PLAIN)
     ax.axvspan(1.8, 3, color=PLAIN, alpha=0.08, linewidth=0)
@@ -130,7 +129,7 @@ def noise_against_distance(
     )
     ax.axhline(1, color=NEUTRAL, linewidth=0.8)
     ax.annotate(
-        "from the mean μ_B",
+        "noise of the batch's mean",
         (distance.max(), 1),
         xytext=(0, -12),
         textcoords="offset points",
@@ -156,7 +155,7 @@ def gamma_shrinkage(sizes: Sequence[int], measured: ArrayLike) -> Figure:
     ax.annotate(
         "fixed statistics", (2, 1), xytext=(0, -14), textcoords="offset points", color=INFERENCE
     )
-    ax.annotate("c_m", (2.5, 0.64), xytext=(3.1, 0.62), color=THEORY)
+    ax.annotate("$c_m$", (2.5, 0.64), xytext=(3.1, 0.62), color=THEORY)
     ax.annotate("1 − 3/(4m)", (2.0, 0.86), color=NEUTRAL)
     ax.annotate("fitted γ", (8, 0.9), xytext=(8.6, 0.85), color=BATCH)
     ax.set(xlabel="batch size m", ylabel="γ*/(aσ)", ylim=(0.5, 1.05))
@@ -224,7 +223,7 @@ def regularization_runs(panels: Mapping[str, Mapping[str, ArrayLike]], ylabel: s
 
 
 def monte_carlo_variance(scale: ArrayLike, variances: ArrayLike, sizes: Sequence[int]) -> Figure:
-    """Variance of the predictions against 1/m − 1/M, both axes logarithmic."""
+    """Variance of the predictions against 1/m less 1/(all images), both axes logarithmic."""
     fig, ax = figure(height=3.4)
     x, y = np.asarray(scale), np.asarray(variances)
     ax.loglog(x, y[-1] * x / x[-1], color=THEORY)
@@ -244,7 +243,7 @@ def monte_carlo_variance(scale: ArrayLike, variances: ArrayLike, sizes: Sequence
     ax.set_xticks([0.003, 0.01, 0.03], ["0.003", "0.01", "0.03"])
     ax.set_yticks([0.05, 0.1, 0.2, 0.4], ["0.05", "0.1", "0.2", "0.4"])
     ax.set(
-        xlabel="1/m − 1/M",
+        xlabel=f"1/m − 1/{round(1 / (1 / sizes[0] - x[0]))}",
         ylabel="variance of the logits",
         ylim=(y.min() / 1.4, y.max() * 1.3),
         xlim=(x.min() / 1.2, x.max() * 1.6),
