@@ -56,8 +56,8 @@ def inverse_moments(sizes: Sequence[int], measured: Mapping[str, ArrayLike]) -> 
     """E[σ_B]/σ, σE[1/σ_B] and σ²E[1/σ_B²] against the batch size: closed forms and measurements."""
     fig, ax = figure(height=3.4)
     curves = {
-        "σ² E[1/σ_B²]": (4, closed_forms.inverse_var_mean, r"$1/\sigma_B^2$", (9.5, 1.75)),
-        "σ E[1/σ_B]": (3, closed_forms.inverse_std_mean, r"$1/\sigma_B$", (4.6, 1.75)),
+        "σ² E[1/σ_B²]": (4, closed_forms.inverse_var_mean, r"$1/\sigma_B^2$", (9.5, 1.7)),
+        "σ E[1/σ_B]": (3, closed_forms.inverse_std_mean, r"$1/\sigma_B$", (2.05, 1.12)),
         "E[σ_B]/σ": (2, closed_forms.std_shrinkage, r"$\sigma_B$", (4.2, 0.62)),
     }
     for (label, (first, form, name, place)), color in zip(
@@ -73,7 +73,7 @@ def inverse_moments(sizes: Sequence[int], measured: Mapping[str, ArrayLike]) -> 
     ax.axhline(1, color=NEUTRAL, linestyle=":")
     ax.annotate("infinite for m ≤ 3", (5, 3.75), color=PLAIN)
     ax.axvspan(1.8, 3, color=PLAIN, alpha=0.08, linewidth=0)
-    ax.set(xlabel="batch size m", ylabel="mean, in units of σ", ylim=(0.5, 4.1), xlim=(1.8, 600))
+    ax.set(xlabel="batch size m", ylabel="mean, for σ = 1", ylim=(0.5, 4.1), xlim=(1.8, 600))
     _plain_ticks(ax, (2, 4, 8, 16, 32, 64, 128, 256, 512))
     return fig
 
