@@ -58,15 +58,13 @@ def draws(source: str) -> bool:
     return len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Call)
 
 
-def output(text: str) -> list[nodes.Node]:
+def output(text: str) -> nodes.raw:
     """Printed lines, each number with the name that its quotations link to."""
-    if not text.strip():
-        return []
     named = LINE.sub(
         r'<span class="checked" id="check-\g<name>">\g<0></span>', escape(text.strip("\n"))
     )
     block = f'<div class="highlight"><pre>{named}\n</pre></div>'
-    return [nodes.raw("", block, format="html", classes=["output", "stream"])]
+    return nodes.raw("", block, format="html", classes=["output", "stream"])
 
 
 class CloseBoxes(SphinxPostTransform):
@@ -104,12 +102,13 @@ class CloseBoxes(SphinxPostTransform):
             found = [*LINE.finditer(block.astext())]
             self.marks |= {match["name"]: match["mark"] for match in found}
             lines += [match[0] for match in found]
-            if claims:
-                block.replace_self(output(block.astext()))
-            elif found:
-                block.replace_self(output(LINE.sub("", block.astext())))
+            rest = block.astext() if claims else LINE.sub("", block.astext())
+            if rest.strip():
+                block.replace_self(output(rest))
+            else:
+                block.parent.remove(block)
         if not claims and lines:
-            content = [nodes.container("", *output("\n".join(lines)), classes=["cell_output"])]
+            content = [nodes.container("", output("\n".join(lines)), classes=["cell_output"])]
         if content:
             cell.children = [each for each in cell if each not in content]
             cell += box([nodes.Text(summary(source, lines))], content, classes=["claims"])

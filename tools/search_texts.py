@@ -12,10 +12,11 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 UNSAID = re.compile(
-    r"<(math|nav|script|summary|svg)\b.*?</\1>|<a class=\"headerlink\".*?</a>|<[^>]*>|\u200b",
+    r'<(math|nav|script|summary|svg)\b.*?</\1>|<a class="headerlink".*?</a>'
+    r'|<details class="(?:admonition hide|claims).*?</details>|<[^>]*>|\u200b',
     re.DOTALL,
 )
-PART = re.compile(r'<section id="([^"]+)"[^>]*>')
+PART = re.compile(r'<section [^>]*\bid="([^"]+)"[^>]*>')
 
 
 def parts(page: str) -> list[tuple[str, str]]:

@@ -98,7 +98,7 @@ def misjudged(page):
           return heights;
         }"""
     )
-    return [] if 0.75 < guess / actual < 1.33 else [f"{guess} pixels high at first, then {actual}"]
+    return [] if 0.8 < guess / actual < 1.25 else [f"{guess} pixels high at first, then {actual}"]
 
 
 def turn(page, width, theme):

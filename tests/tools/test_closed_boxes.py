@@ -40,5 +40,5 @@ def test_a_cell_of_one_call_only_draws(source, only_draws):
 def test_search_quotes_what_a_reader_sees_once():
     page = """<nav>Menu</nav><article><section id="a" s=""><h1>A<a class="headerlink">#</a></h1>
     <p>The <em>mean</em> <span><math>μ<annotation>\\mu</annotation></math></span><span>μ</span></p>
-    <section id="b"><p>1 &lt; 2</p></section></section></article>"""
+    <section class="s" id="b"><p>1 &lt; 2</p></section></section></article>"""
     assert parts(page) == [("a", "A The mean μ"), ("b", "1 < 2")]
