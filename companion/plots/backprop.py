@@ -124,13 +124,13 @@ def gradient_split(x_hat: ArrayLike, g: ArrayLike) -> Figure:
 
 
 def jacobian(values: ArrayLike, parts: Mapping[str, ArrayLike]) -> Figure:
-    """Heat maps of matrices over the sorted values of a feature, on one scale of colours."""
+    """Heat maps of matrices over the sorted values of a feature: blue positive, red negative."""
     fig, axes = figure(len(parts), height=3.0, sharey=True)
     labels = [f"{value:.1f}" for value in np.ravel(values)]
     shown = np.arange(0, len(labels), max(1, len(labels) // 5))
     limit = 0.3
     for ax, (title, matrix) in zip(axes, parts.items(), strict=True):
-        image = ax.imshow(np.asarray(matrix), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        image = ax.imshow(np.asarray(matrix), cmap="RdBu", vmin=-limit, vmax=limit)
         ax.set_title(title)
         ax.set_xlabel("of input x (cm)")
         ax.set_xticks(shown, [labels[place] for place in shown], fontsize=9)
