@@ -39,6 +39,9 @@ class Config:
 def percentile_bands(values: Tensor) -> Tensor:
     """The {15, 50, 85}th percentiles of each column of ``(m, units)``: ``(3, units)``.
 
+    Between two values they are interpolated: the share τ is read at the place τ(m−1) of the
+    sorted values, counted from 0.
+
     Examples
     --------
     >>> percentile_bands(torch.arange(101.0)[:, None])[:, 0]

@@ -19,7 +19,7 @@ def bands() -> InteractiveFigure:
     """The inputs of one sigmoid while two networks learn, without and with normalization.
 
     Shows the recorded full-length run of ``figure-1``: the {15, 50, 85}th percentiles, over the
-    test images, of the input of a unit of the last hidden layer.
+    first 1,000 test images, of the input of a unit of the last hidden layer.
 
     Raises
     ------

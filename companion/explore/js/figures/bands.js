@@ -74,8 +74,12 @@ export function figure(stage, { steps, runs, look }) {
       const spread = sigmoid(to) - sigmoid(from);
       numbers[network].spread(spread, spread.toFixed(3));
       numbers[network].accuracy(accuracy[look], percent(accuracy[look]));
-      return { spread, median: median[look], to };
+      return { spread, median: median[look], to, start: high[0] };
     });
+    over.words("labels", [
+      { at: [steps[0], batch.start], text: "with BN", anchor: "start", dx: 6, dy: -8 },
+      { at: [steps[0], plain.start], text: "without", anchor: "start", dx: 6, dy: -6 },
+    ]);
     unit.dots("plain-median", [[plain.median, sigmoid(plain.median)]], { color: "plain", r: 6 });
     unit.words("labels", [
       { at: [batch.to, sigmoid(batch.to)], text: "with BN", anchor: "end", dx: -10, dy: -8 },
@@ -87,7 +91,7 @@ export function figure(stage, { steps, runs, look }) {
 
 function sentence(step, plain, batch) {
   const at = `Step ${step.toLocaleString("en")}: `;
-  if (plain < 0.05) return `${at}without normalization, 70 % of all images make the unit’s output differ by at most ${plain.toFixed(3)}. It hardly sees them.`;
+  if (plain < 0.05) return `${at}without normalization, 70 % of the images make the unit’s output differ by at most ${plain.toFixed(3)}. It hardly sees them.`;
   if (plain < 0.6 * batch) return `${at}without normalization the band has begun to open.`;
   return `${at}both bands are open, and the unit tells images apart in both networks.`;
 }
