@@ -167,7 +167,8 @@ def backward(p: Parameters, activations: Pass, classes: ArrayLike) -> Parameters
     grad_relu = (grads2.x @ p.w2) * (activations.layer1.y > 0)
     grads1 = reference.backward(grad_relu, activations.layer1)
     grad_w1 = grads1.x.T @ activations.x
-    return Parameters(grad_w1, grads1.gamma, grads1.beta, grad_w2, grads2.gamma, grads2.beta)
+    first_layer = grad_w1, grads1.gamma, grads1.beta
+    return Parameters(*first_layer, grad_w2, grads2.gamma, grads2.beta)
 
 
 def train(
