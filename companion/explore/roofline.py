@@ -84,7 +84,7 @@ def roofline(bandwidth: float = 2e10, rate: float = 1e11, cache: int = 16) -> In
             "shape": 0,
             "machine": {"bandwidth": bandwidth, "rate": rate},
             "operations": OPERATIONS,
-            "block": 4096,
+            "block": c,
             "cache": cache,
         },
         picture,
