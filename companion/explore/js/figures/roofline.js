@@ -44,7 +44,7 @@ export function figure(stage, { shapes, shape, machine, operations, block, cache
 
   return () => {
     const [n, c, h] = shapes[Number(chosen.value)];
-    if (size.value > c) size.value = c;
+    size.most = c;
     const tensor = n * c * h * h * FLOAT;
     const inFlight = (tensor / c) * size.value;
     const moved = bytesMoved(pass.value, tensor, inFlight, kept.value * MIB);
