@@ -349,7 +349,8 @@ def collective_traffic(
     operation
         ``"all_gather"`` or ``"all_reduce"``
     schedule
-        ``"ring"``, what gloo does, or ``"tree"``, recursive doubling
+        ``"ring"``, what gloo does, or ``"tree"``, recursive doubling, which needs a power of two
+        ranks; with other numbers an ``all_reduce`` takes up to two steps more
 
     Raises
     ------

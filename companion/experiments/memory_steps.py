@@ -94,7 +94,7 @@ def moments_float32(x: Array, shift: float) -> Any:
 
 @compiled
 def moments_chains(x: Array, shift: float) -> Any:
-    """As :func:`moments`, but chains of sixteen vectors are in float32, in two halves."""
+    """As :func:`moments`; chains of sixteen vectors are in float32."""
     address, step = address_of(x), LANES * x.itemsize
     away, nothing = splat(np.float32(shift)), splat(np.float32(0))
     total, squares = splat(0.0), splat(0.0)
@@ -103,13 +103,15 @@ def moments_chains(x: Array, shift: float) -> Any:
         a, a_squares, b, b_squares = nothing, nothing, nothing, nothing
         for _ in range(CHAIN):
             shifted = load(address, x, LANES) - away
-            more, more_squares = a + shifted, multiply_add(shifted, shifted, a_squares)
+            more = a + shifted
+            more_squares = multiply_add(shifted, shifted, a_squares)
+            # Every other vector goes to the other half.
             a, a_squares, b, b_squares = b, b_squares, more, more_squares
             address += step
         total = total + wide(a + b)
         squares = squares + wide(a_squares + b_squares)
-    remainder = moments(x[chains * CHAIN * LANES :], shift)
-    return sum_of_lanes(total) + remainder[0], sum_of_lanes(squares) + remainder[1]
+    rest, rest_squares = moments(x[chains * CHAIN * LANES :], shift)
+    return sum_of_lanes(total) + rest, sum_of_lanes(squares) + rest_squares
 
 
 @compiled
@@ -165,9 +167,15 @@ def second_sweep(
 
 @compiled
 def forward(
-    x: Array, gamma: Array, beta: Array, eps: float, block: int, stream: bool, y: Array
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    block: int,
+    stream: bool,
+    y: Array,
 ) -> None:
-    """Normalize `block` channels at a time: sum them up, and write them while they are cached."""
+    """Normalize `block` channels at a time, while their values are cached."""
     C = x.shape[1]
     sums = np.zeros((2, C))
     for first in range(0, C, block):

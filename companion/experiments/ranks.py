@@ -35,11 +35,15 @@ def own_rows(rows: Sequence[int], rank: int) -> slice:
 
 
 def normalize(
-    x: Tensor, grad_y: Tensor, rows: Sequence[int], group: dist.ProcessGroup | None = None
+    x: Tensor,
+    grad_y: Tensor,
+    rows: Sequence[int],
+    group: dist.ProcessGroup | None = None,
 ) -> dict[str, Tensor | None]:
     """Forward and backward pass of one layer, on the rows of this rank.
 
-    `rows` says how many rows of the batch, and of ∂L/∂y, each rank of the group has.
+    `rows` says how many rows of the batch, and of ∂L/∂y, each rank of the
+    group has.
     """
     mine = own_rows(rows, dist.get_rank(group))
     layer = SyncBatchNorm(x.shape[1], process_group=group, dtype=x.dtype)
@@ -76,16 +80,22 @@ def losses(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     return cast(Tensor, (net(x) - target).square().sum(dim=1))
 
 
-def train_step(x: Tensor, target: Tensor, rows: Sequence[int]) -> dict[str, Tensor | None]:
+def train_step(
+    x: Tensor,
+    target: Tensor,
+    rows: Sequence[int],
+) -> dict[str, Tensor | None]:
     """Gradients of a network's mean loss over all rows, on one of the ranks.
 
     Source: Eq. (5) many-devices/ddp-loss.
     """
     mine, p = own_rows(rows, dist.get_rank()), dist.get_world_size()
-    net = DistributedDataParallel(convert_sync(network(x.shape[1], x.dtype)))
+    synchronized = convert_sync(network(x.shape[1], x.dtype))
+    net = DistributedDataParallel(synchronized)
     loss = p / len(x) * losses(net, x[mine], target[mine]).sum()
     loss.backward()
-    return {name: weight.grad for name, weight in net.module.named_parameters()}
+    weights = net.module.named_parameters()
+    return {name: weight.grad for name, weight in weights}
 
 
 def work(folder: Path) -> None:

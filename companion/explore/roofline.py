@@ -77,14 +77,14 @@ def roofline(bandwidth: float = 2e10, rate: float = 1e11, cache: int = 16) -> In
         "memory is the limit, then flat, where arithmetic is. A point under the rising part is "
         "a pass of batch normalization. Radio buttons choose the tensor's shape and the pass, "
         "sliders the channels in a block and the cache. When a block fits the cache the bytes "
-        "moved drop from three tensors to two, and the point moves up the roof, still far from "
-        "the flat part.",
+        "moved drop to two tensors, and the point moves up the roof, still far from the flat "
+        "part.",
         {
             "shapes": [list(shape) for shape in SHAPES],
             "shape": 0,
             "machine": {"bandwidth": bandwidth, "rate": rate},
             "operations": OPERATIONS,
-            "block": 4096,
+            "block": c,
             "cache": cache,
         },
         picture,

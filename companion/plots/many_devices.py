@@ -17,29 +17,31 @@ ALONE = SKY
 _SENT = PURPLE
 
 
-def shares(values: ArrayLike, alone: ArrayLike, together: ArrayLike) -> Figure:
+def shares(values: ArrayLike) -> Figure:
     """A feature's values by rank, normalized by each rank for itself, and by all together.
 
     Parameters
     ----------
-    values, alone, together
+    values
         ``(ranks, rows)``
     """
+    x = np.asarray(values)
+    alone = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    together = (x - x.mean()) / x.std()
     fig, axes = figure(3, height=3.0)
     panels = {
-        "before": (values, NEUTRAL),
+        "before": (x, NEUTRAL),
         "each rank by itself": (alone, ALONE),
         "all ranks together": (together, BATCH),
     }
-    for ax, (title, (points, color)) in zip(axes, panels.items(), strict=True):
-        array = np.asarray(points)
+    for ax, (title, (array, color)) in zip(axes, panels.items(), strict=True):
         ranks = np.arange(len(array))
         ax.vlines(ranks, array.min(axis=1), array.max(axis=1), color=color, alpha=0.4)
         ax.plot(np.repeat(ranks, array.shape[1]), array.ravel(), "o", color=color, markersize=5)
         ax.set(title=title, xlabel="rank", xticks=ranks)
         ax.grid(axis="x", visible=False)
     axes[0].set_ylabel("x")
-    reach = np.abs(np.asarray(together)).max() + 0.2
+    reach = np.abs(together).max() + 0.2
     for ax in axes[1:]:
         ax.set(ylabel="x̂", ylim=(-reach, reach))
     return fig

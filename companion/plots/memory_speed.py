@@ -151,9 +151,9 @@ def recorded(document: Document) -> Figure:
         records.sort(key=lambda record: record["speedup"])
         for rank, record in enumerate(records):
             low, high = record["quartiles"]["speedup"]
-            color = FETCHED if record["verdict"] == "slower" else BATCH
+            color, marker = (FETCHED, "x") if record["verdict"] == "slower" else (BATCH, ".")
             ax.plot([rank, rank], [low, high], color=color, alpha=0.4)
-            ax.plot(rank, record["speedup"], ".", color=color)
+            ax.plot(rank, record["speedup"], marker, color=color)
         ax.axhline(1.0, color=THEORY, linewidth=1)
         ax.set(yscale="log", title=name, xlabel="cases, sorted", xticks=[])
     axes[0].set_ylabel("PyTorch's time / ours")

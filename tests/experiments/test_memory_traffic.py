@@ -115,8 +115,25 @@ def test_the_log_of_a_gpu_is_read(tmp_path):
     assert first.copies["both"]["compile"] == 4.56
     assert first.gain("both") == pytest.approx(4.56 / 3.73)
     assert not any(row.name.endswith("*") for row in rows)
-    with pytest.raises(FileNotFoundError, match=gpu_log.NAME):
-        gpu_log.read(tmp_path)
+    device = gpu_log.gpu(header)
+    assert device == (4.223e12, 132, 60 * 2**20)
+    with pytest.raises(FileNotFoundError, match=gpu_log.RESNET):
+        gpu_log.read(folder=tmp_path)
+    with pytest.raises(ValueError, match="header: expected GB/s copied and the L2 cache"):
+        gpu_log.gpu("bfloat16 on cuda")
+
+
+def test_a_log_without_the_compiler_is_read():
+    header, rows = gpu_log.read(gpu_log.ROWS)
+    assert "torch.compile: off" in header
+    assert len(rows) == len({row.name for row in rows}) == 15
+    last = rows[-1]
+    assert (last.name, last.copy_us) == ("8x3x512x512-channels-last", 14.0)
+    assert last.copies["backward"] == {"ours": 3.20, "torch": 3.45, "native": 3.78}
+    assert last.copies["both"] == {"ours": 5.59, "torch": 6.63, "native": 6.91}
+    assert last.gain("both") == pytest.approx(6.63 / 5.59)
+    image = rows[11 + 2]
+    assert (image.name, image.gain("forward")) == ("128x3x224x224", pytest.approx(66.17 / 1.76))
 
 
 # --- Steps ---------------------------------------------------------------------------------------

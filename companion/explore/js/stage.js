@@ -127,6 +127,11 @@ export class Stage {
         shown.dataset.value = wanted;
         input.setAttribute("aria-valuetext", format(wanted));
       },
+      /** The largest value that can be chosen from now on. */
+      set most(wanted) {
+        input.max = indexOf(wanted);
+        if (this.current > wanted) this.value = wanted;
+      },
     };
     input.addEventListener("input", () => {
       control.value = valueOf(Number(input.value));

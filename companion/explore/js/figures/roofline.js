@@ -18,7 +18,7 @@ export function figure(stage, { shapes, shape, machine, operations, block, cache
     name: "pass", label: "pass", options: { forward: "forward", backward: "backward" }, value: "forward",
   });
   const size = stage.slider({
-    name: "block", label: "channels in a block, at most", values: Array.from({ length: 13 }, (_, k) => 2 ** k), value: block,
+    name: "block", label: "channels in a block", values: Array.from({ length: 12 }, (_, k) => 2 ** k), value: block,
   });
   const kept = stage.slider({
     name: "cache", label: "cache, MiB", min: 1, max: 128, step: 1, value: cache,
@@ -44,8 +44,9 @@ export function figure(stage, { shapes, shape, machine, operations, block, cache
 
   return () => {
     const [n, c, h] = shapes[Number(chosen.value)];
+    size.most = c;
     const tensor = n * c * h * h * FLOAT;
-    const inFlight = (tensor / c) * Math.min(size.value, c);
+    const inFlight = (tensor / c) * size.value;
     const moved = bytesMoved(pass.value, tensor, inFlight, kept.value * MIB);
     const count = (operations[pass.value] * tensor) / FLOAT;
     const intensity = count / moved;
