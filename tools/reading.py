@@ -1,0 +1,40 @@
+"""What a chapter asks of its reader, from its front matter: a Sphinx extension.
+
+The field `book` has `minutes`, without exercises; `needs`, earlier chapters, and `background`, what
+no chapter teaches; `ahead`, later chapters that a result is borrowed from; `skip`, headings of
+sections that a first reading leaves out. It is written under those headings and under the title.
+"""
+
+import re
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from tools.plain_markdown import BOOK, asked, chapter_table, needs, parts
+
+TABLE = "```{chapters}\n```"
+BOX = "\n```{container} asks\n%s\n```\n"
+
+
+def announce(app: Sphinx, name: str, source: list[str]) -> None:
+    if TABLE in source[0]:
+        source[0] = source[0].replace(TABLE, "\n".join(chapter_table()))
+        for chapter in (chapter for chapters in parts().values() for chapter in chapters):
+            app.env.note_dependency(str(BOOK / f"{chapter}.md"))
+    if asks := asked(name):
+        said = [f"About {asks['minutes']} minutes."]
+        said += [f"Needs: {needs(asks)}."] if needs(asks) else []
+        said += [f"Borrows a result from {{doc}}`{later}`." for later in asks.get("ahead", [])]
+        boxes = {"# .*": " ".join(said)}
+        for heading in asks.get("skip", []):
+            boxes[f"##+ {re.escape(heading)}"] = "★ A first reading can leave this section out."
+        for heading, text in boxes.items():
+            pattern = re.compile(rf"^{heading}\n", re.MULTILINE)
+            source[0], found = pattern.subn(lambda m, t=text: m[0] + BOX % t, source[0], count=1)
+            if not found:
+                raise ExtensionError(f"{name}.md: no heading {heading}")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", announce)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
