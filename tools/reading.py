@@ -13,7 +13,8 @@ from sphinx.errors import ExtensionError
 from tools.plain_markdown import BOOK, asked, chapter_table, needs, parts
 
 TABLE = "```{chapters}\n```"
-BOX = "\n```{container} asks\n%s\n```\n"
+HEAD = "\n:::{admonition} About %s minutes\n:class: asks\n\n%s\n:::\n"
+STAR = "\n:::{container} asks\n★ A first reading can leave this section out.\n:::\n"
 
 
 def announce(app: Sphinx, name: str, source: list[str]) -> None:
@@ -22,15 +23,13 @@ def announce(app: Sphinx, name: str, source: list[str]) -> None:
         for chapter in (chapter for chapters in parts().values() for chapter in chapters):
             app.env.note_dependency(str(BOOK / f"{chapter}.md"))
     if asks := asked(name):
-        said = [f"About {asks['minutes']} minutes."]
-        said += [f"Needs: {needs(asks)}."] if needs(asks) else []
+        said = [f"Needs: {needs(asks)}."]
         said += [f"Borrows a result from {{doc}}`{later}`." for later in asks.get("ahead", [])]
-        boxes = {"# .*": " ".join(said)}
-        for heading in asks.get("skip", []):
-            boxes[f"##+ {re.escape(heading)}"] = "★ A first reading can leave this section out."
-        for heading, text in boxes.items():
+        boxes = {"# .*": HEAD % (asks["minutes"], " ".join(said))}
+        boxes |= {f"##+ {re.escape(heading)}": STAR for heading in asks.get("skip", [])}
+        for heading, box in boxes.items():
             pattern = re.compile(rf"^{heading}\n", re.MULTILINE)
-            source[0], found = pattern.subn(lambda m, t=text: m[0] + BOX % t, source[0], count=1)
+            source[0], found = pattern.subn(lambda m, box=box: m[0] + box, source[0], count=1)
             if not found:
                 raise ExtensionError(f"{name}.md: no heading {heading}")
 

@@ -42,7 +42,7 @@ def layer(before: ArrayLike, after: ArrayLike, features: int = 6) -> Figure:
     for ax, array, color, title in zip(
         axes, values, (PLAIN, BATCH), ("before", "after"), strict=True
     ):
-        edges = np.linspace(array[:, chosen].min(), array[:, chosen].max(), 41)
+        edges = np.linspace(array[:, chosen].min(), array[:, chosen].max(), 29)
         middles = (edges[1:] + edges[:-1]) / 2
         for row, feature in enumerate(chosen):
             heights = np.histogram(array[:, feature], edges)[0]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from numpy.typing import ArrayLike
 
-from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, figure
+from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, THEORY, figure
 
 
 def algorithm_steps(stages: Mapping[str, ArrayLike]) -> Figure:
@@ -34,9 +34,9 @@ def place() -> Figure:
     ax.set_axis_off()
     ax.set(xlim=(0, 100), ylim=(0, 26))
     boxes = [
-        ("Linear or Conv\nbias=False", "turns", NEUTRAL, 12),
+        ("Linear or Conv\nbias=False", "turns", THEORY, 12),
         ("BatchNorm\nγ, β", "centres and scales, moves by β", BATCH, 42),
-        ("ReLU", "bends", NEUTRAL, 72),
+        ("ReLU", "bends", THEORY, 72),
     ]
     for words, role, color, left in boxes:
         box = FancyBboxPatch(

@@ -61,9 +61,10 @@ def announced(name, source):
 
 def test_a_chapter_says_under_its_title_what_it_asks():
     said, _ = announced("identity", "# Title\n\nText\n")
-    assert said.startswith("# Title\n\n```{container} asks\nAbout 20 minutes. Needs: {doc}`twenty-")
+    assert said.startswith("# Title\n\n:::{admonition} About 20 minutes\n:class: asks\n\nNeeds: ")
+    assert "Needs: {doc}`twenty-minutes`; mean" in said
     assert "Borrows a result from {doc}`regularization-noise`." in said
-    assert said.endswith("```\n\nText\n")
+    assert said.endswith("\n:::\n\nText\n")
     assert announced("notation", "# Title\n")[0] == "# Title\n"
 
 
@@ -72,7 +73,7 @@ def test_a_section_to_skip_is_marked_and_must_exist():
     skipped = "## The backward pass, differentiated again\n"
     said, _ = announced("backprop", f"# Title\n{skipped}{heading}### A network by hand, too\n")
     assert said.count("★") == 2
-    assert f"{heading}\n```{{container}} asks\n★" in said
+    assert f"{heading}\n:::{{container}} asks\n★" in said
     with pytest.raises(ExtensionError, match=r"backprop\.md: no heading .*A\\ network\\ by\\ hand"):
         announced("backprop", f"# Title\n{skipped}")
 
