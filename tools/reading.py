@@ -28,8 +28,8 @@ def announce(app: Sphinx, name: str, source: list[str]) -> None:
         boxes = {"# .*": HEAD % (asks["minutes"], " ".join(said))}
         boxes |= {f"##+ {re.escape(heading)}": STAR for heading in asks.get("skip", [])}
         for heading, box in boxes.items():
-            pattern = re.compile(rf"^{heading}\n", re.MULTILINE)
-            source[0], found = pattern.subn(lambda m, box=box: m[0] + box, source[0], count=1)
+            pattern = re.compile(rf"^({heading}\n)", re.MULTILINE)
+            source[0], found = pattern.subn(rf"\1{box}", source[0], count=1)
             if not found:
                 raise ExtensionError(f"{name}.md: no heading {heading}")
 

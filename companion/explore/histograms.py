@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ def histograms(
     steps = list(looks["plain"])
     if step not in steps:
         raise ValueError(f"step: expected one of {steps}, got {step}")
-    networks = {
+    networks: dict[str, dict[str, Any]] = {
         name: {
             "heights": [[_heights(layer) for layer in layers] for layers in each.values()],
             "spreads": [[_spread(layer) for layer in layers] for layers in each.values()],
