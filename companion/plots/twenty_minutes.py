@@ -8,23 +8,25 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
+from companion.modules import BatchNorm1d
 from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, THEORY, figure
 
 
-def algorithm_steps(stages: Mapping[str, ArrayLike]) -> Figure:
-    """The values ``(m, C)`` of some features after each stage: dots, with mean ± deviation."""
+def algorithm_steps(stages: Mapping[str, ArrayLike], features: Sequence[int]) -> Figure:
+    """Values of some of the features ``(m, C)`` after each stage: dots, with mean ± deviation."""
     fig, axes = figure(len(stages), height=2.6, sharey=True)
     for ax, (title, values) in zip(axes, stages.items(), strict=True):
-        for row, column in enumerate(np.asarray(values).T):
+        for row, column in enumerate(np.asarray(values)[:, features].T):
             mean, width = column.mean(), column.std()
             ax.plot(column, np.full(len(column), row), "o", color=NEUTRAL, alpha=0.35, markersize=4)
             ax.plot([mean - width, mean + width], [row + 0.25] * 2, color=BATCH, linewidth=3)
             ax.plot(mean, row + 0.25, "o", color=BATCH, markersize=6)
         ax.set(title=title)
-    features = np.asarray(values).shape[1]
-    axes[0].set_yticks(range(features), [f"feature {k + 1}" for k in range(features)])
-    axes[0].set_ylim(features - 0.4, -0.5)
+    rows = range(len(features))
+    axes[0].set_yticks(rows, [f"feature {row + 1}" for row in rows])
+    axes[0].set_ylim(len(features) - 0.4, -0.5)
     return fig
 
 
@@ -51,19 +53,25 @@ def place() -> Figure:
     return fig
 
 
-def modes(
-    x: ArrayLike, batches: Sequence[tuple[float, float]], fixed: tuple[float, float]
-) -> Figure:
-    """Lines y = scale · x + shift of one feature: one for each batch, and evaluation's."""
+def modes(x: Tensor, layer: BatchNorm1d, unit: int, batches: int = 12, m: int = 32) -> Figure:
+    """The layer's output for one feature of ``x`` (m, C): a line for each batch, and evaluation's.
+
+    Batches are the first rows of ``x``, `m` at a time.
+    """
     fig, ax = figure(height=3.2)
-    values = np.asarray(x)
+    values = x.detach()[:, unit]
     ends = np.array([values.min(), values.max()])
-    for number, (scale, shift) in enumerate(batches):
+    gamma, beta = layer.weight[unit].item(), layer.bias[unit].item()
+
+    def line(mean: Tensor, var: Tensor) -> np.ndarray:
+        return gamma * (ends - mean.item()) / (var.item() + layer.eps) ** 0.5 + beta
+
+    for number, batch in enumerate(values[: batches * m].split(m)):
         label = None if number else "training: a line for each batch"
-        ax.plot(ends, scale * ends + shift, color=BATCH, linewidth=1, alpha=0.7, label=label)
-    ax.plot(
-        ends, fixed[0] * ends + fixed[1], color=INFERENCE, linewidth=3, label="evaluation: one line"
-    )
+        y = line(batch.mean(), batch.var(unbiased=False))
+        ax.plot(ends, y, color=BATCH, linewidth=1, alpha=0.7, label=label)
+    y = line(layer.running_mean[unit], layer.running_var[unit])
+    ax.plot(ends, y, color=INFERENCE, linewidth=3, label="evaluation: one line")
     ax.plot(values, np.full(len(values), ax.get_ylim()[0]), "|", color=NEUTRAL, alpha=0.3)
     ax.set(xlabel="value of the feature", ylabel="output of the layer")
     ax.legend()
