@@ -70,6 +70,8 @@ def modes(x: Tensor, layer: BatchNorm1d, unit: int, batches: int = 12, m: int = 
         label = None if number else "training: a line for each batch"
         y = line(batch.mean(), batch.var(unbiased=False))
         ax.plot(ends, y, color=BATCH, linewidth=1, alpha=0.7, label=label)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
     y = line(layer.running_mean[unit], layer.running_var[unit])
     ax.plot(ends, y, color=INFERENCE, linewidth=3, label="evaluation: one line")
     ax.plot(values, np.full(len(values), ax.get_ylim()[0]), "|", color=NEUTRAL, alpha=0.3)
