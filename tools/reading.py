@@ -1,7 +1,7 @@
 """What a chapter asks of its reader, from its front matter: a Sphinx extension.
 
 The field `book` has `minutes`, without exercises; `needs`, earlier chapters, and `background`, what
-no chapter teaches; `ahead`, later chapters that a result is borrowed from; `skip`, headings of
+no chapter teaches; `ahead`, later chapters that it takes a result from; `skip`, headings of
 sections that a first reading leaves out. It is written under those headings and under the title.
 """
 
@@ -24,7 +24,8 @@ def announce(app: Sphinx, name: str, source: list[str]) -> None:
             app.env.note_dependency(str(BOOK / f"{chapter}.md"))
     if asks := asked(name):
         said = [f"Needs: {needs(asks)}."]
-        said += [f"Borrows a result from {{doc}}`{later}`." for later in asks.get("ahead", [])]
+        if ahead := [f"{{doc}}`{later}`" for later in asks.get("ahead", [])]:
+            said.append(f"Looks ahead to {' and '.join(ahead)}.")
         boxes = {"# .*": HEAD % (asks["minutes"], " ".join(said))}
         boxes |= {f"##+ {re.escape(heading)}": STAR for heading in asks.get("skip", [])}
         for heading, box in boxes.items():

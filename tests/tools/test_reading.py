@@ -19,7 +19,7 @@ def text(name):
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_needs_earlier_ones_and_says_what_it_borrows_from_later_ones(name):
+def test_a_chapter_needs_earlier_ones_and_says_what_it_takes_from_later_ones(name):
     asks, place = asked(name), CHAPTERS.index(name)
     assert (
         {"minutes", "needs", "background"}
@@ -63,7 +63,7 @@ def test_a_chapter_says_under_its_title_what_it_asks():
     said, _ = announced("identity", "# Title\n\nText\n")
     assert said.startswith("# Title\n\n:::{admonition} About 20 minutes\n:class: asks\n\nNeeds: ")
     assert "Needs: {doc}`twenty-minutes`; mean" in said
-    assert "Borrows a result from {doc}`regularization-noise`." in said
+    assert "Looks ahead to {doc}`mini-batch-algorithm` and {doc}`regularization-noise`." in said
     assert said.endswith("\n:::\n\nText\n")
     assert announced("notation", "# Title\n")[0] == "# Title\n"
 
