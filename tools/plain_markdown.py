@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from nbformat import NotebookNode
@@ -88,6 +89,25 @@ def parts() -> dict[str, list[str]]:
     return {part["caption"]: [page["file"] for page in part["chapters"]] for part in toc["parts"]}
 
 
+def asked(page: str) -> dict[str, Any]:
+    """What a chapter asks of its reader, as its front matter says; nothing, of other pages."""
+    head = (BOOK / f"{page}.md").read_text(encoding="utf-8").split("\n---\n")[0]
+    return yaml.safe_load(head.removeprefix("---")).get("book", {}) if has_code(page) else {}
+
+
+def needs(asks: Mapping[str, Any]) -> str:
+    return "; ".join([*(f"{{doc}}`{name}`" for name in asks["needs"]), *asks["background"]])
+
+
+def chapter_table() -> list[str]:
+    """The chapters and what each asks, as a table in MyST."""
+    rows = ["| chapter | minutes | needs |", "|---|---|---|"]
+    for page in (page for pages in parts().values() for page in pages):
+        if asks := asked(page):
+            rows.append(f"| {{doc}}`{page}` | {asks['minutes']} | {needs(asks)} |")
+    return rows
+
+
 @cache
 def bibliography() -> dict[str, Entry]:
     return dict(parse_file(str(BOOK / "references.bib")).entries)
@@ -160,8 +180,8 @@ def directive(page: Page, name: str, argument: str, body: list[str]) -> list[str
         return ["<details>", summary, "", *inner, "", "</details>"]
     elif name == "dropdown":
         return ["<details>", f"<summary>{argument}</summary>", "", *inner, "", "</details>"]
-    elif name == "tableofcontents":
-        return [f"- {link(page)}" for pages in parts().values() for page in pages if has_code(page)]
+    elif name == "chapters":
+        return chapter_table()
     else:
         raise ValueError(f"{page.name}: no plain form for the directive {name}")
     return [f"> {line}".rstrip() for line in [heading, "", *inner]]

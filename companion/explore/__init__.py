@@ -20,6 +20,7 @@ from companion.explore.bands import bands
 from companion.explore.batch import batch
 from companion.explore.boundary import boundary
 from companion.explore.descent import descent
+from companion.explore.histograms import histograms
 from companion.explore.identity import identity
 from companion.explore.interactive import InteractiveFigure
 from companion.explore.jacobian import jacobian
@@ -32,6 +33,7 @@ __all__ = [
     "batch",
     "boundary",
     "descent",
+    "histograms",
     "identity",
     "jacobian",
     "ranks",

@@ -7,6 +7,7 @@ import torch
 from companion import reference
 from companion.experiments import memory_traffic
 from companion.explore.boundary import draws, output
+from companion.explore.histograms import trained
 from companion.statistics import RunningMoments, merge
 from companion.whitening import gd_steps
 
@@ -138,12 +139,23 @@ def bands(page):
     return expected
 
 
+def histograms(page):
+    watched, expected = trained(), {}
+    for network in ("plain", "batch"):
+        layers = watched[network][page.numbers()["step"]]
+        for end, layer in (("First", layers[0]), ("Last", layers[-1])):
+            _, var = reference.moments(layer.double().numpy())
+            expected[network + end] = np.sqrt(var).mean().round(4)
+    return expected
+
+
 # What the oracle says of a figure's present state, and the handle or slider that a test moves.
 ORACLES = {
     "bands": bands,
     "batch": batch,
     "boundary": boundary,
     "descent": descent,
+    "histograms": histograms,
     "identity": identity,
     "jacobian": jacobian,
     "ranks": ranks,

@@ -131,6 +131,7 @@ def test_strip_leaves_streams_alone():
             "<details>\n<summary>Answer</summary>\n\nFalse.\n\n</details>",
         ),
         ("```{solution-start} ex-best-gamma\n```", None),
+        ("```{chapters}\n```", None),
     ],
 )
 def test_myst_becomes_plain_markdown(myst, expected):

@@ -100,8 +100,11 @@ export class Plot {
     return found.empty() ? this.marks.append("g").attr("data-mark", name) : found;
   }
 
-  /** Lines through lists of points, cut off at the axes; `color` is a name of the palette. */
-  lines(name, lists, { color = "ink", width = 2, dash = null, opacity = 1, x = this.x } = {}) {
+  /**
+   * Lines through lists of points, cut off at the axes; `color` is a name of the palette, and `fill`
+   * tints what they enclose.
+   */
+  lines(name, lists, { color = "ink", width = 2, dash = null, opacity = 1, fill = false, x = this.x } = {}) {
     const path = line((point) => x(point[0]), (point) => this.y(point[1]));
     this.group(name)
       .attr("clip-path", `url(#${this.inside})`)
@@ -112,7 +115,8 @@ export class Plot {
       .style("stroke", `var(--${color})`)
       .style("stroke-width", `${width}px`)
       .style("stroke-opacity", opacity)
-      .style("fill", "none")
+      .style("fill", fill ? `var(--${color})` : "none")
+      .style("fill-opacity", 0.2)
       .attr("stroke-dasharray", dash);
   }
 
