@@ -60,8 +60,8 @@ def small_book(folder):
     """A copy of what builds the book, around a small one."""
     for name in ("_config.yml", "CITATION.cff", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "tools", folder / "tools")
-    (folder / "companion").mkdir()
+    for name in ("tools", "companion"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "companion" / "module.py").write_text("VALUE = 1\n")
     toc = "format: jb-book\nroot: page\nchapters:\n  - file: other\n"
     (folder / "_toc.yml").write_text(toc, encoding="utf-8")
