@@ -67,6 +67,10 @@ def roofline(bandwidth: float = 2e10, rate: float = 1e11, cache: int = 16) -> In
         speed = attainable(intensity, bandwidth, rate) / 1e9
         ax.loglog(intensity, speed, "o", color=BATCH, markersize=8)
         ax.text(1.1 * intensity, 0.6 * speed, "forward, all channels in a block")
+        ticks = [2.0**k for k in range(-3, 20) if 2.0**k <= edges[-1]]
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.xaxis.set_minor_formatter("")
+        ax.yaxis.set_minor_formatter("")
         ax.set(xlabel="operations per byte", ylabel="10⁹ operations / s")
         return fig
 
