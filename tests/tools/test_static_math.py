@@ -1,6 +1,7 @@
 """Formulas typeset by KaTeX while the book is built."""
 
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,3 +56,22 @@ def test_the_style_sheet_is_of_the_release_that_typesets():
     assert re.search(r'\.katex-version:after\{content:"([^"]+)"', STYLES.read_text())[1] == (
         katex.katex_version
     )
+
+
+def test_katex_is_asked_again_while_it_does_not_listen_yet(tmp_path, monkeypatch):
+    address = str(tmp_path / "katex.sock")
+    late = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]);"
+    late += "time.sleep(0.5); s.listen(); s.accept()[0].recv(1)"
+    monkeypatch.setattr(
+        katex.KaTeXServer, "build_command", lambda socket: [sys.executable, "-c", late, socket]
+    )
+    process, connection = static_math.connect(tmp_path, 60)
+    assert connection.getpeername() == address
+    connection.close()
+    assert process.wait(60) == 0
+
+
+def test_a_katex_that_ends_at_once_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(katex.KaTeXServer, "build_command", lambda **_: [sys.executable, "-c", ""])
+    with pytest.raises(FileNotFoundError):
+        static_math.connect(tmp_path, 60)
