@@ -30,8 +30,9 @@ CREDITS = """\
 /* The rules in use of Sphinx (BSD), PyData and Sphinx Book Theme (BSD), Bootstrap and KaTeX (MIT).
    Icons: Font Awesome Free, Fonticons, SIL Open Font License 1.1. */
 """
-# Never loaded: the icon script, source maps, fonts for old browsers, the theme's translations.
-UNUSED = ["scripts/fontawesome.js*", "**/*.map", "vendor/**/*.ttf", "locales"]
+# Never loaded: the icon script, source maps, fonts for old browsers, the theme's translations and
+# its templates.
+UNUSED = ["scripts/fontawesome.js*", "**/*.map", "vendor/**/*.ttf", "locales", "*macros.html"]
 FIGURE = re.compile(r"(<figure[^>]*>\s*)(<img [^>]*>)")
 IMAGE = re.compile(r'<img (?P<attributes>[^>]*?)src="(?P<src>[^"]+)"')
 

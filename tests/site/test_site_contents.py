@@ -153,8 +153,8 @@ def test_a_source_has_a_short_label(pages):
     assert [each for each in labels if not re.fullmatch(r"[A-Za-z]{1,6}\+?\d\d[a-z]?", each)] == []
 
 
-def test_nothing_of_the_sites_folder_is_a_script_for_icons_or_a_source_map(site):
-    assert not [*site.rglob("*.map"), *site.rglob("*awesome*.*")]
+def test_nothing_of_the_sites_folder_is_a_script_for_icons_a_source_map_or_a_template(site):
+    assert not [*site.rglob("*.map"), *site.rglob("*awesome*.*"), *site.glob("_static/*.html")]
     icons = [path.stat().st_size for path in site.rglob("fa-*.*")]
     assert icons
     assert max(icons) < 10_000, "a font has icons that no page shows"
