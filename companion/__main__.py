@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from companion.bench import command as bench
+from companion.exercises import command as exercises
 from companion.experiments import command as experiments
 from companion.kernels import select
 
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     bench.add_to(commands)
     experiments.add_to(commands)
+    exercises.add_to(commands)
     compiling = commands.add_parser(
         "compile",
         help="compile the CPU kernels now instead of at their first use",

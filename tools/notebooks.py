@@ -2,13 +2,16 @@
 
 The text is the source; its twin is what a reader downloads and what nbval compares a fresh run
 against. Its outputs are those of the last `make book`, less what says nothing about the result:
-images. Its Markdown is plain, for Jupyter and Colab do not read MyST.
+images. Its Markdown is plain, for Jupyter and Colab do not read MyST. Its exercises are open: the
+twin in `solutions/` has their solutions in place of the cells to fill in.
 
 usage: python -m tools.notebooks
 """
 
 import argparse
+import re
 import sys
+from collections.abc import Iterable, Iterator
 
 import jupytext
 import nbformat
@@ -22,6 +25,9 @@ from tools.plain_markdown import BOOK, ROOT, Page, caption, has_code, plain, rec
 from tools.publication import addresses, release
 
 TWINS = BOOK / "notebooks"
+SOLUTIONS = TWINS / "solutions"
+FOLDERS = {TWINS: False, SOLUTIONS: True}  # and whether the exercises are solved
+BOUND = re.compile(r"(^`{3,}\{solution-(?:start|end)\}.*?^`{3,}$)", re.MULTILINE | re.DOTALL)
 SCRIPTED = "<script data-bn-script>"  # see companion/explore/interactive.py
 
 
@@ -56,6 +62,33 @@ def strip(output: NotebookNode) -> NotebookNode:
     return output
 
 
+def unsolved(cells: Iterable[NotebookNode]) -> Iterator[NotebookNode]:
+    """The cells outside of solutions, which may begin and end within a cell of text."""
+    inside = False
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            kept = []
+            for part in BOUND.split(cell.source):
+                if BOUND.match(part):
+                    inside = "{solution-start}" in part
+                elif not inside:
+                    kept.append(part)
+            cell.source = "".join(kept)
+        if cell.cell_type == "markdown" or not inside:
+            yield cell
+
+
+def published(cells: Iterable[NotebookNode], solved: bool) -> Iterator[NotebookNode]:
+    """The cells of one of the two twins: with the cells to fill in, or with the solutions."""
+    for cell in cells if solved else unsolved(cells):
+        tags = cell.metadata.get("tags", [])
+        if "wrong-answer" in tags or ("exercise" in tags and solved):
+            continue
+        if "exercise" in tags:  # the reader runs them; what they print is the reader's
+            cell.metadata.tags = ["exercise", "nbval-ignore-output"]
+        yield cell
+
+
 def twin(notebook: NotebookNode, page: Page) -> NotebookNode:
     """The notebook of `page` as it is published.
 
@@ -66,6 +99,7 @@ def twin(notebook: NotebookNode, page: Page) -> NotebookNode:
     cells = [new_code_cell(install, id=f"{page.name}-install")]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{page.name}-{number:03d}"
+    for cell in published(notebook.cells, page.solved):
         if cell.cell_type == "markdown":
             cell.source = plain(page, cell.source)
         if cell.source:
@@ -90,16 +124,17 @@ def main() -> int:
         prog="python -m tools.notebooks",
         description="Write the notebooks in book/notebooks from the texts and the built book.",
     ).parse_args()
-    TWINS.mkdir(exist_ok=True)
-    for name in chapters():
-        try:
-            notebook = executed(name)
-        except KeyError:
-            print(f"{name} has changed since the book was built: `make book`", file=sys.stderr)
-            return 1
-        page = Page(name, recorded(notebook.cells))
-        nbformat.write(twin(notebook, page), TWINS / f"{name}.ipynb")
-    print(f"{len(chapters())} notebooks are in {TWINS.relative_to(ROOT)}")
+    for folder, solved in FOLDERS.items():
+        folder.mkdir(exist_ok=True)
+        for name in chapters():
+            try:
+                notebook = executed(name)
+            except KeyError:
+                print(f"{name} has changed since the book was built: `make book`", file=sys.stderr)
+                return 1
+            page = Page(name, recorded(notebook.cells), solved)
+            nbformat.write(twin(notebook, page), folder / f"{name}.ipynb")
+    print(f"{len(chapters())} notebooks are in {TWINS.relative_to(ROOT)}, and with their solutions")
     return 0
 
 

@@ -49,10 +49,11 @@ class Target:
 
 @dataclass
 class Page:
-    """One page of the book and what has been seen in its notebook so far."""
+    """One page of the book, and the numbers that its cells recorded."""
 
     name: str
     values: Mapping[str, float] = field(default_factory=dict)
+    solved: bool = False  # with the exercises' solutions
 
 
 @cache
@@ -173,7 +174,7 @@ def directive(page: Page, name: str, argument: str, body: list[str]) -> list[str
         heading = f"**{argument}**"
     elif name == "solution-start":
         return [f"**Solution to {targets()[argument].name}**"]
-    elif name == "solution-end":
+    elif name == "solution-end" or (name == "solution" and not page.solved):
         return []
     elif name == "solution":
         summary = f"<summary>Solution to {targets()[argument].name}</summary>"

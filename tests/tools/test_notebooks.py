@@ -6,19 +6,20 @@ import nbformat
 import pytest
 
 from tools import notebooks
-from tools.notebooks import TWINS, chapters, executed, from_text, strip, twin
-from tools.plain_markdown import BOOK, INVENTORY, Page, inventory, plain, recorded
+from tools.notebooks import FOLDERS, chapters, executed, from_text, strip, twin
+from tools.plain_markdown import BOOK, INVENTORY, ROOT, Page, inventory, plain, recorded
 
 pytestmark = pytest.mark.usefixtures("site")
 
 
+@pytest.mark.parametrize(("folder", "solved"), FOLDERS.items())
 @pytest.mark.parametrize("name", chapters())
-def test_the_twin_is_what_the_text_says(name):
-    path = TWINS / f"{name}.ipynb"
+def test_the_twin_is_what_the_text_says(name, folder, solved):
+    path = folder / f"{name}.ipynb"
     assert path.exists(), f"{path.name} is missing: run `make notebooks`"
     written = nbformat.read(path, as_version=4)
-    text = twin(from_text(name), Page(name, recorded(written.cells)))
-    stale = f"book/notebooks/{name}.ipynb is stale against book/{name}.md: run `make notebooks`"
+    text = twin(from_text(name), Page(name, recorded(written.cells), solved))
+    stale = f"{path.relative_to(ROOT)} is stale against book/{name}.md: run `make notebooks`"
     assert [cell.id for cell in written.cells] == [cell.id for cell in text.cells], stale
     for in_twin, in_text in zip(written.cells, text.cells, strict=True):
         assert in_twin.cell_type == in_text.cell_type, stale
@@ -26,13 +27,33 @@ def test_the_twin_is_what_the_text_says(name):
         assert in_twin.metadata == in_text.metadata, stale
 
 
-def test_every_twin_has_a_text():
-    assert sorted(path.stem for path in TWINS.glob("*.ipynb")) == chapters()
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_twin_has_a_text(folder):
+    assert sorted(path.stem for path in folder.glob("*.ipynb")) == chapters()
 
 
 @pytest.mark.parametrize("name", chapters())
-def test_the_twin_holds_results_and_nothing_volatile(name):
-    written = nbformat.read(TWINS / f"{name}.ipynb", as_version=4)
+def test_what_is_downloaded_has_the_exercises_and_no_solution(name):
+    text = (BOOK / f"{name}.md").read_text(encoding="utf-8")
+    open_one, solved = (
+        (folder / f"{name}.ipynb").read_text(encoding="utf-8") for folder in FOLDERS
+    )
+    exercises = re.findall(r":label: ex-([\w-]+)", text)
+    assert len(re.findall(r"\*\*Exercise \d", open_one)) == len(exercises)
+    assert solved.count("Solution to Exercise") == len(exercises)
+    assert "Solution to" not in open_one
+    for checked in re.findall(r"^check\(\"([\w-]+)\", (\w+)\)$", text, re.MULTILINE):
+        assert checked[0] in exercises
+        assert f'check(\\"{checked[0]}\\", {checked[1]})' in open_one
+        assert open_one.count(f"def {checked[1]}(") == 1  # the one to fill in
+        assert "check(" not in solved
+        assert f"def {checked[1]}(" in solved
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("name", chapters())
+def test_the_twin_holds_results_and_nothing_volatile(name, folder):
+    written = nbformat.read(folder / f"{name}.ipynb", as_version=4)
     assert list(written.metadata) == ["kernelspec"]
     outputs = [output for cell in written.cells for output in cell.get("outputs", [])]
     assert outputs
@@ -71,7 +92,7 @@ def test_a_chapter_that_was_not_built_is_refused(monkeypatch, capsys, tmp_path):
     changed = from_text("identity")
     changed.cells[-1] = nbformat.v4.new_code_cell("print('new')")
     monkeypatch.setattr(notebooks, "from_text", lambda _name: changed)
-    monkeypatch.setattr(notebooks, "TWINS", tmp_path)
+    monkeypatch.setattr(notebooks, "FOLDERS", {tmp_path: False})
     monkeypatch.setattr(notebooks, "chapters", lambda: ["identity"])
     monkeypatch.setattr("sys.argv", ["notebooks"])
     assert notebooks.main() == 1

@@ -1,0 +1,27 @@
+"""All exercises, in the order of the book."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from . import mini_batch_algorithm
+from .exercise import Exercise
+
+EXERCISES: dict[str, Exercise] = {
+    each.name: each for chapter in (mini_batch_algorithm,) for each in chapter.EXERCISES
+}
+
+
+def exercise(name: str) -> Exercise:
+    """The exercise of this name.
+
+    Raises
+    ------
+    ValueError
+        there is none
+    """
+    if name in EXERCISES:
+        return EXERCISES[name]
+    near = get_close_matches(name, EXERCISES, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else f": {', '.join(EXERCISES)}"
+    raise ValueError(f"name: expected the name of an exercise, got {name!r}{meant}")

@@ -1,0 +1,98 @@
+"""What an exercise asks of a function: cases, the oracle, and the slips that people make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call that a right answer has to get right.
+
+    Parameters
+    ----------
+    what
+        the input, in words: "two values of one feature"
+    arguments
+        by position: numbers, text, arrays, tensors, and lists and tuples of these
+    tolerance
+        largest error allowed, as a fraction of the largest value expected; by default the
+        exercise's
+    """
+
+    what: str
+    arguments: tuple[Any, ...]
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Property:
+    """An equation that every right answer meets, whoever computed it.
+
+    Parameters
+    ----------
+    says
+        the equation, in words
+    error
+        of a result and the arguments that gave it: how far the equation is off, relative to what
+        it compares; about 1e-16 for a right answer
+    at_most
+        the error of a right answer's rounding
+    """
+
+    says: str
+    error: Callable[..., float]
+    at_most: float = 1e-9
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A function that a reader writes, and how it is checked.
+
+    Parameters
+    ----------
+    name
+        such as "bn-forward"; its function is `bn_forward`, its label in the book `ex-bn-forward`
+    chapter
+        where it stands
+    summary
+        what the function computes, in a line
+    parameters
+        names of its arguments
+    oracle
+        a right answer, from the package's float64 oracle wherever it has one
+    cases
+        the smallest first; the first that fails is shown
+    slips
+        likely mistakes: what to look at, and the function with that mistake. A mistake that gives
+        what the reader's function gave is named
+    properties
+        told when a wrong answer violates them
+    returns
+        names of the results, if there are several
+    tolerance
+        of :class:`Case`
+    """
+
+    name: str
+    chapter: str
+    summary: str
+    parameters: tuple[str, ...]
+    oracle: Callable[..., Any]
+    cases: Callable[[], Iterable[Case]]
+    slips: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    properties: tuple[Property, ...] = ()
+    returns: tuple[str, ...] = ()
+    tolerance: float = 1e-9
+
+    @property
+    def function(self) -> str:
+        """The name that the reader's function has."""
+        return self.name.replace("-", "_")
+
+    @property
+    def signature(self) -> str:
+        """Such as "bn_forward(x, gamma, beta, eps)"."""
+        return f"{self.function}({', '.join(self.parameters)})"

@@ -1,0 +1,219 @@
+"""Whether a function is a right answer; and if not, what to tell its author."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .calls import SECONDS, Outcome, Unknown, as_array
+from .exercise import Case, Exercise
+
+Call = Callable[[Sequence[object]], Outcome]
+
+SHOWN = 12  # values of an array that are shown whole
+INDENT = 12  # columns
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found. A notebook shows it as text; it is true if the answer is right.
+
+    Parameters
+    ----------
+    name
+        the exercise's
+    checks
+        how many cases it has
+    complaint
+        what is wrong with the answer; nothing if it is right
+    note
+        what else there is to say
+    """
+
+    name: str
+    checks: int
+    complaint: str = ""
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return not self.complaint
+
+    def __repr__(self) -> str:
+        if self.complaint:
+            return f"✗ {self.name}: not right yet\n{textwrap.indent(self.complaint, '  ')}"
+        return f"✓ {self.name}: right, {self.checks} checks of {self.checks}{self.note}"
+
+
+def judge(exercise: Exercise, call: Call) -> Report:
+    """Check an answer, the smallest case first, up to the first that is wrong.
+
+    Parameters
+    ----------
+    exercise
+        what is asked
+    call
+        calls the answer with a case's arguments
+    """
+    cases = list(exercise.cases())
+    for case in cases:
+        complaint = complain(exercise, case, call(case.arguments))
+        if complaint:
+            return Report(exercise.name, len(cases), complaint)
+    return Report(exercise.name, len(cases))
+
+
+def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
+    """What is wrong with the outcome of a case; nothing if it is right."""
+    expected = exercise.oracle(*case.arguments)
+    if outcome.late:
+        wrong = f"{exercise.function} was stopped after {SECONDS:g} seconds"
+        lines = [("came", wrong)]
+    elif outcome.raised:
+        lines = [("came", outcome.raised)]
+    elif outcome.changed:
+        changed = " and ".join(exercise.parameters[place] for place in outcome.changed)
+        lines = [
+            ("came", f"{exercise.function} changed its argument {changed} in place"),
+            ("look at", "An operation in place, such as -=, changes the caller's array."),
+        ]
+    elif outcome.value is None and expected is not None:
+        lines = [("came", f"{exercise.function} returns nothing"), ("expected", form(expected))]
+    else:
+        tolerance = exercise.tolerance if case.tolerance is None else case.tolerance
+        wrong = difference(outcome.value, expected, tolerance)
+        if not wrong:
+            return ""
+        lines = [("came", told(outcome.value)), ("expected", told(expected)), ("so", wrong)]
+        lines += [("also", each) for each in violated(exercise, case, outcome.value)]
+        lines += [("look at", each) for each in slips(exercise, case, outcome.value, tolerance)]
+    head = [("tried", f"{case.what}: {exercise.signature}")]
+    given = zip(exercise.parameters, case.arguments, strict=False)
+    head += [("", f"{name} = {hang(told(value), len(name) + 3)}") for name, value in given]
+    return "\n".join(f"{title:<{INDENT}}{hang(text)}" for title, text in [*head, *lines])
+
+
+def hang(text: str, indent: int = INDENT) -> str:
+    return text.replace("\n", "\n" + " " * indent)
+
+
+def violated(exercise: Exercise, case: Case, value: object) -> Iterator[str]:
+    """The properties that a result does not have."""
+    for each in exercise.properties:
+        try:
+            error = float(each.error(value, *case.arguments))
+        except Exception:
+            continue  # of another form than the property speaks of, which has been said
+        if not error <= each.at_most:
+            yield f"{each.says}; it is off by {error:.2g}"
+
+
+def slips(exercise: Exercise, case: Case, value: object, tolerance: float) -> Iterator[str]:
+    """The mistakes that give the same result."""
+    for advice, mistaken in exercise.slips.items():
+        with np.errstate(all="ignore"):
+            try:
+                result = mistaken(*case.arguments)
+            except Exception:
+                continue  # the mistake cannot be made on this case
+        if not difference(value, result, max(tolerance, 1e-6)):
+            yield advice
+
+
+def array_of(value: object) -> np.ndarray[Any, Any] | None:
+    """An array or a tensor as an array; nothing of anything else."""
+    value = as_array(value)
+    return value if isinstance(value, np.ndarray) else None
+
+
+def number_of(value: object) -> float | None:
+    """A number, an array or a tensor of one value, as a number; nothing of anything else."""
+    array = array_of(value)
+    if array is not None:
+        return float(array.item()) if array.ndim == 0 and array.dtype.kind in "fiub" else None
+    return float(value) if isinstance(value, (int, float, np.number)) else None
+
+
+def form(value: object) -> str:
+    """What kind of thing a value is, with its shape and type."""
+    array = array_of(value)
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {array.shape}, {array.dtype}" if array is not None else ""
+    if array is not None:
+        return f"a tensor of shape {array.shape}, {array.dtype}"
+    if isinstance(value, Unknown):
+        return f"a {value.type_name}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    return "a number" if number_of(value) is not None else f"a {type(value).__name__}"
+
+
+def told(value: object) -> str:
+    """A value as a reader is shown it: in full if it is small."""
+    array = array_of(value)
+    number = number_of(value)
+    if array is not None and number is None:
+        if array.size <= SHOWN:
+            return np.array2string(array, precision=4, separator=", ")
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            return form(value)
+        return f"{form(value)}, from {array.min():.6g} to {array.max():.6g}"
+    if isinstance(value, (tuple, list)) and len(value) > SHOWN:
+        return f"{form(value)}, {told(value[0])}, {told(value[1])}, …"
+    if isinstance(value, (tuple, list)):
+        inner = ",\n ".join(map(told, value)) if any("\n" in told(v) for v in value) else None
+        inner = inner or ", ".join(map(told, value))
+        return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
+    if number is not None and not isinstance(value, (bool, int)):
+        return f"{number:.6g}"
+    return form(value) if isinstance(value, Unknown) else repr(value)
+
+
+def difference(came: object, expected: object, tolerance: float) -> str:
+    """How two values differ, in words; nothing if they agree within the tolerance."""
+    if isinstance(expected, (tuple, list)):
+        if not isinstance(came, (tuple, list)) or len(came) != len(expected):
+            return f"expected {form(expected)}, came {form(came)}"
+        for place, (a, b) in enumerate(zip(came, expected, strict=True)):
+            if wrong := difference(a, b, tolerance):
+                return f"result {place + 1} of {len(expected)}: {wrong}"
+        return ""
+    number = number_of(expected)
+    if number is not None and not isinstance(expected, bool):
+        other = number_of(came)
+        if other is None or isinstance(came, bool):
+            return f"expected a number, came {form(came)}"
+        return apart(np.float64(other), np.float64(number), tolerance)
+    array = array_of(expected)
+    if array is None:
+        return "" if came == expected and type(came) is type(expected) else "they differ"
+    other_array = array_of(came)
+    if other_array is None or isinstance(came, np.ndarray) is not isinstance(expected, np.ndarray):
+        return f"expected {form(expected)}, came {form(came)}"
+    if other_array.shape != array.shape or other_array.dtype != array.dtype:
+        return f"expected {form(expected)}, came {form(came)}"
+    return apart(other_array, array, tolerance)
+
+
+def apart(came: Any, expected: Any, tolerance: float) -> str:
+    """Where numbers differ by more than `tolerance` of the largest expected one."""
+    scale = (
+        np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+        if np.ndim(expected)
+        else (abs(expected) if math.isfinite(expected) else 0.0)
+    )
+    with np.errstate(invalid="ignore"):
+        off = np.abs(np.asarray(came, float) - np.asarray(expected, float))
+    same = (came == expected) | (np.isnan(came) & np.isnan(expected)) | (off <= tolerance * scale)
+    if np.all(same):
+        return ""
+    off = np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
+    place = np.unravel_index(int(np.argmax(off)), np.shape(off))
+    where = f" at {[int(index) for index in place]}" if place else ""
+    return f"they differ by {float(off[place]):.4g}{where}"
