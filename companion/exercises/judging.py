@@ -104,10 +104,11 @@ def hang(text: str, indent: int = INDENT) -> str:
 def violated(exercise: Exercise, case: Case, value: object) -> Iterator[str]:
     """The properties that a result does not have."""
     for each in exercise.properties:
-        try:
-            error = float(each.error(value, *case.arguments))
-        except Exception:
-            continue  # of another form than the property speaks of, which has been said
+        with np.errstate(all="ignore"):
+            try:
+                error = float(each.error(value, *case.arguments))
+            except Exception:
+                continue  # of another form than the property speaks of, which has been said
         if not error <= each.at_most:
             yield f"{each.says}; it is off by {error:.2g}"
 

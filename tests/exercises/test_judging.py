@@ -1,0 +1,164 @@
+"""What a checker says of results of every form."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+
+from companion.exercises import check
+from companion.exercises.calls import Outcome, call
+from companion.exercises.exercise import Case, Exercise, Property
+from companion.exercises.judging import Report, difference, judge, told
+
+TWO = np.array([1.0, 2.0])
+
+
+def exercise(oracle, *cases, **fields):
+    names = ("a", "b")[: len(cases[0].arguments)]
+    return Exercise("an-answer", "a-chapter", "", names, oracle, lambda: cases, **fields)
+
+
+DOUBLE = exercise(
+    lambda a: 2 * a,
+    Case("one number", (np.array([1.0]),)),
+    Case("two numbers", (TWO,)),
+    Case("many", (np.arange(100.0),)),
+    slips={"Twice, not squared.": lambda a: a**2, "Twice, not plus one.": lambda a: a + 1},
+    properties=(Property("The answer is even", lambda y, _a: np.abs(y % 2).max()),),
+)
+
+
+def answered(function, asked=DOUBLE):
+    return judge(asked, lambda arguments: call(function, arguments, seconds=0.2))
+
+
+def test_a_right_answer():
+    report = answered(lambda a: a + a)
+    assert report
+    assert repr(report) == "✓ an-answer: right, 3 checks of 3"
+
+
+def test_the_smallest_case_that_fails_is_shown_with_what_it_means():
+    report = answered(lambda a: a + 1)
+    assert repr(report).splitlines() == [
+        "✗ an-answer: not right yet",
+        "  tried       two numbers: an_answer(a)",
+        "              a = [1., 2.]",
+        "  came        [2., 3.]",
+        "  expected    [2., 4.]",
+        "  so          they differ by 1 at [1]",
+        "  also        The answer is even; it is off by 1",
+        "  look at     Twice, not plus one.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda _a: None, "an_answer returns nothing"),
+        (lambda a: a / 0, "came        [inf]"),
+        (lambda _a: [][1], "IndexError: list index out of range, at line"),
+        (lambda a: float(a[0]), "expected an array of shape (1,), float64, came a number"),
+        (lambda a: a.tolist(), "came a list of 1"),
+        (lambda a: torch.from_numpy(2 * a), "came a tensor of shape (1,), float64"),
+        (lambda a: (2 * a).astype(np.float32), "came an array of shape (1,), float32"),
+        (lambda a: 2 * a[None], "came an array of shape (1, 1), float64"),
+        (lambda _a: object, "came a type"),
+        (lambda a: a * np.nan, "they differ by inf"),
+        (lambda a: np.multiply(a, 2, out=a), "changed its argument a in place"),
+        (lambda: 1, "TypeError: "),
+    ],
+)
+def test_what_is_wrong_is_said(function, words):
+    report = answered(function)
+    assert not report
+    assert words in repr(report)
+
+
+def test_what_does_not_end_is_stopped():
+    def endless(_a):
+        while True:
+            pass
+
+    def stubborn(_a):
+        while True:
+            with contextlib.suppress(Exception):
+                endless(_a)
+
+    for function in (endless, stubborn):
+        assert "an_answer was stopped after 2 seconds" in repr(answered(function))
+
+
+def test_the_readers_interruption_is_not_taken_for_an_error():
+    def interrupted(_a):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answered(interrupted)
+
+
+@pytest.mark.parametrize(
+    ("came", "expected", "tolerance", "right"),
+    [
+        (1.0, 1, 0.0, True),
+        (np.float64(1.0), 1.0, 0.0, True),
+        (np.array(1.0), 1.0, 0.0, True),
+        (torch.tensor(1.0), 1.0, 0.0, True),
+        (True, 1.0, 0.0, False),
+        (None, None, 0.0, True),
+        (3, None, 0.0, False),
+        ("mean", "mean", 0.0, True),
+        (1 + 1e-6, 1.0, 1e-5, True),
+        (1 + 1e-4, 1.0, 1e-5, False),
+        (np.inf, np.inf, 0.0, True),
+        (-np.inf, np.inf, 0.0, False),
+        (np.array([np.nan, 1e-9]), np.array([np.nan, 0.0]), 1e-9, False),
+        (np.array([1.0, 1e-9]), np.array([1.0, 0.0]), 1e-9, True),  # of the largest
+        ((1, TWO), (1, TWO), 0.0, True),
+        ([1, TWO], (1, TWO), 0.0, True),
+        ((1, -TWO), (1, TWO), 1e-9, False),
+        ((1,), (1, TWO), 0.0, False),
+        (torch.tensor(TWO), torch.tensor(TWO), 0.0, True),
+        (torch.tensor(TWO, requires_grad=True), torch.tensor(TWO), 0.0, True),
+        (np.zeros((0, 2)), np.zeros((0, 2)), 0.0, True),
+    ],
+)
+def test_when_two_values_agree(came, expected, tolerance, right):
+    assert (difference(came, expected, tolerance) == "") is right
+
+
+def test_large_arguments_are_described():
+    assert told(np.arange(100.0)) == "an array of shape (100,), float64, from 0 to 99"
+    assert told([0.0] * 100) == "a list of 100, 0, 0, …"
+    assert told((1, 0.5, TWO)) == "(1, 0.5, [1., 2.])"
+
+
+def test_the_result_that_is_wrong_is_counted():
+    both = exercise(lambda a: (a, -a), Case("two numbers", (TWO,)))
+    assert "result 2 of 2: they differ by 2 at [1]" in repr(answered(lambda a: (a, 0 * a), both))
+
+
+def test_a_case_may_allow_more():
+    case = Case("one", (TWO,), tolerance=0.1)
+    assert answered(lambda a: 2.1 * a, exercise(lambda a: 2 * a, case))
+    assert not answered(lambda a: 2.3 * a, exercise(lambda a: 2 * a, case))
+
+
+def test_outside_the_main_thread_there_is_no_limit_and_no_error():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(call, lambda a: a, [1]).result() == Outcome(1)
+
+
+def test_mistakes_in_calling_check():
+    with pytest.raises(ValueError, match="did you mean 'bn-forward'"):
+        check("bn-foward", len)
+    with pytest.raises(TypeError, match="function: expected a function, got int"):
+        check("bn-forward", 3)
+
+
+def test_a_report_is_true_if_right():
+    assert Report("a", 1)
+    assert not Report("a", 1, "wrong")
