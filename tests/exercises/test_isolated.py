@@ -204,6 +204,9 @@ def test_what_does_not_end_is_stopped(answers):
     ],
 )
 def test_a_file_that_does_not_run_says_why(text, words):
-    with Answers(text, "mine.py") as process, pytest.raises(LoadError, match="mine.py: ") as error:
+    with (
+        Answers(text, "mine.py") as process,
+        pytest.raises(LoadError, match=r"mine\.py: ") as error,
+    ):
         process.load()
     assert words in str(error.value)
