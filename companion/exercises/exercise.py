@@ -54,7 +54,7 @@ class Exercise:
     Parameters
     ----------
     name
-        such as "bn-forward"; its function is `bn_forward`, its label in the book `ex-bn-forward`
+        such as "bn-forward"; its label in the book is `ex-bn-forward`
     chapter
         where it stands
     summary
@@ -74,6 +74,8 @@ class Exercise:
         names of the results, if there are several
     tolerance
         of :class:`Case`
+    called
+        the function, where it is not the name with underscores, such as `bn_forward`
     """
 
     name: str
@@ -86,11 +88,12 @@ class Exercise:
     properties: tuple[Property, ...] = ()
     returns: tuple[str, ...] = ()
     tolerance: float = 1e-9
+    called: str = ""
 
     @property
     def function(self) -> str:
         """The name that the reader's function has."""
-        return self.name.replace("-", "_")
+        return self.called or self.name.replace("-", "_")
 
     @property
     def signature(self) -> str:

@@ -28,7 +28,8 @@ def report(chapter, source):
     exec(source, namespace)
     name = defined(source)
     function = namespace[name]
-    return judge(EXERCISES[name.replace("_", "-")], lambda arguments: call(function, arguments))
+    (asked,) = [each for each in EXERCISES.values() if each.function == name]
+    return judge(asked, lambda arguments: call(function, arguments))
 
 
 @pytest.mark.parametrize("chapter", WITH_CODE, ids=lambda chapter: chapter.name)
