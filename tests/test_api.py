@@ -25,6 +25,7 @@ PACKAGES = [
     "companion.fused",
     "companion.inference",
     "companion.modules",
+    "companion.questions",
     "companion.stages",
     "companion.statistics",
     "companion.variants",
@@ -33,7 +34,7 @@ PACKAGES = [
 # Of these, the functions and classes that they define and do not mark as private are public.
 PLAIN_MODULES = ["companion.closed_forms", "companion.reference"]
 DIRECTIVE = re.compile(r"^\s*\.\. (currentmodule|auto\w+):: (\S+)", re.MULTILINE)
-HEAVY = ["matplotlib", "numba", "onnx", "pooch", "requests", "sklearn", "triton"]
+HEAVY = ["jupyterquiz", "matplotlib", "numba", "onnx", "pooch", "requests", "sklearn", "triton"]
 
 
 def public_objects():

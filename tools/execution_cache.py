@@ -31,8 +31,8 @@ LOGGER = logging.getLogger(__name__)
 def source_digest() -> str:
     """Digest of the package's source, of the recorded results, and of the lock."""
     digest = hashlib.sha256()
-    scripts = (ROOT / "companion" / "explore" / "js").rglob("*.*")
-    sources = sorted([*(ROOT / "companion").rglob("*.py"), *scripts])
+    kinds = [".py", ".js", ".css"]
+    sources = sorted(path for path in (ROOT / "companion").rglob("*.*") if path.suffix in kinds)
     results = sorted((ROOT / "book" / "results").glob("*.json"))
     for path in [*sources, *results, ROOT / "requirements.lock"]:
         digest.update(path.relative_to(ROOT).as_posix().encode())

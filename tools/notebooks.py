@@ -28,7 +28,8 @@ TWINS = BOOK / "notebooks"
 SOLUTIONS = TWINS / "solutions"
 FOLDERS = {TWINS: False, SOLUTIONS: True}  # and whether the exercises are solved
 BOUND = re.compile(r"(^`{3,}\{solution-(?:start|end)\}.*?^`{3,}$)", re.MULTILINE | re.DOTALL)
-SCRIPTED = "<script data-bn-script>"  # see companion/explore/interactive.py
+# Figures that move, and questions: see companion/explore/interactive.py, companion/questions.
+SCRIPTED = re.compile("<script data-(bn-script|questions)>")
 
 
 def chapters() -> list[str]:
@@ -54,9 +55,9 @@ def executed(name: str) -> NotebookNode:
 
 
 def strip(output: NotebookNode) -> NotebookNode:
-    """Remove images, and the scripts of interactive figures, from one output of a cell."""
+    """Remove images, and what a script draws, from one output of a cell."""
     for mime, data in list(output.get("data", {}).items()):
-        if mime.startswith("image/") or (mime == "text/html" and SCRIPTED in data):
+        if mime.startswith("image/") or (mime == "text/html" and SCRIPTED.search(data)):
             del output.data[mime]
             output.metadata.pop(mime, None)
     return output
@@ -102,6 +103,8 @@ def twin(notebook: NotebookNode, page: Page) -> NotebookNode:
     for cell in published(notebook.cells, page.solved):
         if cell.cell_type == "markdown":
             cell.source = plain(page, cell.source)
+        if cell.source.startswith("Questions("):  # with their answers
+            cell.metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}
         if cell.source:
             cells.append(cell)
         if figure_caption := caption(page, cell):
