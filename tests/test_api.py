@@ -20,6 +20,7 @@ PACKAGES = [
     "companion",
     "companion.contexts",
     "companion.data",
+    "companion.exercises",
     "companion.explore",
     "companion.functional",
     "companion.fused",

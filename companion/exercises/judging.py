@@ -33,6 +33,11 @@ class Report:
         what is wrong with the answer; nothing if it is right
     note
         what else there is to say
+
+    Examples
+    --------
+    >>> Report("bn-forward", checks=9)
+    ✓ bn-forward: right, 9 checks of 9
     """
 
     name: str

@@ -6,8 +6,8 @@ import re
 import pytest
 from _chapters import CHAPTERS
 
-from companion.exercises import EXERCISES
 from companion.exercises.calls import call
+from companion.exercises.catalogue import EXERCISES
 from companion.exercises.command import graded
 from companion.exercises.judging import judge
 

@@ -8,7 +8,8 @@ import nbformat
 import pytest
 
 from companion.__main__ import main
-from companion.exercises import EXERCISES, check, progress
+from companion.exercises import check, progress
+from companion.exercises.catalogue import EXERCISES
 
 RIGHT = """
 import numpy as np
