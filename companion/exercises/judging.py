@@ -94,7 +94,8 @@ def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
         if not wrong:
             return ""
         lines = [("came", told(outcome.value)), ("expected", told(expected)), ("so", wrong)]
-        lines += [("also", each) for each in violated(exercise, case, outcome.value)]
+        if form(outcome.value) == form(expected):
+            lines += [("also", each) for each in violated(exercise, case, outcome.value)]
         lines += [("look at", each) for each in slips(exercise, case, outcome.value, tolerance)]
     head = [("tried", f"{case.what}: {exercise.signature}")]
     given = zip(exercise.parameters, case.arguments, strict=False)
@@ -113,7 +114,7 @@ def violated(exercise: Exercise, case: Case, value: object) -> Iterator[str]:
             try:
                 error = float(each.error(value, *case.arguments))
             except Exception:
-                continue  # of another form than the property speaks of, which has been said
+                continue  # of another form inside than the property speaks of, which has been said
         if not error <= each.at_most:
             yield f"{each.says}; it is off by {error:.2g}"
 

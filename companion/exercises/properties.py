@@ -53,7 +53,67 @@ def _no_stretch(grad_x: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> flo
     return _off(along, expected, np.abs(_channels(grad_x)).sum() or 1.0)
 
 
+def _restored(result: Any, mean: Any, var: Any, eps: float) -> float:
+    gamma, beta = (np.asarray(each) for each in result)
+    mean, var = np.asarray(mean), np.asarray(var)
+    x = mean + np.linspace(-2.0, 2.0, 5)[:, None] * np.sqrt(var + eps)
+    return _off(reference.inference(x, mean, var, gamma, beta, eps), x, np.abs(x).max() or 1.0)
+
+
+def _covariance(x: Any, y: Any = None) -> Array:
+    """Biased, of the columns of x with those of y, or of x."""
+    x, y = (np.asarray(each, float) for each in (x, x if y is None else y))
+    return (x - x.mean(axis=0)).T @ (y - y.mean(axis=0)) / len(x)
+
+
+def _columns_centred(y: Any, *_given: Any) -> float:
+    return _off(np.asarray(y, float).mean(axis=0), 0.0)
+
+
+def _unit_variances(y: Any, *_given: Any) -> float:
+    return _off(np.diagonal(_covariance(y)), 1.0)
+
+
+def _white(y: Any, *_given: Any) -> float:
+    return _off(_covariance(y), np.eye(y.shape[1]))
+
+
+def _principal_variances(y: Any, x: Any, eps: float) -> float:
+    before = np.linalg.eigvalsh(_covariance(x)).clip(min=0.0)
+    before[before < 1e-13 * before[-1]] = 0.0  # rounding, in directions that the batch lacks
+    expected = np.divide(before, before + eps, where=before > 0.0, out=np.zeros_like(before))
+    return _off(np.linalg.eigvalsh(_covariance(y)), expected)
+
+
+def _unturned(y: Any, x: Any, *_eps: float) -> float:
+    both = _covariance(x, y)
+    scale = np.abs(both).max() or 1.0
+    least = np.linalg.eigvalsh((both + both.T) / 2)[0]
+    return max(_off(both, both.T, scale), -least / scale)
+
+
+def _triangular(y: Any, x: Any) -> float:
+    both = _covariance(x, y)
+    scale = np.abs(both).max() or 1.0
+    return max(_off(np.triu(both, 1), 0.0, scale), -np.diagonal(both).min() / scale)
+
+
 MEAN_IS_BETA = Property("The mean of each channel of y is β", _mean_is_beta)
 VARIANCE = Property("The variance of each channel of y is γ²σ²/(σ² + ε)", _variance)
 NO_MOVE = Property("The gradients of x sum to 0 in every channel", _no_move)
 NO_STRETCH = Property("The gradients of x, times x̂, sum to γ·(∂L/∂γ)·ε/(σ² + ε)^1.5", _no_stretch)
+RESTORED = Property("With these γ and β, inference mode returns its input", _restored)
+CENTRED = Property("Each column of the result has mean 0", _columns_centred, 1e-7)
+UNIT_VARIANCES = Property("Each column of the result has variance 1", _unit_variances)
+WHITE = Property("The covariance matrix of the result is I", _white)
+PRINCIPAL_VARIANCES = Property(
+    "Along its principal axes the result has the variances λ/(λ + ε)", _principal_variances
+)
+UNTURNED = Property(
+    "The covariance of x with the result is symmetric, and has no negative eigenvalue", _unturned
+)
+TRIANGULAR = Property(
+    "Column k of the result has no covariance with the columns of x before k, and none below 0 "
+    "with its own",
+    _triangular,
+)
