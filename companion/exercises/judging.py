@@ -90,7 +90,7 @@ def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
         lines = [("came", f"{exercise.function} returns nothing"), ("expected", form(expected))]
     else:
         tolerance = exercise.tolerance if case.tolerance is None else case.tolerance
-        wrong = difference(outcome.value, expected, tolerance)
+        wrong = difference(outcome.value, expected, tolerance, exercise.returns)
         if not wrong:
             return ""
         lines = [("came", told(outcome.value)), ("expected", told(expected)), ("so", wrong)]
@@ -182,14 +182,18 @@ def told(value: object) -> str:
     return form(value) if isinstance(value, Unknown) else repr(value)
 
 
-def difference(came: object, expected: object, tolerance: float) -> str:
-    """How two values differ, in words; nothing if they agree within the tolerance."""
+def difference(came: object, expected: object, tolerance: float, names: Sequence[str] = ()) -> str:
+    """How two values differ, in words; nothing if they agree within the tolerance.
+
+    If they are several results, `names` are theirs.
+    """
     if isinstance(expected, (tuple, list)):
         if not isinstance(came, (tuple, list)) or len(came) != len(expected):
             return f"expected {form(expected)}, came {form(came)}"
         for place, (a, b) in enumerate(zip(came, expected, strict=True)):
             if wrong := difference(a, b, tolerance):
-                return f"result {place + 1} of {len(expected)}: {wrong}"
+                name = names[place] if names else f"result {place + 1} of {len(expected)}"
+                return f"{name}: {wrong}"
         return ""
     number = number_of(expected)
     if number is not None and not isinstance(expected, bool):
@@ -223,4 +227,6 @@ def apart(came: Any, expected: Any, tolerance: float) -> str:
     off = np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
     place = np.unravel_index(int(np.argmax(off)), np.shape(off))
     where = f" at {[int(index) for index in place]}" if place else ""
+    if np.isnan(np.asarray(came)[place]):
+        return f"it is nan{where}, not a number"
     return f"they differ by {float(off[place]):.4g}{where}"

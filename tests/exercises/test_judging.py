@@ -65,7 +65,8 @@ def test_the_smallest_case_that_fails_is_shown_with_what_it_means():
         (lambda a: (2 * a).astype(np.float32), "came an array of shape (1,), float32"),
         (lambda a: 2 * a[None], "came an array of shape (1, 1), float64"),
         (lambda _a: object, "came a type"),
-        (lambda a: a * np.nan, "they differ by inf"),
+        (lambda a: a * np.nan, "it is nan at [0], not a number"),
+        (lambda a: np.inf * a, "they differ by inf at [0]"),
         (lambda a: np.multiply(a, 2, out=a), "changed its argument a in place"),
         (lambda: 1, "TypeError: "),
     ],
@@ -134,9 +135,19 @@ def test_large_arguments_are_described():
     assert told((1, 0.5, TWO)) == "(1, 0.5, [1., 2.])"
 
 
-def test_the_result_that_is_wrong_is_counted():
+def test_the_result_that_is_wrong_is_counted_or_named():
+    def wrong(a):
+        return a, 0 * a
+
     both = exercise(lambda a: (a, -a), Case("two numbers", (TWO,)))
-    assert "result 2 of 2: they differ by 2 at [1]" in repr(answered(lambda a: (a, 0 * a), both))
+    assert "result 2 of 2: they differ by 2 at [1]" in repr(answered(wrong, both))
+    named = exercise(lambda a: (a, -a), Case("two numbers", (TWO,)), returns=("same", "other"))
+    assert "other: they differ by 2 at [1]" in repr(answered(wrong, named))
+
+
+def test_a_property_is_told_of_a_result_of_the_expected_form_only():
+    assert "The answer is even" in repr(answered(lambda a: 0 * a + 1))
+    assert "The answer is even" not in repr(answered(lambda a: (0 * a + 1)[None]))
 
 
 def test_a_case_may_allow_more():
