@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from companion import reference
+from companion.exercises.properties import RESTORED
 
 SHAPES = [(5, 3), (7, 1), (3, 2, 4), (2, 3, 2, 2), (2, 2, 2, 1, 2)]
 
@@ -158,6 +159,13 @@ def test_the_output_ignores_shift_and_bounds_every_value(x, scale, shift):
     moved = reference.forward(scale * x + shift, eps=scale**2 * 1e-5)
     tolerance = 1e-9 * (1 + (np.abs(x).max() + abs(shift)) / np.sqrt(1e-5))
     np.testing.assert_allclose(moved.x_hat, batch.x_hat, atol=tolerance)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 10.0])
+def test_inference_returns_its_input_at_the_parameters_of_the_identity(eps):
+    mean, var = np.array([3.0, -1e4, 0.0]), np.array([1e-6, 4.0, 25.0])
+    assert RESTORED.error((np.sqrt(var + eps), mean), mean, var, eps) < 1e-14
+    assert RESTORED.error((np.sqrt(var + eps), 0 * mean), mean, var, eps) > 0.1
 
 
 def test_inference_is_a_fixed_affine_map():

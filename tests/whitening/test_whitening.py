@@ -4,6 +4,14 @@ import pytest
 import torch
 
 from companion import reference, whitening
+from companion.exercises.properties import (
+    CENTRED,
+    PRINCIPAL_VARIANCES,
+    TRIANGULAR,
+    UNIT_VARIANCES,
+    UNTURNED,
+    WHITE,
+)
 from companion.whitening import covariance, gd_steps, whiten, whitening_matrix
 
 METHODS = ("zca", "pca", "cholesky", "newton-schulz")
@@ -50,8 +58,7 @@ def test_whitened_batches_have_mean_zero_and_covariance_one(method, dtype, error
     y = whiten(sample(100, 5, device=device, dtype=dtype), method, steps=25)
     assert y.dtype == dtype
     assert y.device.type == device
-    assert y.mean(dim=0).abs().max() < error
-    assert (covariance(y).cpu() - torch.eye(5)).abs().max() < error
+    assert all(each.error(y.cpu()) < error for each in (CENTRED, WHITE))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -90,10 +97,8 @@ def test_the_largest_entry_of_a_principal_axis_is_positive(seed):
 @pytest.mark.parametrize("method", METHODS)
 def test_epsilon_shrinks_each_principal_variance(method, m):
     x = sample(m, 4)
-    before = torch.linalg.eigvalsh(covariance(x)).clamp(min=0)
-    after = torch.linalg.eigvalsh(covariance(whiten(x, method, eps=0.5, steps=25)))
-    assert torch.allclose(after, before / (before + 0.5), rtol=0, atol=1e-12)
-    assert (before < 1e-12).sum() == max(0, 5 - m)
+    assert PRINCIPAL_VARIANCES.error(whiten(x, method, eps=0.5, steps=25), x, 0.5) < 1e-12
+    assert (torch.linalg.eigvalsh(covariance(x)) < 1e-12).sum() == max(0, 5 - m)
 
 
 def test_epsilon_keeps_the_axes_of_zca_and_of_pca_and_not_of_cholesky():
@@ -130,6 +135,7 @@ def test_groups_of_one_feature_are_standardization(method):
     y = whiten(x, method, eps=0.1, groups=6)
     exact = reference.forward(x.numpy(), eps=0.1).y
     assert abs(y.numpy() - exact).max() < 1e-12
+    assert UNIT_VARIANCES.error(whiten(x, method, groups=6)) < 1e-12
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -164,6 +170,14 @@ def test_pytorchs_float32_whitening_fails_at_an_offset_and_this_one_does_not():
     theirs = centred @ (vectors / values.clamp(min=1e-5).sqrt()) @ vectors.T
     assert (covariance(theirs) - torch.eye(4)).abs().max() > 0.5
     assert (covariance(whiten(x)) - torch.eye(4)).abs().max() < 1e-5
+
+
+def test_zca_does_not_turn_and_cholesky_takes_one_feature_after_the_other():
+    x = sample(40, 4)
+    turned = {method: UNTURNED.error(whiten(x, method, steps=25), x) for method in METHODS}
+    crossed = {method: TRIANGULAR.error(whiten(x, method, steps=25), x) for method in METHODS}
+    assert [method for method in METHODS if turned[method] < 1e-12] == ["zca", "newton-schulz"]
+    assert [method for method in METHODS if crossed[method] < 1e-12] == ["cholesky"]
 
 
 def test_zca_follows_a_rotation():
