@@ -17,6 +17,7 @@ Call = Callable[[Sequence[object]], Outcome]
 
 SHOWN = 12  # values of an array that are shown whole
 INDENT = 12  # columns
+SINGLE = 1e-6  # a relative error that the rounding of float32 explains
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
         lines = [("came", told(outcome.value)), ("expected", told(expected)), ("so", wrong)]
         if form(outcome.value) == form(expected):
             lines += [("also", each) for each in violated(exercise, case, outcome.value)]
-        lines += [("look at", each) for each in slips(exercise, case, outcome.value, tolerance)]
+        if not difference(outcome.value, expected, max(tolerance, SINGLE)):
+            lines += [("look at", "It is right to six digits, as in float32; compute in float64.")]
+        else:
+            lines += [("look at", each) for each in slips(exercise, case, outcome.value, tolerance)]
     head = [("tried", f"{case.what}: {exercise.signature}")]
     given = zip(exercise.parameters, case.arguments, strict=False)
     head += [("", f"{name} = {hang(told(value), len(name) + 3)}") for name, value in given]
@@ -127,7 +131,7 @@ def slips(exercise: Exercise, case: Case, value: object, tolerance: float) -> It
                 result = mistaken(*case.arguments)
             except Exception:
                 continue  # the mistake cannot be made on this case
-        if not difference(value, result, max(tolerance, 1e-6)):
+        if not difference(value, result, max(tolerance, SINGLE)):
             yield advice
 
 

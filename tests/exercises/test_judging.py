@@ -150,6 +150,14 @@ def test_a_property_is_told_of_a_result_of_the_expected_form_only():
     assert "The answer is even" not in repr(answered(lambda a: (0 * a + 1)[None]))
 
 
+def test_the_rounding_of_float32_is_told_from_a_mistake():
+    thirds = exercise(lambda a: 2 * a, Case("two numbers", (TWO / 3,)))
+    assert "as in float32" in repr(
+        answered(lambda a: 2.0 * a.astype(np.float32).astype(float), thirds)
+    )
+    assert "as in float32" not in repr(answered(lambda a: 2.0001 * a, thirds))
+
+
 def test_a_case_may_allow_more():
     case = Case("one", (TWO,), tolerance=0.1)
     assert answered(lambda a: 2.1 * a, exercise(lambda a: 2 * a, case))
