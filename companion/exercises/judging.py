@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -66,20 +67,21 @@ def judge(exercise: Exercise, call: Call) -> Report:
     """
     cases = list(exercise.cases())
     for case in cases:
-        complaint = complain(exercise, case, call(case.arguments))
+        complaint = complain(exercise, case, call(case.arguments), call)
         if complaint:
             return Report(exercise.name, len(cases), complaint)
     return Report(exercise.name, len(cases))
 
 
-def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
+def complain(exercise: Exercise, case: Case, outcome: Outcome, call: Call) -> str:
     """What is wrong with the outcome of a case; nothing if it is right."""
     expected = exercise.oracle(*case.arguments)
+    advice = [("look at", case.advice)] if case.advice else []
     if outcome.late:
         wrong = f"{exercise.function} was stopped after {SECONDS:g} seconds"
         lines = [("came", wrong)]
     elif outcome.raised:
-        lines = [("came", outcome.raised)]
+        lines = [("came", outcome.raised), *advice]
     elif outcome.changed:
         changed = " and ".join(exercise.parameters[place] for place in outcome.changed)
         lines = [
@@ -89,13 +91,13 @@ def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
     elif outcome.value is None and expected is not None:
         lines = [("came", f"{exercise.function} returns nothing"), ("expected", form(expected))]
     else:
-        tolerance = exercise.tolerance if case.tolerance is None else case.tolerance
-        wrong = difference(outcome.value, expected, tolerance)
+        wrong = difference(outcome.value, expected, tolerance_of(exercise, case), exercise.returns)
         if not wrong:
             return ""
         lines = [("came", told(outcome.value)), ("expected", told(expected)), ("so", wrong)]
         lines += [("also", each) for each in violated(exercise, case, outcome.value)]
-        lines += [("look at", each) for each in slips(exercise, case, outcome.value, tolerance)]
+        named = [("look at", each) for each in slips(exercise, case, outcome.value, call)]
+        lines += named or advice
     head = [("tried", f"{case.what}: {exercise.signature}")]
     given = zip(exercise.parameters, case.arguments, strict=False)
     head += [("", f"{name} = {hang(told(value), len(name) + 3)}") for name, value in given]
@@ -118,16 +120,36 @@ def violated(exercise: Exercise, case: Case, value: object) -> Iterator[str]:
             yield f"{each.says}; it is off by {error:.2g}"
 
 
-def slips(exercise: Exercise, case: Case, value: object, tolerance: float) -> Iterator[str]:
-    """The mistakes that give the same result."""
-    for advice, mistaken in exercise.slips.items():
-        with np.errstate(all="ignore"):
-            try:
-                result = mistaken(*case.arguments)
-            except Exception:
-                continue  # the mistake cannot be made on this case
-        if not difference(value, result, max(tolerance, 1e-6)):
-            yield advice
+def slips(exercise: Exercise, case: Case, value: object, call: Call) -> list[str]:
+    """The mistakes that give the same result; of several, those that do so in other cases, too."""
+    named = [each for each in exercise.slips if is_slip(exercise, each, case, value)]
+    if case.advice:  # is better than a mistake that a case before would have shown
+        for before in takewhile(lambda other: other.what != case.what, exercise.cases()):
+            right = exercise.oracle(*before.arguments)
+            named = [each for each in named if is_slip(exercise, each, before, right)]
+    for other in exercise.cases():
+        if len(named) < 2:
+            break
+        outcome = call(other.arguments)
+        kept = [each for each in named if is_slip(exercise, each, other, outcome.value)]
+        named = kept or named  # none: the answer has another mistake as well
+        if outcome.late:
+            break
+    return named
+
+
+def is_slip(exercise: Exercise, advice: str, case: Case, value: object) -> bool:
+    """Whether the mistake with this advice gives the same result in a case."""
+    with np.errstate(all="ignore"):
+        try:
+            result = exercise.slips[advice](*case.arguments)
+        except Exception:
+            return False  # the mistake cannot be made on this case
+    return not difference(value, result, max(tolerance_of(exercise, case), 1e-6))
+
+
+def tolerance_of(exercise: Exercise, case: Case) -> float:
+    return exercise.tolerance if case.tolerance is None else case.tolerance
 
 
 def array_of(value: object) -> np.ndarray[Any, Any] | None:
@@ -181,14 +203,16 @@ def told(value: object) -> str:
     return form(value) if isinstance(value, Unknown) else repr(value)
 
 
-def difference(came: object, expected: object, tolerance: float) -> str:
-    """How two values differ, in words; nothing if they agree within the tolerance."""
+def difference(came: object, expected: object, tolerance: float, names: Sequence[str] = ()) -> str:
+    """How two values, or several of these names, differ; nothing if they agree."""
     if isinstance(expected, (tuple, list)):
         if not isinstance(came, (tuple, list)) or len(came) != len(expected):
-            return f"expected {form(expected)}, came {form(came)}"
+            called = f": {', '.join(names)}" if names else ""
+            return f"expected {form(expected)}{called}; came {form(came)}"
         for place, (a, b) in enumerate(zip(came, expected, strict=True)):
             if wrong := difference(a, b, tolerance):
-                return f"result {place + 1} of {len(expected)}: {wrong}"
+                called = f", {names[place]}" if names else ""
+                return f"result {place + 1} of {len(expected)}{called}: {wrong}"
         return ""
     number = number_of(expected)
     if number is not None and not isinstance(expected, bool):
@@ -208,12 +232,12 @@ def difference(came: object, expected: object, tolerance: float) -> str:
 
 
 def apart(came: Any, expected: Any, tolerance: float) -> str:
-    """Where numbers differ by more than `tolerance` of the largest expected one."""
+    """Where numbers differ by more than `tolerance` of the largest expected one, or of 1 for 0."""
     scale = (
         np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
         if np.ndim(expected)
         else (abs(expected) if math.isfinite(expected) else 0.0)
-    )
+    ) or 1.0
     with np.errstate(invalid="ignore"):
         off = np.abs(np.asarray(came, float) - np.asarray(expected, float))
     same = (came == expected) | (np.isnan(came) & np.isnan(expected)) | (off <= tolerance * scale)
