@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -121,30 +121,35 @@ def violated(exercise: Exercise, case: Case, value: object) -> Iterator[str]:
 
 
 def slips(exercise: Exercise, case: Case, value: object, call: Call) -> list[str]:
-    """The mistakes that give the same result; of several, those that do so in other cases, too."""
-    named = [each for each in exercise.slips if is_slip(exercise, each, case, value)]
-    if case.advice:  # is better than a mistake that a case before would have shown
-        for before in takewhile(lambda other: other.what != case.what, exercise.cases()):
-            right = exercise.oracle(*before.arguments)
-            named = [each for each in named if is_slip(exercise, each, before, right)]
-    for other in exercise.cases():
-        if len(named) < 2:
-            break
+    """The mistakes that give the same result: of several, those that do so in most other cases.
+
+    One that others would show, and none of them does, gives it by chance.
+    """
+    score = {each: 0 for each in exercise.slips if is_slip(exercise, each, case, value)}
+    shown: dict[str, list[bool]] = {each: [] for each in score}
+    for other in exercise.cases() if score else ():
+        if other.what == case.what:
+            continue
         outcome = call(other.arguments)
-        kept = [each for each in named if is_slip(exercise, each, other, outcome.value)]
-        named = kept or named  # none: the answer has another mistake as well
         if outcome.late:
-            break
-    return named
+            return list(score)
+        right = exercise.oracle(*other.arguments)
+        for each in score:
+            same = is_slip(exercise, each, other, outcome.value)
+            score[each] += same is True
+            if is_slip(exercise, each, other, right) is False:
+                shown[each].append(same is True)
+    named = [each for each in score if any(shown[each]) or not shown[each]]
+    return [each for each in named if score[each] == max(score[other] for other in named)]
 
 
-def is_slip(exercise: Exercise, advice: str, case: Case, value: object) -> bool:
-    """Whether the mistake with this advice gives the same result in a case."""
-    with np.errstate(all="ignore"):
+def is_slip(exercise: Exercise, advice: str, case: Case, value: object) -> bool | None:
+    """Whether the mistake with this advice gives this result; None where it cannot be made."""
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         try:
             result = exercise.slips[advice](*case.arguments)
         except Exception:
-            return False  # the mistake cannot be made on this case
+            return None
     return not difference(value, result, max(tolerance_of(exercise, case), 1e-6))
 
 
@@ -246,4 +251,6 @@ def apart(came: Any, expected: Any, tolerance: float) -> str:
     off = np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
     place = np.unravel_index(int(np.argmax(off)), np.shape(off))
     where = f" at {[int(index) for index in place]}" if place else ""
+    if np.isnan(np.asarray(came, float)[place]):
+        return f"it is not a number{where}"
     return f"they differ by {float(off[place]):.4g}{where}"

@@ -179,6 +179,7 @@ WELFORD = Exercise(
 def _merge_cases() -> Iterator[Case]:
     yield Case("two parts of one value", ((1, 1.0, 0.0), (1, 3.0, 0.0)))
     yield Case("parts of 1 and 3 values", ((1, 0.0, 0.0), (3, 4.0, 6.0)))
+    yield Case("parts of 20 and 12 values", ((20, 1.5, 31.0), (12, -2.25, 7.5)))
     yield Case("an empty part at the end", ((2, 5.0, 8.0), NOTHING))
     yield Case("an empty part at the start", (NOTHING, (2, 5.0, 8.0)))
     yield Case(
