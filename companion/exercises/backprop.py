@@ -45,16 +45,14 @@ def _pass(
     scale: int = 1,
     share: float = 1,
     ddof: int = 0,
-    dtype: Any = np.float64,
 ) -> Callable[..., Any]:
     """(γ/s)·P·a, in columns, with as much of each of its parts as said."""
 
     def passed(a: Any, x: Any, gamma: Any, eps: float) -> Any:
-        a, x = np.asarray(a, dtype), np.asarray(x, dtype)
         s = np.sqrt(x.var(axis=0, ddof=ddof) + share * eps)
         x_hat = (x - x.mean(axis=0)) / s
         rest = a - mean * a.mean(axis=0) - variance * x_hat * (a * x_hat).mean(axis=0)
-        return np.asarray(gamma, dtype) ** scale / s * rest
+        return gamma**scale / s * rest
 
     return passed
 
@@ -156,8 +154,7 @@ def _backward(
     """The one line, with mistakes of :func:`_pass` and others."""
 
     def backward(grad_y: Any, x: Any, gamma: Any, eps: float) -> Any:
-        dtype = mistake.get("dtype", np.float64)
-        g, values = np.asarray(grad_y, dtype), np.asarray(x, dtype)
+        g, values = grad_y.astype(np.float64), x.astype(np.float64)
         var = values.var(axis=0, ddof=mistake.get("ddof", 0))
         s = np.sqrt(var + mistake.get("share", 1) * eps)
         x_hat = (values - values.mean(axis=0)) / s
@@ -168,7 +165,7 @@ def _backward(
             (g * centred(x_hat, s)).sum(axis=0),
             g.sum(axis=0),
         )
-        return tuple(results[place].astype(np.float64) for place in order)
+        return tuple(results[place] for place in order)
 
     return backward
 
@@ -182,7 +179,7 @@ def _backward_cases() -> Iterator[Case]:
         single=Case(
             "grad_y and x in float32",
             (grad_y, x, np.array([1.0, 2.0]), 1e-5),
-            advice="The sums have to be in float64, also of float32 values.",
+            advice="Sums of float32 values lose digits; compute in float64.",
         ),
     )
 
@@ -205,9 +202,6 @@ BN_BACKWARD = Exercise(
             centred=lambda x_hat, s: x_hat * s
         ),
         "The order of the results is x, γ, β.": _backward(order=(0, 2, 1)),
-        "Sums of float32 values lose digits: make both arrays float64 first.": _backward(
-            dtype=np.float32
-        ),
     },
 )
 

@@ -18,6 +18,7 @@ Call = Callable[[Sequence[object]], Outcome]
 
 SHOWN = 12  # values of an array that are shown whole
 INDENT = 12  # columns
+SINGLE = 1e-6  # a relative error that the rounding of float32 explains
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,18 @@ def complain(exercise: Exercise, case: Case, outcome: Outcome, call: Call) -> st
     elif outcome.value is None and expected is not None:
         lines = [("came", f"{exercise.function} returns nothing"), ("expected", form(expected))]
     else:
-        wrong = difference(outcome.value, expected, tolerance_of(exercise, case), exercise.returns)
+        tolerance = tolerance_of(exercise, case)
+        wrong = difference(outcome.value, expected, tolerance, exercise.returns)
         if not wrong:
             return ""
         lines = [("came", told(outcome.value)), ("expected", told(expected)), ("so", wrong)]
-        lines += [("also", each) for each in violated(exercise, case, outcome.value)]
-        named = [("look at", each) for each in slips(exercise, case, outcome.value, call)]
-        lines += named or advice
+        if form(outcome.value) == form(expected):
+            lines += [("also", each) for each in violated(exercise, case, outcome.value)]
+        if not difference(outcome.value, expected, max(tolerance, SINGLE)):
+            lines += [("look at", "It is right to six digits, as in float32; compute in float64.")]
+        else:
+            named = slips(exercise, case, outcome.value, call)
+            lines += [("look at", each) for each in named] or advice
     head = [("tried", f"{case.what}: {exercise.signature}")]
     given = zip(exercise.parameters, case.arguments, strict=False)
     head += [("", f"{name} = {hang(told(value), len(name) + 3)}") for name, value in given]
@@ -115,7 +121,7 @@ def violated(exercise: Exercise, case: Case, value: object) -> Iterator[str]:
             try:
                 error = float(each.error(value, *case.arguments))
             except Exception:
-                continue  # of another form than the property speaks of, which has been said
+                continue  # of another form inside than the property speaks of, which has been said
         if not error <= each.at_most:
             yield f"{each.says}; it is off by {error:.2g}"
 
@@ -150,7 +156,7 @@ def is_slip(exercise: Exercise, advice: str, case: Case, value: object) -> bool 
             result = exercise.slips[advice](*case.arguments)
         except Exception:
             return None
-    return not difference(value, result, max(tolerance_of(exercise, case), 1e-6))
+    return not difference(value, result, max(tolerance_of(exercise, case), SINGLE))
 
 
 def tolerance_of(exercise: Exercise, case: Case) -> float:
@@ -209,15 +215,18 @@ def told(value: object) -> str:
 
 
 def difference(came: object, expected: object, tolerance: float, names: Sequence[str] = ()) -> str:
-    """How two values, or several of these names, differ; nothing if they agree."""
+    """How two values differ, in words; nothing if they agree within the tolerance.
+
+    If they are several results, `names` are theirs.
+    """
     if isinstance(expected, (tuple, list)):
         if not isinstance(came, (tuple, list)) or len(came) != len(expected):
-            called = f": {', '.join(names)}" if names else ""
-            return f"expected {form(expected)}{called}; came {form(came)}"
+            called = f" ({', '.join(names)})" if names else ""
+            return f"expected {form(expected)}{called}, came {form(came)}"
         for place, (a, b) in enumerate(zip(came, expected, strict=True)):
             if wrong := difference(a, b, tolerance):
-                called = f", {names[place]}" if names else ""
-                return f"result {place + 1} of {len(expected)}{called}: {wrong}"
+                name = names[place] if names else f"result {place + 1} of {len(expected)}"
+                return f"{name}: {wrong}"
         return ""
     number = number_of(expected)
     if number is not None and not isinstance(expected, bool):
@@ -251,6 +260,6 @@ def apart(came: Any, expected: Any, tolerance: float) -> str:
     off = np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
     place = np.unravel_index(int(np.argmax(off)), np.shape(off))
     where = f" at {[int(index) for index in place]}" if place else ""
-    if np.isnan(np.asarray(came, float)[place]):
-        return f"it is not a number{where}"
+    if np.isnan(np.asarray(came)[place]):
+        return f"it is nan{where}, not a number"
     return f"they differ by {float(off[place]):.4g}{where}"

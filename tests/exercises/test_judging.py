@@ -65,7 +65,7 @@ def test_the_smallest_case_that_fails_is_shown_with_what_it_means():
         (lambda a: (2 * a).astype(np.float32), "came an array of shape (1,), float32"),
         (lambda a: 2 * a[None], "came an array of shape (1, 1), float64"),
         (lambda _a: object, "came a type"),
-        (lambda a: a * np.nan, "they differ by inf"),
+        (lambda a: a * np.nan, "it is nan at [0], not a number"),
         (lambda a: np.multiply(a, 2, out=a), "changed its argument a in place"),
         (lambda: 1, "TypeError: "),
     ],
@@ -113,7 +113,7 @@ def test_the_readers_interruption_is_not_taken_for_an_error():
         (1 + 1e-4, 1.0, 1e-5, False),
         (np.inf, np.inf, 0.0, True),
         (-np.inf, np.inf, 0.0, False),
-        (np.array([np.nan, 1e-9]), np.array([np.nan, 0.0]), 1e-9, False),
+        (np.array([np.nan, 1e-6]), np.array([np.nan, 0.0]), 1e-9, False),
         (np.array([1.0, 1e-9]), np.array([1.0, 0.0]), 1e-9, True),  # of the largest
         ((1, TWO), (1, TWO), 0.0, True),
         ([1, TWO], (1, TWO), 0.0, True),
@@ -134,9 +134,36 @@ def test_large_arguments_are_described():
     assert told((1, 0.5, TWO)) == "(1, 0.5, [1., 2.])"
 
 
-def test_the_result_that_is_wrong_is_counted():
-    both = exercise(lambda a: (a, -a), Case("two numbers", (TWO,)))
+def test_the_result_that_is_wrong_is_counted_or_named():
+    cases = Case("two numbers", (TWO,))
+    both = exercise(lambda a: (a, -a), cases)
     assert "result 2 of 2: they differ by 2 at [1]" in repr(answered(lambda a: (a, 0 * a), both))
+    both = exercise(lambda a: (a, -a), cases, returns=("same", "negative"))
+    assert "so          negative: they differ by 2" in repr(answered(lambda a: (a, 0 * a), both))
+    assert "a tuple of 2 (same, negative), came an array" in repr(answered(lambda a: a, both))
+
+
+def test_a_mistake_is_named_if_the_other_cases_bear_it_out():
+    # At [1.0] the cube, the square and 0.5 + a/2 are the same.
+    mistakes = {"Not a square.": lambda a: a**2, "Not a cube.": lambda a: a**3}
+    asked = exercise(lambda a: 2 * a, *DOUBLE.cases(), slips=mistakes)
+    report = repr(answered(lambda a: a**3, asked))
+    assert "Not a cube." in report
+    assert "Not a square." not in report
+    assert "look at" not in repr(answered(lambda a: 0.5 + a / 2, asked))
+
+
+def test_what_a_case_shows_is_said_where_no_mistake_is_named():
+    cases = Case("one", (np.ones(1),)), Case("none", (np.ones(0),), advice="It may be empty.")
+    asked = exercise(lambda a: a, *cases, slips={"Not by two.": lambda a: 2 * a})
+    assert "look at     It may be empty." in repr(answered(lambda a: a[:1] if len(a) else 1, asked))
+    assert "look at     It may be empty." in repr(answered(lambda a: a[:1] + a[0] - 1, asked))
+    assert "It may be empty." not in repr(answered(lambda a: 2 * a, asked))
+
+
+def test_an_error_is_measured_against_1_where_0_is_expected():
+    assert difference(np.array([1e-12, 0.0]), np.zeros(2), 1e-9) == ""
+    assert difference(1e-6, 0.0, 1e-9) == "they differ by 1e-06"
 
 
 def test_a_case_may_allow_more():
