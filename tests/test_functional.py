@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from companion import reference
+from companion.exercises.properties import MEAN_IS_BETA, NO_MOVE, NO_STRETCH, VARIANCE
 from companion.functional import batch_norm
 from companion.kernels import eager
 
@@ -65,6 +66,20 @@ def test_gradients_match_the_oracle(x, eps):
     precise = ROUNDING[weight.dtype] * abs(numpy64(grad_y)).sum()
     assert abs(numpy64(grads[1]) - exact.grad_weight).max() <= precise
     assert abs(numpy64(grads[2]) - exact.grad_bias).max() <= precise
+
+
+@given(batches(ALL_TYPES), st.sampled_from([1e-5, 1e-3, 1.0]))
+@PROPERTY
+def test_the_equations_of_the_book_hold_whatever_the_batch(x, eps):
+    weight, bias = uniform_parameters(x.shape[1], parameter_like(x))
+    x.requires_grad_()
+    grad_y = torch.randn(x.shape, generator=torch.Generator().manual_seed(5)).to(x.dtype)
+    y = batch_norm(x, None, None, weight, bias, True, eps=eps)
+    (grad_x,) = torch.autograd.grad(y, x, grad_y)
+    for law in (MEAN_IS_BETA, VARIANCE):
+        assert law.error(y, x, weight, bias, eps) <= 4 * ROUNDING[x.dtype], law.says
+    for law in (NO_MOVE, NO_STRETCH):
+        assert law.error(grad_x, grad_y, x, weight, eps) <= 4 * ROUNDING[x.dtype], law.says
 
 
 @given(batches(ALL_TYPES), st.sampled_from([0.0, 0.1, 1.0, 1.5]))

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from companion import reference
-from companion.exercises.properties import RESTORED
+from companion.exercises.properties import (
+    LINEAR_IN_GAMMA,
+    LINEAR_IN_GRAD_Y,
+    MEAN_IS_BETA,
+    NO_MOVE,
+    NO_STRETCH,
+    RESTORED,
+    ROWS_ALONG_X_HAT,
+    ROWS_SUM_TO_0,
+    SECOND_NO_MOVE,
+    VARIANCE,
+)
 
 SHAPES = [(5, 3), (7, 1), (3, 2, 4), (2, 3, 2, 2), (2, 2, 2, 1, 2)]
 
@@ -78,14 +89,29 @@ def test_statistics_over_any_axes(axes):
     np.testing.assert_allclose(batch.y.var(axis=axes), 4, rtol=1e-12)
 
 
-def test_moments_of_the_output(case):
+@pytest.mark.parametrize("law", [MEAN_IS_BETA, VARIANCE], ids=lambda law: law.says)
+def test_moments_of_the_output(case, law):
     x, _, _, gamma, beta, *_, eps = case
     batch = reference.forward(x, gamma, beta, eps)
-    axes = reference.channel_axes(x.ndim)
-    np.testing.assert_allclose(batch.x_hat.mean(axis=axes), 0, atol=1e-14)
-    var = batch.squeeze(batch.batch_var)
-    np.testing.assert_allclose((batch.x_hat**2).mean(axis=axes), var / (var + eps), rtol=1e-13)
-    np.testing.assert_allclose(batch.y.mean(axis=axes), beta, atol=1e-14)
+    assert law.error(batch.y, x, gamma, beta, eps) <= 1e-14
+    assert law.error(batch.x_hat, x, np.ones_like(gamma), np.zeros_like(beta), eps) <= 1e-14
+
+
+@pytest.mark.parametrize("law", [NO_MOVE, NO_STRETCH], ids=lambda law: law.says)
+@pytest.mark.parametrize("backward", [reference.backward, reference.backward_staged])
+def test_what_no_gradient_contains(case, law, backward):
+    x, grad_y, _, gamma, beta, *_, eps = case
+    gradients = backward(grad_y, reference.forward(x, gamma, beta, eps))
+    assert law.error(gradients.x, grad_y, x, gamma, eps) <= 1e-14
+
+
+@pytest.mark.parametrize(
+    "law", [LINEAR_IN_GRAD_Y, SECOND_NO_MOVE, LINEAR_IN_GAMMA], ids=lambda law: law.says
+)
+def test_what_no_second_gradient_contains(case, law):
+    x, grad_y, v, gamma, beta, *_, eps = case
+    double = reference.double_backward(v, grad_y, reference.forward(x, gamma, beta, eps))
+    assert law.error(double, v, grad_y, x, gamma, eps) <= 1e-14
 
 
 def test_staged_backward_equals_the_closed_form(case):
@@ -137,6 +163,8 @@ def test_jacobian(eps):
     batch = reference.forward(x[:, None], [1.7], eps=eps)
     expected = reference.backward(grad_y[:, None], batch).x[:, 0]
     np.testing.assert_allclose(matrix @ grad_y, expected, rtol=1e-12)
+    assert ROWS_SUM_TO_0.error(matrix, x, 1.7, eps) <= 1e-14
+    assert ROWS_ALONG_X_HAT.error(matrix, x, 1.7, eps) <= 1e-14
     # Eigenvalues of P: 1 (m - 2 times), 0, and ε/(σ²+ε).
     var = batch.batch_var.item()
     eigenvalues = np.linalg.eigvalsh(matrix * np.sqrt(var + eps) / 1.7)

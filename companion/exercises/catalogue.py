@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from . import identity, mini_batch_algorithm, whitening
+from . import backprop, identity, mini_batch_algorithm, whitening
 from .exercise import Exercise
 
 EXERCISES: dict[str, Exercise] = {
     each.name: each
-    for chapter in (whitening, identity, mini_batch_algorithm)
+    for chapter in (whitening, identity, mini_batch_algorithm, backprop)
     for each in chapter.EXERCISES
 }
 

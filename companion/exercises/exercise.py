@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -18,13 +18,16 @@ class Case:
     arguments
         by position: numbers, text, arrays, tensors, and lists and tuples of these
     tolerance
-        largest error allowed, as a fraction of the largest value expected; by default the
-        exercise's
+        largest error allowed, as a fraction of the largest value expected, or of 1 where that is 0;
+        by default the exercise's
+    advice
+        what to look at if this case is the first that fails, and no slip gives what came
     """
 
     what: str
     arguments: tuple[Any, ...]
     tolerance: float | None = None
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Property:
     says: str
     error: Callable[..., float]
     at_most: float = 1e-9
+
+    def of(self, place: int) -> Property:
+        """The same equation, of one of several results."""
+        return replace(self, error=lambda results, *given: self.error(results[place], *given))
 
 
 @dataclass(frozen=True)

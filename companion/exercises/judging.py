@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,20 +68,21 @@ def judge(exercise: Exercise, call: Call) -> Report:
     """
     cases = list(exercise.cases())
     for case in cases:
-        complaint = complain(exercise, case, call(case.arguments))
+        complaint = complain(exercise, case, call(case.arguments), call)
         if complaint:
             return Report(exercise.name, len(cases), complaint)
     return Report(exercise.name, len(cases))
 
 
-def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
+def complain(exercise: Exercise, case: Case, outcome: Outcome, call: Call) -> str:
     """What is wrong with the outcome of a case; nothing if it is right."""
     expected = exercise.oracle(*case.arguments)
+    advice = [("look at", case.advice)] if case.advice else []
     if outcome.late:
         wrong = f"{exercise.function} was stopped after {SECONDS:g} seconds"
         lines = [("came", wrong)]
     elif outcome.raised:
-        lines = [("came", outcome.raised)]
+        lines = [("came", outcome.raised), *advice]
     elif outcome.changed:
         changed = " and ".join(exercise.parameters[place] for place in outcome.changed)
         lines = [
@@ -90,7 +92,7 @@ def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
     elif outcome.value is None and expected is not None:
         lines = [("came", f"{exercise.function} returns nothing"), ("expected", form(expected))]
     else:
-        tolerance = exercise.tolerance if case.tolerance is None else case.tolerance
+        tolerance = tolerance_of(exercise, case)
         wrong = difference(outcome.value, expected, tolerance, exercise.returns)
         if not wrong:
             return ""
@@ -100,7 +102,8 @@ def complain(exercise: Exercise, case: Case, outcome: Outcome) -> str:
         if not difference(outcome.value, expected, max(tolerance, SINGLE)):
             lines += [("look at", "It is right to six digits, as in float32; compute in float64.")]
         else:
-            lines += [("look at", each) for each in slips(exercise, case, outcome.value, tolerance)]
+            named = slips(exercise, case, outcome.value, call)
+            lines += [("look at", each) for each in named] or advice
     head = [("tried", f"{case.what}: {exercise.signature}")]
     given = zip(exercise.parameters, case.arguments, strict=False)
     head += [("", f"{name} = {hang(told(value), len(name) + 3)}") for name, value in given]
@@ -123,16 +126,41 @@ def violated(exercise: Exercise, case: Case, value: object) -> Iterator[str]:
             yield f"{each.says}; it is off by {error:.2g}"
 
 
-def slips(exercise: Exercise, case: Case, value: object, tolerance: float) -> Iterator[str]:
-    """The mistakes that give the same result."""
-    for advice, mistaken in exercise.slips.items():
-        with np.errstate(all="ignore"):
-            try:
-                result = mistaken(*case.arguments)
-            except Exception:
-                continue  # the mistake cannot be made on this case
-        if not difference(value, result, max(tolerance, SINGLE)):
-            yield advice
+def slips(exercise: Exercise, case: Case, value: object, call: Call) -> list[str]:
+    """The mistakes that give the same result: of several, those that do so in most other cases.
+
+    One that others would show, and none of them does, gives it by chance.
+    """
+    score = {each: 0 for each in exercise.slips if is_slip(exercise, each, case, value)}
+    shown: dict[str, list[bool]] = {each: [] for each in score}
+    for other in exercise.cases() if score else ():
+        if other.what == case.what:
+            continue
+        outcome = call(other.arguments)
+        if outcome.late:
+            return list(score)
+        right = exercise.oracle(*other.arguments)
+        for each in score:
+            same = is_slip(exercise, each, other, outcome.value)
+            score[each] += same is True
+            if is_slip(exercise, each, other, right) is False:
+                shown[each].append(same is True)
+    named = [each for each in score if any(shown[each]) or not shown[each]]
+    return [each for each in named if score[each] == max(score[other] for other in named)]
+
+
+def is_slip(exercise: Exercise, advice: str, case: Case, value: object) -> bool | None:
+    """Whether the mistake with this advice gives this result; None where it cannot be made."""
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        try:
+            result = exercise.slips[advice](*case.arguments)
+        except Exception:
+            return None
+    return not difference(value, result, max(tolerance_of(exercise, case), SINGLE))
+
+
+def tolerance_of(exercise: Exercise, case: Case) -> float:
+    return exercise.tolerance if case.tolerance is None else case.tolerance
 
 
 def array_of(value: object) -> np.ndarray[Any, Any] | None:
@@ -193,7 +221,8 @@ def difference(came: object, expected: object, tolerance: float, names: Sequence
     """
     if isinstance(expected, (tuple, list)):
         if not isinstance(came, (tuple, list)) or len(came) != len(expected):
-            return f"expected {form(expected)}, came {form(came)}"
+            called = f" ({', '.join(names)})" if names else ""
+            return f"expected {form(expected)}{called}, came {form(came)}"
         for place, (a, b) in enumerate(zip(came, expected, strict=True)):
             if wrong := difference(a, b, tolerance):
                 name = names[place] if names else f"result {place + 1} of {len(expected)}"
@@ -217,12 +246,12 @@ def difference(came: object, expected: object, tolerance: float, names: Sequence
 
 
 def apart(came: Any, expected: Any, tolerance: float) -> str:
-    """Where numbers differ by more than `tolerance` of the largest expected one."""
+    """Where numbers differ by more than `tolerance` of the largest expected one, or of 1 for 0."""
     scale = (
         np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
         if np.ndim(expected)
         else (abs(expected) if math.isfinite(expected) else 0.0)
-    )
+    ) or 1.0
     with np.errstate(invalid="ignore"):
         off = np.abs(np.asarray(came, float) - np.asarray(expected, float))
     same = (came == expected) | (np.isnan(came) & np.isnan(expected)) | (off <= tolerance * scale)

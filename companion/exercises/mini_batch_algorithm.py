@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from companion import reference
+from companion.statistics import RunningMoments, merge
 
 from .exercise import Case, Exercise
 from .properties import MEAN_IS_BETA, VARIANCE
@@ -78,6 +81,15 @@ BN_FORWARD = Exercise(
                 _inside,
             )
         ),
+        "β is added: y = γx̂ + β.": lambda x, gamma, beta, eps: (
+            reference.forward(x, gamma, -beta, eps).y
+        ),
+        "The mean is taken off once; σ² is the mean of (x − μ)², where x still has its mean.": (
+            _with_variance(
+                lambda x, axes: _biased(x, axes) + x.mean(axis=axes, keepdims=True) ** 2,
+                _inside,
+            )
+        ),
         "The statistics go over the examples: axis 0, and H and W of images; not over features.": (
             lambda x, gamma, beta, eps: _with_variance(
                 lambda x, _axes: x.var(axis=1, keepdims=True), _inside
@@ -86,4 +98,224 @@ BN_FORWARD = Exercise(
     },
 )
 
-EXERCISES = (BN_FORWARD,)
+
+Triple = tuple[int, float, float]
+NOTHING = (0, 0.0, 0.0)
+
+
+def _triple(moments: RunningMoments) -> Triple:
+    return moments.count, moments.mean.item(), moments.m2.item()
+
+
+def _welford_cases() -> Iterator[Case]:
+    yield Case("three values", ([0.0, 0.0, 6.0],))
+    yield Case("one value", ([7.0],))
+    yield Case("40 values", (np.random.default_rng(0).normal(size=40).tolist(),))
+    far = np.random.default_rng(3).normal(1e8, 1, size=200).tolist()
+    yield Case(
+        "200 values around 10⁸",
+        (far,),
+        tolerance=1e-6,
+        advice="Squares of large values keep few digits of a small variance. "
+        "Square only distances from the mean so far.",
+    )
+    yield Case("no value", ([],), advice="Of no value, count, mean and m2 are 0.")
+
+
+def _running(
+    term: Callable[[Any, Any], Any],
+    last: Callable[[Any, int], Any] = lambda m2, _count: m2,
+) -> Callable[[list[float]], Any]:
+    """Welford's update with another addend to m2, or another last step."""
+
+    def welford(values: list[float]) -> Any:
+        count, mean, m2 = 0, 0.0, 0.0
+        for count, value in enumerate(values, start=1):
+            before = value - mean
+            mean += before / count
+            m2 += term(before, value - mean)
+        return count, mean, last(m2, count)
+
+    return welford
+
+
+def _of_squares(values: list[float]) -> Triple:
+    *_, (count, total, squares) = itertools.accumulate(
+        values, lambda a, x: (a[0] + 1, a[1] + x, a[2] + x * x), initial=NOTHING
+    )
+    return count, total / count, squares - count * (total / count) ** 2
+
+
+WELFORD = Exercise(
+    "welford",
+    CHAPTER,
+    "Welford's update: count, mean and m2 in one pass over a sequence",
+    ("values",),
+    oracle=lambda values: _triple(
+        RunningMoments.of(torch.tensor(values, dtype=torch.float64).reshape(-1, 1))
+    ),
+    cases=_welford_cases,
+    returns=("count", "mean", "m2"),
+    slips={
+        "m2 is the sum of squared deviations; divided by the count it would be the variance.": (
+            _running(lambda a, b: a * b, lambda m2, count: m2 / count)
+        ),
+        "m2 is the sum itself; divided by count − 1 it would be the unbiased variance.": _running(
+            lambda a, b: a * b, lambda m2, count: m2 / (count - 1)
+        ),
+        "m2 grows by the product of two distances: from the mean before and from the mean after; "
+        "here both are from the mean before.": _running(lambda a, _: a * a),
+        "m2 grows by the product of two distances: from the mean before and from the mean after; "
+        "here both are from the mean after.": _running(lambda _, b: b * b),
+        "Sums of squares lose their digits where the mean is large; square distances.": _of_squares,
+    },
+)
+
+
+def _merge_cases() -> Iterator[Case]:
+    yield Case("two parts of one value", ((1, 1.0, 0.0), (1, 3.0, 0.0)))
+    yield Case("parts of 1 and 3 values", ((1, 0.0, 0.0), (3, 4.0, 6.0)))
+    yield Case("parts of 20 and 12 values", ((20, 1.5, 31.0), (12, -2.25, 7.5)))
+    yield Case("an empty part at the end", ((2, 5.0, 8.0), NOTHING))
+    yield Case("an empty part at the start", (NOTHING, (2, 5.0, 8.0)))
+    yield Case(
+        "values around 10⁹",
+        ((4, 1e9, 5.0), (12, 1e9 + 1, 15.0)),
+        advice="The distance of the two means is small; their squares are large. "
+        "Square the distance.",
+    )
+    yield Case(
+        "two empty parts",
+        (NOTHING, NOTHING),
+        advice="Of no value at all, count, mean and m2 are 0; n in the formula is then 0.",
+    )
+
+
+def _merged(
+    mean: Callable[..., float] = lambda a, b: (a[0] * a[1] + b[0] * b[1]) / (a[0] + b[0]),
+    between: Callable[..., float] = lambda a, b: (b[1] - a[1]) ** 2 * a[0] * b[0] / (a[0] + b[0]),
+) -> Callable[[Triple, Triple], Triple]:
+    """The merge with another mean, or with another addend to m2."""
+    return lambda a, b: (a[0] + b[0], mean(a, b), a[2] + b[2] + between(a, b))
+
+
+def _back_to_squares(a: Triple, b: Triple) -> Triple:
+    count = a[0] + b[0]
+    total = a[0] * a[1] + b[0] * b[1]
+    squares = sum(m2 + n * mean**2 for n, mean, m2 in (a, b))
+    return count, total / count, squares - total**2 / count
+
+
+CHAN_MERGE = Exercise(
+    "chan-merge",
+    CHAPTER,
+    "Chan's merge: count, mean and m2 of two parts together",
+    ("a", "b"),
+    oracle=lambda *parts: _triple(
+        merge(
+            *(
+                RunningMoments(n, *torch.tensor([[mean], [m2]], dtype=torch.float64))
+                for n, mean, m2 in parts
+            )
+        )
+    ),
+    cases=_merge_cases,
+    returns=("count", "mean", "m2"),
+    slips={
+        "The parts' means differ, and that is a part of the variance: m2 has a third term.": (
+            _merged(between=lambda *_: 0.0)
+        ),
+        "The larger part has the larger say in the mean: weigh each mean by its count.": _merged(
+            mean=lambda a, b: (a[1] + b[1]) / 2
+        ),
+        "In the third term of m2, the distance of the means is squared.": _merged(
+            between=lambda a, b: (b[1] - a[1]) * a[0] * b[0] / (a[0] + b[0])
+        ),
+        "In the third term of m2, the product of the counts is divided by their sum, once.": (
+            _merged(between=lambda a, b: (b[1] - a[1]) ** 2 * a[0] * b[0] / (a[0] + b[0]) ** 2)
+        ),
+        "δ·n_b/n leads from the mean of a to the common mean; here the counts are exchanged.": (
+            _merged(mean=lambda a, b: a[1] + (b[1] - a[1]) * a[0] / (a[0] + b[0]))
+        ),
+        "Going back to sums of squares loses their digits where the means are large.": (
+            _back_to_squares
+        ),
+    },
+)
+
+
+def _update_cases() -> Iterator[Case]:
+    start = np.zeros(1), np.ones(1)
+    yield Case("two values", (*start, np.array([[1.0], [3.0]]), 0.25))
+    rng = np.random.default_rng(0)
+    mean, var = rng.normal(size=3), rng.uniform(0.5, 2, size=3)
+    yield Case("three features", (mean, var, rng.normal(1, 2, size=(5, 3)), 0.1))
+    yield Case("momentum 1", (mean, var, rng.normal(1, 2, size=(5, 3)), 1.0))
+    yield Case("images", (mean, var, rng.normal(1, 2, size=(2, 3, 2, 4)), 0.1))
+    near = rng.normal(100, 1, size=(64, 1)).astype(np.float32)
+    yield Case(
+        "x in float32",
+        (*start, near, 0.1),
+        advice="Sums of float32 values lose digits; compute in float64.",
+    )
+    far = rng.normal(1e8, 1, size=(64, 1))
+    yield Case("values around 10⁸", (np.array([1e8]), np.ones(1), far, 0.5), tolerance=1e-6)
+
+
+def _blend(old: Any, new: Any, momentum: float) -> Any:
+    return (1 - momentum) * old + momentum * new
+
+
+def _moved(
+    blend: Callable[..., Any] = _blend,
+    factor: Callable[[Any, int], float] = lambda _x, m: m / (m - 1),
+    var: Callable[[Any, Any], Any] = _biased,
+) -> Callable[..., Any]:
+    """The update with another average, another factor of the variance, or another variance."""
+
+    def update(running_mean: Any, running_var: Any, x: Any, momentum: float) -> Any:
+        axes = reference.channel_axes(x.ndim)
+        m = x.size // x.shape[1]
+        batch_var = np.reshape(var(x, axes), -1) * factor(x, m)
+        return (
+            blend(running_mean, x.mean(axis=axes), momentum),
+            blend(running_var, batch_var, momentum),
+        )
+
+    return update
+
+
+def _update(running_mean: Any, running_var: Any, x: Any, momentum: float) -> Any:
+    mean, unbiased_var = reference.population_statistics([x])
+    return _blend(running_mean, mean, momentum), _blend(running_var, unbiased_var, momentum)
+
+
+RUNNING_UPDATE = Exercise(
+    "running-update",
+    CHAPTER,
+    "one step of a layer's running mean and variance",
+    ("running_mean", "running_var", "x", "momentum"),
+    oracle=_update,
+    cases=_update_cases,
+    returns=("running_mean", "running_var"),
+    slips={
+        "The running variance takes the unbiased variance, with m/(m − 1).": _moved(
+            factor=lambda *_: 1
+        ),
+        "The momentum is the weight of the new batch; the old estimate keeps the rest.": _moved(
+            lambda old, new, momentum: _blend(new, old, momentum)
+        ),
+        "The old estimate keeps the weight 1 − momentum only.": _moved(
+            lambda old, new, momentum: old + momentum * new
+        ),
+        "m counts all values of a channel: N·H·W in images, not N.": _moved(
+            factor=lambda x, _: len(x) / (len(x) - 1)
+        ),
+        "The running variance is an average of variances, not of standard deviations.": _moved(
+            factor=lambda *_: 1,
+            var=lambda x, axes: np.std(x, axis=axes, ddof=1),
+        ),
+    },
+)
+
+EXERCISES = (BN_FORWARD, WELFORD, CHAN_MERGE, RUNNING_UPDATE)

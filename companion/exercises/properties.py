@@ -1,7 +1,9 @@
 """Equations that hold of batch normalization, whoever computes it.
 
 The checks of exercises tell a reader which of them a wrong answer violates; the unit tests hold
-every implementation of the package against them.
+every implementation of the package against them. Arrays and tensors are ``(m, C)`` or
+``(N, C, *spatial)``, on the CPU; errors are relative to the largest terms that an equation adds up,
+times what normalizing makes of the rounding of `x`, channel by channel.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from companion import reference
 
+from .calls import as_array
 from .exercise import Property
 
 Array = NDArray[np.float64]
@@ -20,37 +23,92 @@ Array = NDArray[np.float64]
 
 def _channels(values: Any) -> Array:
     """Values of a channel as a row: ``(m, C)`` or ``(N, C, *spatial)`` becomes ``(C, values)``."""
-    return np.moveaxis(np.asarray(values, float), 1, 0).reshape(values.shape[1], -1)
+    array = np.asarray(as_array(values), np.float64)
+    return np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)
 
 
-def _off(value: Any, expected: Any, scale: Any = 1.0) -> float:
-    return float(np.max(np.abs(value - expected) / scale))
+def _per_channel(values: Any) -> Array:
+    return np.asarray(as_array(values), np.float64)
 
 
-def _mean_is_beta(y: Any, _x: Any, _gamma: Any, beta: Any, _eps: float) -> float:
-    rows = _channels(y)
-    return _off(rows.mean(axis=1), beta, np.abs(rows).max() or 1.0)
+def _off(value: Array, expected: Any, *scales: Any) -> float:
+    """The largest error of a channel, relative to the product of its scales."""
+    scale = np.prod([np.broadcast_to(each, value.shape) for each in scales], axis=0)
+    return float(np.max(np.abs(value - expected) / np.where(scale == 0, 1.0, scale), initial=0.0))
 
 
-def _variance(y: Any, x: Any, gamma: Any, _beta: Any, eps: float) -> float:
-    _, var = reference.moments(x)
-    expected = np.asarray(gamma) ** 2 * var / (var + eps)
-    return _off(_channels(y).var(axis=1), expected, expected.max() or 1.0)
+def _normalized(x: Any, eps: float) -> tuple[Array, Array, Array, Array]:
+    """x̂ as rows; σ², 1/s, and how much s magnifies the rounding of x, per channel."""
+    batch = reference.forward(as_array(x), eps=eps)
+    mean, var, inv_std = map(batch.squeeze, (batch.batch_mean, batch.batch_var, batch.inv_std))
+    return _channels(batch.x_hat), var, inv_std, 1 + np.abs(mean) * inv_std
 
 
-def _no_move(grad_x: Any, grad_y: Any, _x: Any, gamma: Any, _eps: float) -> float:
-    scale = np.abs(_channels(grad_y)).sum() * np.abs(gamma).max() or 1.0
-    return _off(_channels(grad_x).sum(axis=1), 0.0, scale)
+def _mean_is_beta(y: Any, x: Any, gamma: Any, beta: Any, eps: float) -> float:
+    rows, beta = _channels(y), _per_channel(beta)
+    *_, condition = _normalized(x, eps)
+    return _off(rows.mean(axis=1), beta, np.abs(_per_channel(gamma)) + np.abs(beta), condition)
+
+
+def _variance(y: Any, x: Any, gamma: Any, beta: Any, eps: float) -> float:
+    _, var, inv_std, condition = _normalized(x, eps)
+    gamma, beta = _per_channel(gamma), _per_channel(beta)
+    std = np.abs(gamma) * np.sqrt(var) * inv_std
+    return _off(_channels(y).var(axis=1), std**2, std * (std + np.abs(beta)), condition)
+
+
+def _no_move(grad_x: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> float:
+    _, _, inv_std, condition = _normalized(x, eps)
+    terms = np.abs(_channels(grad_y)).sum(axis=1)
+    scale = np.abs(_per_channel(gamma)) * inv_std * terms
+    return _off(_channels(grad_x).sum(axis=1), 0.0, scale, condition)
 
 
 def _no_stretch(grad_x: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> float:
-    batch = reference.forward(x, gamma, eps=eps)
-    var = batch.squeeze(batch.batch_var)
-    share = eps / (var + eps)
-    grad_gamma = (_channels(grad_y) * _channels(batch.x_hat)).sum(axis=1)
-    expected = np.asarray(gamma) * grad_gamma * share / np.sqrt(var + eps)
-    along = (_channels(grad_x) * _channels(batch.x_hat)).sum(axis=1)
-    return _off(along, expected, np.abs(_channels(grad_x)).sum() or 1.0)
+    x_hat, _, inv_std, condition = _normalized(x, eps)
+    gamma, g = _per_channel(gamma), _channels(grad_y)
+    expected = gamma * (g * x_hat).sum(axis=1) * eps * inv_std**3
+    scale = np.abs(gamma) * inv_std * np.abs(g).sum(axis=1) * np.abs(x_hat).max(axis=1)
+    return _off((_channels(grad_x) * x_hat).sum(axis=1), expected, scale, condition)
+
+
+def _of_rows(check: Any) -> Any:
+    """A property of ∂L/∂x as one of the Jacobian of one channel: row i is the gradient of y_i."""
+
+    def error(jacobian: Any, x: Any, gamma: float, eps: float) -> float:
+        matrix, m = np.asarray(as_array(jacobian), np.float64), len(x)
+        copies = np.repeat(np.reshape(as_array(x), (m, 1)), m, axis=1)
+        return float(check(matrix.T, np.eye(m), copies, np.full(m, gamma), eps))
+
+    return error
+
+
+def _second_order(v: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> tuple[Array, Array]:
+    """Φ = Σ v·∂L/∂x of each channel, by the first-order oracle; and the size of its terms."""
+    batch = reference.forward(as_array(x), as_array(gamma), eps=eps)
+    grads = reference.backward(as_array(grad_y), batch)
+    v, g = _channels(v), _channels(grad_y)
+    scale = np.abs(_per_channel(gamma)) * batch.squeeze(batch.inv_std)
+    scale = scale * np.sqrt((v**2).sum(axis=1) * (g**2).sum(axis=1))
+    return (v * _channels(grads.x)).sum(axis=1), scale
+
+
+def _linear_in_grad_y(grads: Any, v: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> float:
+    phi, scale = _second_order(v, grad_y, x, gamma, eps)
+    *_, condition = _normalized(x, eps)
+    return _off((_channels(grads[0]) * _channels(grad_y)).sum(axis=1), phi, scale, condition)
+
+
+def _second_no_move(grads: Any, v: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> float:
+    _, scale = _second_order(v, grad_y, x, gamma, eps)
+    _, _, inv_std, condition = _normalized(x, eps)
+    return _off(_channels(grads[1]).sum(axis=1), 0.0, scale * inv_std, condition)
+
+
+def _linear_in_gamma(grads: Any, v: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> float:
+    phi, scale = _second_order(v, grad_y, x, gamma, eps)
+    *_, condition = _normalized(x, eps)
+    return _off(_per_channel(gamma) * _per_channel(grads[2]), phi, scale, condition)
 
 
 def _restored(result: Any, mean: Any, var: Any, eps: float) -> float:
@@ -117,3 +175,9 @@ TRIANGULAR = Property(
     "with its own",
     _triangular,
 )
+ROWS_SUM_TO_0 = Property("Every row of the Jacobian sums to 0", _of_rows(_no_move))
+ROWS_ALONG_X_HAT = Property("J·x̂ = γ·ε/(σ² + ε)^1.5 · x̂", _of_rows(_no_stretch))
+TANGENTS_SUM_TO_0 = Property("The changes of y sum to 0 in every channel", _no_move)
+LINEAR_IN_GRAD_Y = Property("φ is linear in ∂L/∂y: (∂φ/∂(∂L/∂y))·∂L/∂y = φ", _linear_in_grad_y)
+SECOND_NO_MOVE = Property("∂φ/∂x sums to 0 in every channel", _second_no_move)
+LINEAR_IN_GAMMA = Property("φ is linear in γ: γ·∂φ/∂γ = φ", _linear_in_gamma)

@@ -69,6 +69,7 @@ def test_each_exercise_with_code_has_a_cell_to_fill_in_a_check_and_wrong_answers
             assert [s for s in chapter.wrong if defined(s) == each.function], each.name
 
 
+@pytest.mark.filterwarnings("ignore:Degrees of freedom")  # of one value, unbiased
 def test_each_slip_is_named_when_somebody_makes_it():
     for each in EXERCISES.values():
         for advice, mistaken in each.slips.items():

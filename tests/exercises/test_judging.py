@@ -114,7 +114,7 @@ def test_the_readers_interruption_is_not_taken_for_an_error():
         (1 + 1e-4, 1.0, 1e-5, False),
         (np.inf, np.inf, 0.0, True),
         (-np.inf, np.inf, 0.0, False),
-        (np.array([np.nan, 1e-9]), np.array([np.nan, 0.0]), 1e-9, False),
+        (np.array([np.nan, 1e-6]), np.array([np.nan, 0.0]), 1e-9, False),
         (np.array([1.0, 1e-9]), np.array([1.0, 0.0]), 1e-9, True),  # of the largest
         ((1, TWO), (1, TWO), 0.0, True),
         ([1, TWO], (1, TWO), 0.0, True),
@@ -156,6 +156,38 @@ def test_the_rounding_of_float32_is_told_from_a_mistake():
         answered(lambda a: 2.0 * a.astype(np.float32).astype(float), thirds)
     )
     assert "as in float32" not in repr(answered(lambda a: 2.0001 * a, thirds))
+
+
+def test_several_results_are_called_by_their_names():
+    cases = Case("two numbers", (TWO,))
+    both = exercise(lambda a: (a, -a), cases)
+    assert "result 2 of 2: they differ by 2 at [1]" in repr(answered(lambda a: (a, 0 * a), both))
+    both = exercise(lambda a: (a, -a), cases, returns=("same", "negative"))
+    assert "so          negative: they differ by 2" in repr(answered(lambda a: (a, 0 * a), both))
+    assert "a tuple of 2 (same, negative), came an array" in repr(answered(lambda a: a, both))
+
+
+def test_a_mistake_is_named_if_the_other_cases_bear_it_out():
+    # At [1.0] the cube, the square and 0.5 + a/2 are the same.
+    mistakes = {"Not a square.": lambda a: a**2, "Not a cube.": lambda a: a**3}
+    asked = exercise(lambda a: 2 * a, *DOUBLE.cases(), slips=mistakes)
+    report = repr(answered(lambda a: a**3, asked))
+    assert "Not a cube." in report
+    assert "Not a square." not in report
+    assert "look at" not in repr(answered(lambda a: 0.5 + a / 2, asked))
+
+
+def test_what_a_case_shows_is_said_where_no_mistake_is_named():
+    cases = Case("one", (np.ones(1),)), Case("none", (np.ones(0),), advice="It may be empty.")
+    asked = exercise(lambda a: a, *cases, slips={"Not by two.": lambda a: 2 * a})
+    assert "look at     It may be empty." in repr(answered(lambda a: a[:1] if len(a) else 1, asked))
+    assert "look at     It may be empty." in repr(answered(lambda a: a[:1] + a[0] - 1, asked))
+    assert "It may be empty." not in repr(answered(lambda a: 2 * a, asked))
+
+
+def test_an_error_is_measured_against_1_where_0_is_expected():
+    assert difference(np.array([1e-12, 0.0]), np.zeros(2), 1e-9) == ""
+    assert difference(1e-6, 0.0, 1e-9) == "they differ by 1e-06"
 
 
 def test_a_case_may_allow_more():
