@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from . import mini_batch_algorithm
+from . import many_devices, memory_speed, mini_batch_algorithm
 from .exercise import Exercise
 
 EXERCISES: dict[str, Exercise] = {
-    each.name: each for chapter in (mini_batch_algorithm,) for each in chapter.EXERCISES
+    each.name: each
+    for chapter in (mini_batch_algorithm, many_devices, memory_speed)
+    for each in chapter.EXERCISES
 }
 
 

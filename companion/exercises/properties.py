@@ -53,7 +53,29 @@ def _no_stretch(grad_x: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> flo
     return _off(along, expected, np.abs(_channels(grad_x)).sum() or 1.0)
 
 
+def _totals(counts: Any, means: Any, m2s: Any) -> tuple[Array, Array]:
+    """Σx and Σx² of every part that is not empty, a row each."""
+    filled = counts > 0
+    sums = counts[filled, None] * means[filled]
+    return sums, m2s[filled] + sums * means[filled]
+
+
+def _merged_sums(merged: Any, counts: Any, means: Any, m2s: Any) -> float:
+    sums, _ = _totals(counts, means, m2s)
+    return _off(merged[0] * merged[1], sums.sum(axis=0), np.abs(sums).sum() or 1.0)
+
+
+def _merged_squares(merged: Any, counts: Any, means: Any, m2s: Any) -> float:
+    _, squares = _totals(counts, means, m2s)
+    n, mean, m2 = merged
+    return _off(m2 + n * mean**2, squares.sum(axis=0), squares.sum() or 1.0)
+
+
 MEAN_IS_BETA = Property("The mean of each channel of y is β", _mean_is_beta)
 VARIANCE = Property("The variance of each channel of y is γ²σ²/(σ² + ε)", _variance)
 NO_MOVE = Property("The gradients of x sum to 0 in every channel", _no_move)
 NO_STRETCH = Property("The gradients of x, times x̂, sum to γ·(∂L/∂γ)·ε/(σ² + ε)^1.5", _no_stretch)
+MERGED_SUMS = Property("The sums add up: n·μ = Σ n_r·μ_r", _merged_sums)
+MERGED_SQUARES = Property(
+    "The sums of squares add up: M + n·μ² = Σ (M_r + n_r·μ_r²)", _merged_squares
+)
