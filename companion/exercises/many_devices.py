@@ -204,7 +204,7 @@ def _gradient(
     divisor: Callable[[_Known], Any] = lambda rank: rank.n,
     parameters: Callable[[_Known], tuple[Any, Any]] = lambda rank: rank.own[::-1],
 ) -> Callable[..., Any]:
-    """Eq. (4) many-devices/rank-backward with other sums, another n, other terms for γ and β."""
+    """Eq. (3) many-devices/rank-backward with other sums, another n, other terms for γ and β."""
 
     def backward(*arguments: Any) -> Any:
         rank = _Known(*arguments)
