@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from . import backprop, identity, mini_batch_algorithm, whitening
+from . import (
+    backprop,
+    identity,
+    many_devices,
+    memory_speed,
+    mini_batch_algorithm,
+    whitening,
+)
 from .exercise import Exercise
 
 EXERCISES: dict[str, Exercise] = {
     each.name: each
-    for chapter in (whitening, identity, mini_batch_algorithm, backprop)
+    for chapter in (whitening, identity, mini_batch_algorithm, backprop, many_devices, memory_speed)
     for each in chapter.EXERCISES
 }
 

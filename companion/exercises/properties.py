@@ -156,6 +156,24 @@ def _triangular(y: Any, x: Any) -> float:
     return max(_off(np.triu(both, 1), 0.0, scale), -np.diagonal(both).min() / scale)
 
 
+def _totals(counts: Any, means: Any, m2s: Any) -> tuple[Array, Array]:
+    """Σx and Σx² of every part that is not empty, a row each."""
+    filled = counts > 0
+    sums = counts[filled, None] * means[filled]
+    return sums, m2s[filled] + sums * means[filled]
+
+
+def _merged_sums(merged: Any, counts: Any, means: Any, m2s: Any) -> float:
+    sums, _ = _totals(counts, means, m2s)
+    return _off(merged[0] * merged[1], sums.sum(axis=0), np.abs(sums).sum() or 1.0)
+
+
+def _merged_squares(merged: Any, counts: Any, means: Any, m2s: Any) -> float:
+    _, squares = _totals(counts, means, m2s)
+    n, mean, m2 = merged
+    return _off(m2 + n * mean**2, squares.sum(axis=0), squares.sum() or 1.0)
+
+
 MEAN_IS_BETA = Property("The mean of each channel of y is β", _mean_is_beta)
 VARIANCE = Property("The variance of each channel of y is γ²σ²/(σ² + ε)", _variance)
 NO_MOVE = Property("The gradients of x sum to 0 in every channel", _no_move)
@@ -181,3 +199,7 @@ TANGENTS_SUM_TO_0 = Property("The changes of y sum to 0 in every channel", _no_m
 LINEAR_IN_GRAD_Y = Property("φ is linear in ∂L/∂y: (∂φ/∂(∂L/∂y))·∂L/∂y = φ", _linear_in_grad_y)
 SECOND_NO_MOVE = Property("∂φ/∂x sums to 0 in every channel", _second_no_move)
 LINEAR_IN_GAMMA = Property("φ is linear in γ: γ·∂φ/∂γ = φ", _linear_in_gamma)
+MERGED_SUMS = Property("The sums add up: n·μ = Σ n_r·μ_r", _merged_sums)
+MERGED_SQUARES = Property(
+    "The sums of squares add up: M + n·μ² = Σ (M_r + n_r·μ_r²)", _merged_squares
+)

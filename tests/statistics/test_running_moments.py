@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from companion import reference
+from companion.exercises.properties import MERGED_SQUARES, MERGED_SUMS
 from companion.statistics import RunningMoments, merge
 
 SHAPES = [(7, 3), (1, 2), (4, 3, 5), (2, 3, 4, 4), (3, 1, 2, 2, 2)]
@@ -99,12 +100,15 @@ def test_merge_of_uneven_and_empty_parts(sizes):
     assert_moments(merge(*reversed(parts)), values, rtol=1e-10)
 
 
-def test_merge_of_two_is_chans_formula():
-    a, b = RunningMoments.of(sample((5, 2))), RunningMoments.of(sample((8, 2), offset=3))
-    delta = b.mean - a.mean
-    together = merge(a, b)
-    torch.testing.assert_close(together.mean, a.mean + delta * 8 / 13)
-    torch.testing.assert_close(together.m2, a.m2 + b.m2 + delta**2 * 5 * 8 / 13)
+@pytest.mark.parametrize("sizes", [[5, 8], [1, 0, 3, 9]])
+def test_merging_adds_up_counts_sums_and_sums_of_squares(sizes):
+    parts = [RunningMoments.of(part) for part in sample((13, 2), offset=3).split(sizes)]
+    means, m2s = (torch.stack([getattr(part, name) for part in parts]) for name in ("mean", "m2"))
+    whole = merge(*parts)
+    merged = whole.count, whole.mean.numpy(), whole.m2.numpy()
+    assert whole.count == 13
+    for each in (MERGED_SUMS, MERGED_SQUARES):
+        assert each.error(merged, np.array(sizes), means.numpy(), m2s.numpy()) <= 1e-14
 
 
 def test_only_empty_parts_stay_empty():
