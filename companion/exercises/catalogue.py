@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from . import mini_batch_algorithm
+from . import mini_batch_algorithm, regularization_noise, reproducing_the_paper, twenty_minutes
 from .exercise import Exercise
 
+CHAPTERS = (twenty_minutes, mini_batch_algorithm, reproducing_the_paper, regularization_noise)
 EXERCISES: dict[str, Exercise] = {
-    each.name: each for chapter in (mini_batch_algorithm,) for each in chapter.EXERCISES
+    each.name: each for chapter in CHAPTERS for each in chapter.EXERCISES
 }
 
 

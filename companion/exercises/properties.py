@@ -57,3 +57,13 @@ MEAN_IS_BETA = Property("The mean of each channel of y is β", _mean_is_beta)
 VARIANCE = Property("The variance of each channel of y is γ²σ²/(σ² + ε)", _variance)
 NO_MOVE = Property("The gradients of x sum to 0 in every channel", _no_move)
 NO_STRETCH = Property("The gradients of x, times x̂, sum to γ·(∂L/∂γ)·ε/(σ² + ε)^1.5", _no_stretch)
+
+
+def _fixed_line(y: Any, x: Any, _mean: Any, var: Any, gamma: Any, _beta: Any, eps: float) -> float:
+    step = np.diff(_channels(x)) * (np.asarray(gamma) / np.sqrt(np.asarray(var) + eps))[:, None]
+    return _off(np.diff(_channels(y)), step, np.abs(step).max(initial=0) or 1.0)
+
+
+FIXED_LINE = Property(
+    "With fixed statistics y changes by γ/√(σ² + ε) times the change of x", _fixed_line, 1e-6
+)
