@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from companion import reference
+from companion.exercises.properties import FIXED_LINE
 
 SHAPES = [(5, 3), (7, 1), (3, 2, 4), (2, 3, 2, 2), (2, 2, 2, 1, 2)]
 
@@ -166,6 +167,7 @@ def test_inference_is_a_fixed_affine_map():
     scale, shift = reference.inference_affine(mean, var, gamma, beta)
     y = reference.inference(x, mean, var, gamma, beta)
     np.testing.assert_allclose(y, scale[:, None] * x + shift[:, None], rtol=1e-12, atol=1e-13)
+    assert FIXED_LINE.error(y, x, mean, var, gamma, beta, 1e-5) < 1e-12
     np.testing.assert_allclose(reference.inference(x[:1], mean, var, gamma, beta), y[:1], rtol=0)
 
 
