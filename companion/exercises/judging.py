@@ -147,6 +147,8 @@ def number_of(value: object) -> float | None:
 def form(value: object) -> str:
     """What kind of thing a value is, with its shape and type."""
     array = array_of(value)
+    if number_of(value) is not None and not isinstance(value, bool):
+        return "a number"
     if isinstance(value, np.ndarray):
         return f"an array of shape {array.shape}, {array.dtype}" if array is not None else ""
     if array is not None:
@@ -157,7 +159,7 @@ def form(value: object) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, bool) or value is None:
         return str(value)
-    return "a number" if number_of(value) is not None else f"a {type(value).__name__}"
+    return f"a {type(value).__name__}"
 
 
 def told(value: object) -> str:
@@ -198,7 +200,8 @@ def difference(came: object, expected: object, tolerance: float) -> str:
         return apart(np.float64(other), np.float64(number), tolerance)
     array = array_of(expected)
     if array is None:
-        return "" if came == expected and type(came) is type(expected) else "they differ"
+        same = came == expected and type(came) is type(expected)
+        return "" if same else f"expected {told(expected)}, came {told(came)}"
     other_array = array_of(came)
     if other_array is None or isinstance(came, np.ndarray) is not isinstance(expected, np.ndarray):
         return f"expected {form(expected)}, came {form(came)}"
