@@ -175,8 +175,8 @@ def told(value: object) -> str:
     if isinstance(value, (tuple, list)) and len(value) > SHOWN:
         return f"{form(value)}, {told(value[0])}, {told(value[1])}, …"
     if isinstance(value, (tuple, list)):
-        inner = ",\n ".join(map(told, value)) if any("\n" in told(v) for v in value) else None
-        inner = inner or ", ".join(map(told, value))
+        items = [hang(told(item), 1) for item in value]
+        inner = (",\n " if any("\n" in item for item in items) else ", ").join(items)
         return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
     if number is not None and not isinstance(value, (bool, int)):
         return f"{number:.6g}"

@@ -104,6 +104,12 @@ COMPANY_NOISE = Exercise(
                 values, index, m, output=lambda x, batch: (x - batch.mean()) / batch.std(ddof=1)
             )
         ),
+        "ε is 0 here: nothing is added to the variance.": lambda values, index, m: _gathered(
+            values,
+            index,
+            m,
+            output=lambda x, batch: (x - batch.mean()) / np.sqrt(batch.var() + 1e-5),
+        ),
         "These are all the batches and no sample of them: divide by their number.": (
             lambda values, index, m: _gathered(
                 values, index, m, spread=lambda x_hat: np.var(x_hat, ddof=1)
@@ -160,6 +166,9 @@ GAMMA_SHRINKAGE = Exercise(
         ),
         "Within a batch the variance divides by m: it is the biased one.": lambda x: _fitted(
             x, std=lambda x: x.std(dim=0)
+        ),
+        "ε is 0 here: nothing is added to the variance.": lambda x: _fitted(
+            x, std=lambda x: (x.var(dim=0, unbiased=False) + 1e-5).sqrt()
         ),
         "σ is that of all values, with the biased variance.": lambda x: _fitted(
             x, std_of_all=lambda x: x.std()

@@ -71,6 +71,9 @@ EVALUATION_BY_HAND = Exercise(
         "ε is missing.": (
             lambda x, mean, var, gamma, beta, _eps: gamma * (x - mean) / np.sqrt(var) + beta
         ),
+        "ε is the argument eps, and not always 1e-5.": (
+            lambda x, mean, var, gamma, beta, _eps: _inference(x, mean, var, gamma, beta, 1e-5)
+        ),
         "γ multiplies the normalized value, and then β is added.": (
             lambda x, mean, var, gamma, beta, eps: gamma * ((x - mean) / np.sqrt(var + eps) + beta)
         ),
@@ -137,6 +140,9 @@ RUNNING_UPDATE = Exercise(
         ),
         "Momentum is the share of the new value; the old one keeps the rest.": _moved(
             _unbiased, lambda momentum: (momentum, 1 - momentum)
+        ),
+        "The share is the argument momentum, and not always 0.1.": (
+            lambda x, mean, var, _momentum: _updated(x, mean, var, 0.1)
         ),
         "What is new is added, but the old value has to shrink to 1 − momentum of itself.": _moved(
             _unbiased, lambda momentum: (1, momentum)

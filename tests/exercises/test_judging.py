@@ -138,6 +138,7 @@ def test_large_arguments_are_described():
     assert told(np.arange(100.0)) == "an array of shape (100,), float64, from 0 to 99"
     assert told([0.0] * 100) == "a list of 100, 0, 0, …"
     assert told((1, 0.5, TWO)) == "(1, 0.5, [1., 2.])"
+    assert told([TWO[:, None], 1]) == "[[[1.],\n  [2.]],\n 1]"
 
 
 def test_the_result_that_is_wrong_is_counted():
