@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from companion import reference
 from companion.exercises.properties import (
+    FIXED_LINE,
     LINEAR_IN_GAMMA,
     LINEAR_IN_GRAD_Y,
     MEAN_IS_BETA,
@@ -202,6 +203,7 @@ def test_inference_is_a_fixed_affine_map():
     scale, shift = reference.inference_affine(mean, var, gamma, beta)
     y = reference.inference(x, mean, var, gamma, beta)
     np.testing.assert_allclose(y, scale[:, None] * x + shift[:, None], rtol=1e-12, atol=1e-13)
+    assert FIXED_LINE.error(y, x, mean, var, gamma, beta, 1e-5) < 1e-12
     np.testing.assert_allclose(reference.inference(x[:1], mean, var, gamma, beta), y[:1], rtol=0)
 
 

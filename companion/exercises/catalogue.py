@@ -10,14 +10,26 @@ from . import (
     many_devices,
     memory_speed,
     mini_batch_algorithm,
+    regularization_noise,
+    reproducing_the_paper,
+    twenty_minutes,
     whitening,
 )
 from .exercise import Exercise
 
+CHAPTERS = (
+    twenty_minutes,
+    whitening,
+    identity,
+    mini_batch_algorithm,
+    backprop,
+    reproducing_the_paper,
+    regularization_noise,
+    many_devices,
+    memory_speed,
+)
 EXERCISES: dict[str, Exercise] = {
-    each.name: each
-    for chapter in (whitening, identity, mini_batch_algorithm, backprop, many_devices, memory_speed)
-    for each in chapter.EXERCISES
+    each.name: each for chapter in CHAPTERS for each in chapter.EXERCISES
 }
 
 

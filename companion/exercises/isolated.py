@@ -43,6 +43,7 @@ class Answers:
 
     def __init__(self, text: str, name: str) -> None:
         self._text, self._name = text, name
+        self._torch = "torch" in text
         self._process: subprocess.Popen[str] | None = None
         self.names: list[str] = []
 
@@ -65,8 +66,11 @@ class Answers:
 
     def call(self, function: str, arguments: Sequence[object]) -> Outcome:
         """As :func:`companion.exercises.calls.call`, with a limit that nothing escapes."""
-        self.load()
         packed = [pack(each) for each in arguments]
+        if not self._torch and '"tensor"' in json.dumps(packed):
+            self._end()  # once started, the process cannot import PyTorch any more
+            self._torch = True
+        self.load()
         try:
             answer = self._ask({"function": function, "arguments": packed}, SECONDS + GRACE)
             value = unpack(answer["value"])
@@ -94,7 +98,8 @@ class Answers:
             target=self._listen, args=(self._process, self._lines), daemon=True
         ).start()
         try:
-            answer = self._ask({"text": self._text, "name": self._name}, LOADING_SECONDS)
+            start = {"text": self._text, "name": self._name, "torch": self._torch}
+            answer = self._ask(start, LOADING_SECONDS)
         except TimeoutError:
             answer = {"raised": "running the file does not end"}
         except (EOFError, ValueError):

@@ -180,6 +180,8 @@ def number_of(value: object) -> float | None:
 def form(value: object) -> str:
     """What kind of thing a value is, with its shape and type."""
     array = array_of(value)
+    if number_of(value) is not None and not isinstance(value, bool):
+        return "a number"
     if isinstance(value, np.ndarray):
         return f"an array of shape {array.shape}, {array.dtype}" if array is not None else ""
     if array is not None:
@@ -190,7 +192,7 @@ def form(value: object) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, bool) or value is None:
         return str(value)
-    return "a number" if number_of(value) is not None else f"a {type(value).__name__}"
+    return f"a {type(value).__name__}"
 
 
 def told(value: object) -> str:
@@ -206,8 +208,8 @@ def told(value: object) -> str:
     if isinstance(value, (tuple, list)) and len(value) > SHOWN:
         return f"{form(value)}, {told(value[0])}, {told(value[1])}, …"
     if isinstance(value, (tuple, list)):
-        inner = ",\n ".join(map(told, value)) if any("\n" in told(v) for v in value) else None
-        inner = inner or ", ".join(map(told, value))
+        items = [hang(told(item), 1) for item in value]
+        inner = (",\n " if any("\n" in item for item in items) else ", ").join(items)
         return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
     if number is not None and not isinstance(value, (bool, int)):
         return f"{number:.6g}"
@@ -236,7 +238,8 @@ def difference(came: object, expected: object, tolerance: float, names: Sequence
         return apart(np.float64(other), np.float64(number), tolerance)
     array = array_of(expected)
     if array is None:
-        return "" if came == expected and type(came) is type(expected) else "they differ"
+        same = came == expected and type(came) is type(expected)
+        return "" if same else f"expected {told(expected)}, came {told(came)}"
     other_array = array_of(came)
     if other_array is None or isinstance(came, np.ndarray) is not isinstance(expected, np.ndarray):
         return f"expected {form(expected)}, came {form(came)}"

@@ -174,6 +174,11 @@ def _merged_squares(merged: Any, counts: Any, means: Any, m2s: Any) -> float:
     return _off(m2 + n * mean**2, squares.sum(axis=0), squares.sum() or 1.0)
 
 
+def _fixed_line(y: Any, x: Any, _mean: Any, var: Any, gamma: Any, _beta: Any, eps: float) -> float:
+    step = np.diff(_channels(x)) * (np.asarray(gamma) / np.sqrt(np.asarray(var) + eps))[:, None]
+    return _off(np.diff(_channels(y)), step, np.abs(step).max(initial=0) or 1.0)
+
+
 MEAN_IS_BETA = Property("The mean of each channel of y is β", _mean_is_beta)
 VARIANCE = Property("The variance of each channel of y is γ²σ²/(σ² + ε)", _variance)
 NO_MOVE = Property("The gradients of x sum to 0 in every channel", _no_move)
@@ -202,4 +207,7 @@ LINEAR_IN_GAMMA = Property("φ is linear in γ: γ·∂φ/∂γ = φ", _linear_i
 MERGED_SUMS = Property("The sums add up: n·μ = Σ n_r·μ_r", _merged_sums)
 MERGED_SQUARES = Property(
     "The sums of squares add up: M + n·μ² = Σ (M_r + n_r·μ_r²)", _merged_squares
+)
+FIXED_LINE = Property(
+    "With fixed statistics y changes by γ/√(σ² + ε) times the change of x", _fixed_line, 1e-6
 )

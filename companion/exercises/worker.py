@@ -83,7 +83,7 @@ def serve(receive: Callable[[], str], answer: Callable[[dict[str, Any]], None]) 
     import numpy  # noqa: F401  what imports these finds them loaded
 
     request = json.loads(receive())
-    if "torch" in request["text"]:
+    if request["torch"]:
         import torch
 
         torch.set_num_threads(1)

@@ -50,6 +50,18 @@ def percentile_bands(values: Tensor) -> Tensor:
     return torch.quantile(values, values.new_tensor(PERCENTILES), dim=0)
 
 
+def band_drift(median_before: Tensor, bands: Tensor) -> Tensor:
+    """How far medians ``(units,)`` have moved to `bands`, in widths of these; mean over the units.
+
+    Examples
+    --------
+    >>> band_drift(torch.tensor([1.0]), torch.tensor([[0.0], [2.0], [4.0]]))
+    tensor(0.2500)
+    """
+    low, median, high = bands
+    return ((median - median_before).abs() / (high - low)).mean()
+
+
 def _probe(x: Tensor) -> Probe:
     """How, given the images `x`, the inputs of the last hidden layer's sigmoids are distributed.
 
@@ -60,16 +72,16 @@ def _probe(x: Tensor) -> Probe:
 
     def look(model: nn.Module, kept: dict[str, Tensor]) -> dict[str, float]:
         assert isinstance(model, nn.Sequential)
-        low, median, high = percentile_bands(model[:-2](x))
-        width = high - low
-        moved = (median - kept.get("median", median)).abs() / width
+        bands = percentile_bands(model[:-2](x))
+        low, median, high = bands
+        drift = band_drift(kept.get("median", median), bands)
         kept["median"] = median
         return {
             "low": low[0].item(),
             "median": median[0].item(),
             "high": high[0].item(),
-            "width": width.mean().item(),
-            "drift": moved.mean().item(),
+            "width": (high - low).mean().item(),
+            "drift": drift.item(),
         }
 
     return look

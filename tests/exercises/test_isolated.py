@@ -137,6 +137,15 @@ def test_arguments_and_results_arrive_as_they_were_sent(answers):
     assert torch.equal(inverse, torch.eye(2) / 2)
 
 
+def test_a_tensor_arrives_also_where_the_file_does_not_name_its_library():
+    import torch
+
+    with Answers("def total(x):\n    return x.sum()", "mine.py") as process:
+        assert process.call("total", [np.ones(3)]).value == 3
+        assert process.call("total", [[np.ones(3)]]).raised.startswith("AttributeError")
+        assert process.call("total", [torch.ones(3)]).value == 3
+
+
 def test_what_is_changed_or_of_another_type_is_said(answers):
     x = np.ones(3)
     outcome = answers.call("in_place", [1.0, x])

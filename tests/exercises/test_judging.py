@@ -129,10 +129,17 @@ def test_when_two_values_agree(came, expected, tolerance, right):
     assert (difference(came, expected, tolerance) == "") is right
 
 
+def test_a_number_of_every_type_is_called_so_and_none_is_told_from_it():
+    assert difference(3, None, 0.0) == "expected None, came 3"
+    for number in (3, 3.0, np.array(3.0), torch.tensor(3.0)):
+        assert difference(number, TWO, 0.0).endswith("came a number")
+
+
 def test_large_arguments_are_described():
     assert told(np.arange(100.0)) == "an array of shape (100,), float64, from 0 to 99"
     assert told([0.0] * 100) == "a list of 100, 0, 0, …"
     assert told((1, 0.5, TWO)) == "(1, 0.5, [1., 2.])"
+    assert told([TWO[:, None], 1]) == "[[[1.],\n  [2.]],\n 1]"
 
 
 def test_the_result_that_is_wrong_is_counted_or_named():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from companion import BatchNorm1d, BatchNorm2d
+from companion.exercises.reproducing_the_paper import PERCENTILE_BOUND
 from companion.experiments import figure_1, figure_2_small, inputs, networks, runner
 from companion.experiments.catalogue import EXPERIMENTS
 from companion.experiments.experiment import Trial, by_seed, ratio, steps_to_accuracy
@@ -190,6 +191,19 @@ def test_percentile_bands():
     bands = percentile_bands(torch.stack([torch.arange(101.0), -torch.arange(101.0)], dim=1))
     expected = torch.tensor([[15.0, -85.0], [50.0, -50.0], [85.0, -15.0]])
     torch.testing.assert_close(bands, expected)
+
+
+@pytest.mark.parametrize("m", [2, 3, 20])
+def test_percentile_bands_lie_within_their_bound(m):
+    chance = torch.Generator().manual_seed(0)
+    values = torch.randn(m, 50, dtype=torch.float64, generator=chance) ** 3
+    shares = figure_1.PERCENTILES
+    assert PERCENTILE_BOUND.error(percentile_bands(values), values, shares) < 1e-12
+
+
+def test_bands_drift_in_their_own_widths():
+    before, bands = torch.tensor([1.0, 5.0]), torch.tensor([[0.0, 0.0], [2.0, 1.0], [4.0, 10.0]])
+    assert figure_1.band_drift(before, bands) == (1 / 4 + 4 / 10) / 2
 
 
 def test_steps_to_accuracy():
