@@ -244,78 +244,34 @@ CHAN_MERGE = Exercise(
 )
 
 
-def _update_cases() -> Iterator[Case]:
-    start = np.zeros(1), np.ones(1)
-    yield Case("two values", (*start, np.array([[1.0], [3.0]]), 0.25))
-    rng = np.random.default_rng(0)
-    mean, var = rng.normal(size=3), rng.uniform(0.5, 2, size=3)
-    yield Case("three features", (mean, var, rng.normal(1, 2, size=(5, 3)), 0.1))
-    yield Case("momentum 1", (mean, var, rng.normal(1, 2, size=(5, 3)), 1.0))
-    yield Case("images", (mean, var, rng.normal(1, 2, size=(2, 3, 2, 4)), 0.1))
-    near = rng.normal(100, 1, size=(64, 1)).astype(np.float32)
-    yield Case(
-        "x in float32",
-        (*start, near, 0.1),
-        advice="Sums of float32 values lose digits; compute in float64.",
-    )
-    far = rng.normal(1e8, 1, size=(64, 1))
-    yield Case("values around 10⁸", (np.array([1e8]), np.ones(1), far, 0.5), tolerance=1e-6)
+def _extreme(m: int) -> Any:
+    alone = np.eye(m)[:, :1]
+    return reference.forward(alone, eps=0.0).x_hat[:, 0]
 
 
-def _blend(old: Any, new: Any, momentum: float) -> Any:
-    return (1 - momentum) * old + momentum * new
-
-
-def _moved(
-    blend: Callable[..., Any] = _blend,
-    factor: Callable[[Any, int], float] = lambda _x, m: m / (m - 1),
-    var: Callable[[Any, Any], Any] = _biased,
-) -> Callable[..., Any]:
-    """The update with another average, another factor of the variance, or another variance."""
-
-    def update(running_mean: Any, running_var: Any, x: Any, momentum: float) -> Any:
-        axes = reference.channel_axes(x.ndim)
-        m = x.size // x.shape[1]
-        batch_var = np.reshape(var(x, axes), -1) * factor(x, m)
-        return (
-            blend(running_mean, x.mean(axis=axes), momentum),
-            blend(running_var, batch_var, momentum),
-        )
-
-    return update
-
-
-def _update(running_mean: Any, running_var: Any, x: Any, momentum: float) -> Any:
-    mean, unbiased_var = reference.population_statistics([x])
-    return _blend(running_mean, mean, momentum), _blend(running_var, unbiased_var, momentum)
-
-
-RUNNING_UPDATE = Exercise(
-    "running-update",
+EXTREME_BATCH = Exercise(
+    "extreme-batch",
     CHAPTER,
-    "one step of a layer's running mean and variance",
-    ("running_mean", "running_var", "x", "momentum"),
-    oracle=_update,
-    cases=_update_cases,
-    returns=("running_mean", "running_var"),
+    "a batch that meets the bound √(m − 1)",
+    ("m",),
+    oracle=_extreme,
+    cases=lambda: [
+        Case(f"{m} values", (m,), advice="The first value is √(m − 1).")
+        for m in (2, 3, 5, 17, 1000)
+    ],
     slips={
-        "The running variance takes the unbiased variance, with m/(m − 1).": _moved(
-            factor=lambda *_: 1
+        "The variance is the biased one, which divides by m.": lambda m: (
+            _extreme(m) * np.sqrt((m - 1) / m)
         ),
-        "The momentum is the weight of the new batch; the old estimate keeps the rest.": _moved(
-            lambda old, new, momentum: _blend(new, old, momentum)
+        "The mean is 0: the other values lie a little below it.": lambda m: (
+            np.sqrt(m) * np.eye(m)[0]
         ),
-        "The old estimate keeps the weight 1 − momentum only.": _moved(
-            lambda old, new, momentum: old + momentum * new
+        "The others lie −a/(m − 1) from the mean, if a is the first.": lambda m: np.where(
+            np.arange(m) == 0, np.sqrt(m - 1), -1.0
         ),
-        "m counts all values of a channel: N·H·W in images, not N.": _moved(
-            factor=lambda x, _: len(x) / (len(x) - 1)
-        ),
-        "The running variance is an average of variances, not of standard deviations.": _moved(
-            factor=lambda *_: 1,
-            var=lambda x, axes: np.std(x, axis=axes, ddof=1),
-        ),
+        "The variance is 1, not the largest value.": lambda m: _extreme(m) / np.sqrt(m - 1),
+        "The largest value is the first, and the only one above the mean.": lambda m: -_extreme(m),
     },
 )
 
-EXERCISES = (BN_FORWARD, WELFORD, CHAN_MERGE, RUNNING_UPDATE)
+EXERCISES = (BN_FORWARD, WELFORD, CHAN_MERGE, EXTREME_BATCH)

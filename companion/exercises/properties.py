@@ -31,7 +31,7 @@ def _per_channel(values: Any) -> Array:
     return np.asarray(as_array(values), np.float64)
 
 
-def _off(value: Array, expected: Any, *scales: Any) -> float:
+def _off(value: Any, expected: Any, *scales: Any) -> float:
     """The largest error of a channel, relative to the product of its scales."""
     scale = np.prod([np.broadcast_to(each, value.shape) for each in scales], axis=0)
     return float(np.max(np.abs(value - expected) / np.where(scale == 0, 1.0, scale), initial=0.0))

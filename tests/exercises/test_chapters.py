@@ -7,6 +7,7 @@ import pytest
 from _chapters import CHAPTERS
 
 from companion.exercises.calls import call
+from companion.exercises.catalogue import CHAPTERS as CATALOGUE
 from companion.exercises.catalogue import EXERCISES
 from companion.exercises.command import graded
 from companion.exercises.judging import judge
@@ -75,3 +76,10 @@ def test_each_slip_is_named_when_somebody_makes_it():
         for advice, mistaken in each.slips.items():
             answer = judge(each, lambda arguments, f=mistaken: call(f, arguments))
             assert advice in repr(answer), (each.name, answer)
+
+
+def test_each_exercise_and_each_function_has_a_name_of_its_own():
+    names = [each.name for chapter in CATALOGUE for each in chapter.EXERCISES]
+    functions = [each.function for each in EXERCISES.values()]
+    assert names == list(EXERCISES)
+    assert len(set(functions)) == len(functions)
