@@ -29,11 +29,11 @@ def install_cell(version: str, addresses: Addresses) -> str:
 
     From the repository's tag of that version. As long as the repository has no address, from a
     wheel that lies beside the notebook and from nowhere else: an index may hold another's package
-    under this name.
+    under this name; without an index there is no library for the questions, which then are text.
     """
     if addresses.repository:
         repository = addresses.repository.rstrip("/")
-        source = f'["{DISTRIBUTION} @ git+{repository}@v{version}"]'
+        source = f'["{DISTRIBUTION}[questions] @ git+{repository}@v{version}"]'
         advice = "It needs Python 3.11, NumPy 1.26 and PyTorch 2.6, or newer ones."
     else:
         source = f'["--no-index", "--find-links=.", "{DISTRIBUTION}=={version}"]'

@@ -136,5 +136,5 @@ def test_without_a_wheel_the_message_says_how_to_make_one(run):
 def test_the_published_book_installs_its_own_version_from_its_own_repository():
     source = install_cell("1.2.3", Addresses("https://github.com/owner/name/"))
     compile(source, "cell", "exec")
-    assert '"batchnorm-companion @ git+https://github.com/owner/name@v1.2.3"' in source
+    assert '"batchnorm-companion[questions] @ git+https://github.com/owner/name@v1.2.3"' in source
     assert "--no-index" not in source

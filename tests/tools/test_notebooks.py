@@ -88,6 +88,18 @@ def test_a_twin_has_what_the_book_printed_without_its_images():
     assert all(of_cell == of_output for of_cell, of_output in results)
 
 
+@pytest.mark.parametrize("solved", [False, True])
+def test_the_twin_asks_its_questions_in_words_and_folds_their_answers(solved):
+    built = executed("identity")
+    written = twin(built, Page("identity", recorded(built.cells), solved))
+    [asking] = [cell for cell in written.cells if cell.source.startswith("Questions(")]
+    assert asking.metadata["jupyter"] == {"source_hidden": True}
+    assert asking.metadata["cellView"] == "form"  # the same, in Colab
+    [output] = asking.outputs
+    assert set(output.data) == {"text/plain"}
+    assert output.data["text/plain"].startswith("1. A feature has mean 5")
+
+
 def test_a_chapter_that_was_not_built_is_refused(monkeypatch, capsys, tmp_path):
     changed = from_text("identity")
     changed.cells[-1] = nbformat.v4.new_code_cell("print('new')")

@@ -82,6 +82,10 @@ def test_paper_shows_what_is_not_folded_away(pages):
     assert page.html["data-theme"] == "light"
     assert not page.select("script, nav, details, .headerlink, [loading]")
     assert page.select_one(".bn-explore img")["alt"]
+    asked = page.select(f"#{CHAPTER}-questions ol > li")
+    assert len(asked) == 3
+    assert "The feature itself: a factor of 1" in asked[0].text
+    assert "They leave x̂ as it is" not in page.text, "an answer"
     assert "linear_fraction" in page.text
     assert "import numpy" not in page.text, "a cell that the site folds away"
 
