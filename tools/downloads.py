@@ -12,7 +12,6 @@ import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zipfile import ZIP_DEFLATED, ZipFile
 
 from tools.publication import KEY, ROOT, release
 
@@ -65,12 +64,11 @@ def made() -> list[Path]:
 
 def archive(site: Path, target: Path) -> None:
     """Zip the site, in one folder."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
-        made = Path(folder, target.name)
-        with ZipFile(made, "w", ZIP_DEFLATED) as zipped:
-            for path in sorted(site.rglob("[!.]*")):
-                zipped.write(path, Path(TOP, path.relative_to(site)))
+        hidden = shutil.ignore_patterns(".*")
+        shutil.copytree(site, Path(folder, TOP), ignore=hidden)
+        made = shutil.make_archive(str(Path(folder, "made")), "zip", folder, TOP)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made, target)
 
 
