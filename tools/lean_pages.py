@@ -15,11 +15,9 @@ from urllib.parse import unquote
 
 import imagesize
 from docutils import nodes
-from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.config import Config
-from sphinx_design.dropdown import dropdown_main
 
 from tools.lean_styles import cut
 
@@ -34,6 +32,8 @@ CREDITS = """\
 # its templates.
 UNUSED = ["scripts/fontawesome.js*", "**/*.map", "vendor/**/*.ttf", "locales", "*macros.html"]
 FIGURE = re.compile(r"(<figure[^>]*>\s*)(<img [^>]*>)")
+# A role that the standard has withdrawn, and that a list may not hold.
+SOURCE = ('role="doc-biblioentry"', 'role="listitem"')
 IMAGE = re.compile(r'<img (?P<attributes>[^>]*?)src="(?P<src>[^"]+)"')
 
 
@@ -57,39 +57,8 @@ def with_sizes(body: str, sources: dict[str, Path]) -> str:
     return FIGURE.sub(r'\1<div class="picture">\2</div>', IMAGE.sub(sized, body))
 
 
-def room(node: nodes.Node) -> tuple[float, int]:
-    """About how much a node takes on a page: pixels, and characters of text beside them."""
-    if isinstance(node, (dropdown_main, HideCodeCellNode)):
-        return 55, 0  # closed
-    if isinstance(node, nodes.literal_block):
-        return 35 + 20 * node.astext().count("\n"), 0
-    if isinstance(node, nodes.math_block):
-        return 85, 0
-    if isinstance(node, nodes.image):
-        return 330, 0
-    if isinstance(node, nodes.raw):
-        figure = 560 if "bn-explore" in node.astext() else 0
-        return figure + 230 * node.astext().count('"answers": ['), 0
-    if isinstance(node, nodes.TextElement):
-        return 30, len(node.astext())
-    parts = [room(child) for child in node.children]
-    if isinstance(node, nodes.row):
-        return max(parts, default=(0, 0))
-    return sum(pixels for pixels, _ in parts), sum(characters for _, characters in parts)
-
-
-def reserve(body: str, doctree: nodes.document) -> str:
-    """A page that says how much room each of its parts takes, until the part is laid out."""
-    for part in (child for child in doctree[0] if isinstance(child, nodes.section)):
-        pixels, characters = room(part)
-        opening = f'<section id="{part["ids"][0]}"'
-        style = f"--pixels: {pixels:.0f}; --characters: {characters}"
-        body = body.replace(opening, f'{opening} style="{style}"', 1)
-    return body
-
-
 def slim(
-    app: Sphinx, page: str, _template: str, context: dict[str, Any], doctree: nodes.document | None
+    app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: nodes.document | None
 ) -> None:
     context["css_files"] = []
     context["page_shape"] = app.config.page_shape
@@ -101,8 +70,7 @@ def slim(
             script.attributes["defer"] = "defer"
     if "body" in context:
         sources = {name: Path(app.srcdir, source) for source, name in app.builder.images.items()}
-        body = with_sizes(context["body"], sources)
-        context["body"] = reserve(body, doctree) if doctree else body
+        context["body"] = with_sizes(context["body"], sources).replace(*SOURCE)
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:

@@ -98,7 +98,7 @@ def misjudged(page):
           return heights;
         }"""
     )
-    return [] if 0.8 < guess / actual < 1.25 else [f"{guess} pixels high at first, then {actual}"]
+    return [] if 0.5 < guess / actual < 2 else [f"{guess} pixels high at first, then {actual}"]
 
 
 def turn(page, width, theme):
@@ -147,6 +147,8 @@ def lifeless(page, names, theme, key):
         background = host.evaluate("host => getComputedStyle(host.parentElement).backgroundColor")
         if background != "rgba(0, 0, 0, 0)":
             faults.append(f"{name}: stands in the theme's light box around an output")
+        if host.evaluate("host => Boolean(host.closest('.goes-on, .output[tabindex]'))"):
+            faults.append(f"{name}: fades as if it scrolled, or is a tab stop of its own")
         before = frame.evaluate(NUMBERS)
         host.locator("input[type=range], input:checked").first.focus()
         page.keyboard.press(key)
