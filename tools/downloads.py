@@ -2,8 +2,6 @@
 
 `make book` knows no PDF and no zip; whoever makes one afterwards fills its place in the pages. So a
 page never links to what is not there, and no chapter is built twice. This tool makes the zip.
-
-usage: python -m tools.downloads
 """
 
 import argparse
@@ -73,10 +71,7 @@ def archive(site: Path, target: Path) -> None:
 
 
 def main() -> int:
-    argparse.ArgumentParser(
-        prog="python -m tools.downloads",
-        description="Zip the built site, so that it opens from a reader's disk.",
-    ).parse_args()
+    argparse.ArgumentParser(prog="python -m tools.downloads", description=__doc__).parse_args()
     if not (BUILD / ".succeeded").exists():
         print("The book is not built: run `make book` first.", file=sys.stderr)
         return 1
