@@ -7,7 +7,7 @@ import pydata_sphinx_theme
 import pytest
 from fontTools.ttLib import TTFont
 
-from tools.lean_styles import cut
+from tools.lean_pages import CREDITS, cut
 
 THEME = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme" / "static"
 ICONS = THEME / "vendor" / "fontawesome" / "webfonts" / "fa-solid-900.woff2"
@@ -18,9 +18,9 @@ def bundled(tmp_path, css, words):
     (static / "styles").mkdir(parents=True, exist_ok=True)
     (static / "styles" / "given.css").write_text(css, encoding="utf-8")
     (tmp_path / "page.html").write_text(f'<p class="{words}">ä</p>', encoding="utf-8")
-    cut(static, ["styles/given.css"], "/* credits */")
+    cut(static, ["styles/given.css"])
     sheet = (static / "pages.css").read_text(encoding="utf-8")
-    return re.sub(r"\s+", "", sheet.removeprefix("/* credits */"))
+    return re.sub(r"\s+", "", sheet.removeprefix(CREDITS))
 
 
 @pytest.mark.parametrize(
