@@ -92,13 +92,14 @@ def misjudged(page):
         """() => {
           const heights = [document.documentElement.scrollHeight];
           const style = document.body.appendChild(document.createElement("style"));
-          style.textContent = "article > section > section { content-visibility: visible }";
+          style.textContent =
+            "article > section > section { content-visibility: visible !important }";
           heights.push(document.documentElement.scrollHeight);
           style.remove();
           return heights;
         }"""
     )
-    return [] if 0.5 < guess / actual < 2 else [f"{guess} pixels high at first, then {actual}"]
+    return [] if 0.6 < guess / actual < 1.6 else [f"{guess} pixels high at first, then {actual}"]
 
 
 def turn(page, width, theme):
