@@ -3,8 +3,6 @@
 An address is a page, or a page and an anchor that the page itself links to: a heading, an equation,
 a figure, a theorem, an exercise, a name of the package. What is in the list must lead somewhere for
 ever; a test follows each one. This tool appends what the built site has and the list has not.
-
-usage: python -m tools.addresses
 """
 
 import argparse
@@ -38,10 +36,7 @@ def published(site: Path) -> list[str]:
 
 
 def main() -> int:
-    argparse.ArgumentParser(
-        prog="python -m tools.addresses",
-        description="Append the built site's new addresses to book/addresses.txt.",
-    ).parse_args()
+    argparse.ArgumentParser(prog="python -m tools.addresses", description=__doc__).parse_args()
     if not (SITE / "intro.html").exists():
         print("The book is not built: run `make book` first.", file=sys.stderr)
         return 1

@@ -3,8 +3,6 @@
 Chromium prints a page of HTML that is made of the articles of the site: numbers, formulas and
 figures are the site's. Cells that the site folds away are left out; an interactive figure is the
 picture of its start.
-
-usage: python -m tools.build_pdf [--without-solutions] [NAME ...]
 """
 
 import argparse
@@ -202,12 +200,10 @@ def number_pages(links: Iterable[Tag], printed: PdfReader) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.build_pdf",
-        description="Print the book, and each chapter, from the built pages: _build/pdf/*.pdf.",
-    )
     known = documents()
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(known)}")
+    parser = argparse.ArgumentParser(prog="python -m tools.build_pdf", description=__doc__)
+    listed = f"some of {', '.join(known)}; default: all"
+    parser.add_argument("names", nargs="*", choices=known, metavar="NAME", help=listed)
     parser.add_argument(
         "--without-solutions",
         action="store_true",
@@ -216,8 +212,6 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     names = arguments.names or list(known)
-    if unknown := sorted(set(names) - set(known)):
-        parser.error(f"NAME: expected some of {', '.join(known)}, got {unknown}")
     if not chromium():
         print("A PDF needs Chromium. On Debian: apt-get install chromium", file=sys.stderr)
         return 2

@@ -2,8 +2,6 @@
 
 `make book` knows no PDF and no zip; whoever makes one afterwards fills its place in the pages. So a
 page never links to what is not there, and no chapter is built twice. This tool makes the zip.
-
-usage: python -m tools.downloads
 """
 
 import argparse
@@ -12,7 +10,6 @@ import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zipfile import ZIP_DEFLATED, ZipFile
 
 from tools.publication import KEY, ROOT, release
 
@@ -65,20 +62,16 @@ def made() -> list[Path]:
 
 def archive(site: Path, target: Path) -> None:
     """Zip the site, in one folder."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
-        made = Path(folder, target.name)
-        with ZipFile(made, "w", ZIP_DEFLATED) as zipped:
-            for path in sorted(site.rglob("[!.]*")):
-                zipped.write(path, Path(TOP, path.relative_to(site)))
+        hidden = shutil.ignore_patterns(".*")
+        shutil.copytree(site, Path(folder, TOP), ignore=hidden)
+        made = shutil.make_archive(str(Path(folder, "made")), "zip", folder, TOP)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made, target)
 
 
 def main() -> int:
-    argparse.ArgumentParser(
-        prog="python -m tools.downloads",
-        description="Zip the built site, so that it opens from a reader's disk.",
-    ).parse_args()
+    argparse.ArgumentParser(prog="python -m tools.downloads", description=__doc__).parse_args()
     if not (BUILD / ".succeeded").exists():
         print("The book is not built: run `make book` first.", file=sys.stderr)
         return 1

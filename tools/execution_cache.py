@@ -10,10 +10,8 @@ chapter that fails is not in it then, and fails again, with myst-nb's report, wh
 """
 
 import hashlib
-import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from logging import CRITICAL, Logger
+from logging import INFO, Logger
 from pathlib import Path
 
 from jupyter_cache import get_cache
@@ -22,10 +20,8 @@ from myst_nb.core.read import is_myst_markdown_notebook
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
-from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
-LOGGER = logging.getLogger(__name__)
 
 
 def source_digest() -> str:
@@ -48,30 +44,16 @@ def choose_cache(app: Sphinx, config: Config) -> None:
     config.nb_execution_cache_path = str(current)
 
 
-def execute(cache: str, uri: str, timeout: int) -> None:
-    """Run one chapter and, if no cell fails, put it into the cache."""
-    silent = Logger("", CRITICAL + 1)
-    executor = load_executor("local-serial", get_cache(cache), silent)
-    executor.run_and_cache(filter_uris=[uri], timeout=timeout)
-
-
 def fill_cache(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
-    config, texts = app.config, [Path(env.doc2path(name)) for name in docnames]
-    cache = get_cache(config.nb_execution_cache_path)
-    for text in texts:
-        if is_myst_markdown_notebook(text.read_text(encoding="utf-8")):
-            cache.add_nb_to_project(str(text), read_data={"type": "plugin", "name": "myst_nb_md"})
-    missing = [record.uri for record in cache.list_unexecuted(list(map(str, texts)))]
+    cache = get_cache(app.config.nb_execution_cache_path)
+    texts = [Path(env.doc2path(name)) for name in docnames]
     # The longest first, so that none of them is alone at the end.
-    missing.sort(key=lambda uri: Path(uri).stat().st_size, reverse=True)
-    with ProcessPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        runs = {
-            pool.submit(execute, str(cache.path), uri, config.nb_execution_timeout): uri
-            for uri in missing
-        }
-        for number, run in enumerate(as_completed(runs), 1):
-            run.result()
-            LOGGER.info("executed %s (%d of %d)", Path(runs[run]).stem, number, len(runs))
+    texts.sort(key=lambda text: text.stat().st_size, reverse=True)
+    notebooks = [str(text) for text in texts if is_myst_markdown_notebook(text.read_text("utf-8"))]
+    for notebook in notebooks:
+        cache.add_nb_to_project(notebook, read_data={"type": "plugin", "name": "myst_nb_md"})
+    executor = load_executor("local-parallel", cache, Logger("", INFO))  # which says what it does
+    executor.run_and_cache(filter_uris=notebooks, timeout=app.config.nb_execution_timeout)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,12 +1,14 @@
 """Pages that load what they use, and show text first: a Sphinx extension.
 
 The theme's pages load 2 MB of scripts and style sheets, most of it icons. Here a page loads one
-style sheet (lean_styles.py), and scripts that wait until the text is shown; the icon script and the
-search index are left out by `book/_templates`. Pictures say their size, so that nothing moves when
-they arrive.
+style sheet, of the rules that some page can use, fonts with the characters that some page has, and
+scripts that wait until the text is shown; the icon script and the search index are left out by
+`book/_templates`. Pictures say their size, so that nothing moves when they arrive.
 """
 
 import hashlib
+import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,14 +16,15 @@ from typing import Any
 from urllib.parse import unquote
 
 import imagesize
+import lightningcss
 from docutils import nodes
-from myst_nb.sphinx_ import HideCodeCellNode
+from fontTools import subset
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.config import Config
-from sphinx_design.dropdown import dropdown_main
 
-from tools.lean_styles import cut
+# It reports every table of every font.
+logging.getLogger(subset.__name__).setLevel(logging.WARNING)
 
 ROOT = Path(__file__).parents[1]
 # The theme's own templates name these, not Sphinx.
@@ -34,6 +37,11 @@ CREDITS = """\
 # its templates.
 UNUSED = ["scripts/fontawesome.js*", "**/*.map", "vendor/**/*.ttf", "locales", "*macros.html"]
 FIGURE = re.compile(r"(<figure[^>]*>\s*)(<img [^>]*>)")
+# A role that the standard has withdrawn, and that a list may not hold.
+SOURCE = ('role="doc-biblioentry"', 'role="listitem"')
+WORD = re.compile(r"[A-Za-z_][\w-]*")
+NAME = re.compile(rf"[.#]({WORD.pattern})")
+LOCAL = re.compile(r"""url\((?!["']?(?:data:|#))["']?([^)"']+)["']?\)""")
 IMAGE = re.compile(r'<img (?P<attributes>[^>]*?)src="(?P<src>[^"]+)"')
 
 
@@ -57,39 +65,8 @@ def with_sizes(body: str, sources: dict[str, Path]) -> str:
     return FIGURE.sub(r'\1<div class="picture">\2</div>', IMAGE.sub(sized, body))
 
 
-def room(node: nodes.Node) -> tuple[float, int]:
-    """About how much a node takes on a page: pixels, and characters of text beside them."""
-    if isinstance(node, (dropdown_main, HideCodeCellNode)):
-        return 55, 0  # closed
-    if isinstance(node, nodes.literal_block):
-        return 35 + 20 * node.astext().count("\n"), 0
-    if isinstance(node, nodes.math_block):
-        return 85, 0
-    if isinstance(node, nodes.image):
-        return 330, 0
-    if isinstance(node, nodes.raw):
-        figure = 560 if "bn-explore" in node.astext() else 0
-        return figure + 230 * node.astext().count('"answers": ['), 0
-    if isinstance(node, nodes.TextElement):
-        return 30, len(node.astext())
-    parts = [room(child) for child in node.children]
-    if isinstance(node, nodes.row):
-        return max(parts, default=(0, 0))
-    return sum(pixels for pixels, _ in parts), sum(characters for _, characters in parts)
-
-
-def reserve(body: str, doctree: nodes.document) -> str:
-    """A page that says how much room each of its parts takes, until the part is laid out."""
-    for part in (child for child in doctree[0] if isinstance(child, nodes.section)):
-        pixels, characters = room(part)
-        opening = f'<section id="{part["ids"][0]}"'
-        style = f"--pixels: {pixels:.0f}; --characters: {characters}"
-        body = body.replace(opening, f'{opening} style="{style}"', 1)
-    return body
-
-
 def slim(
-    app: Sphinx, page: str, _template: str, context: dict[str, Any], doctree: nodes.document | None
+    app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: nodes.document | None
 ) -> None:
     context["css_files"] = []
     context["page_shape"] = app.config.page_shape
@@ -101,8 +78,33 @@ def slim(
             script.attributes["defer"] = "defer"
     if "body" in context:
         sources = {name: Path(app.srcdir, source) for source, name in app.builder.images.items()}
-        body = with_sizes(context["body"], sources)
-        context["body"] = reserve(body, doctree) if doctree else body
+        context["body"] = with_sizes(context["body"], sources).replace(*SOURCE)
+
+
+def moved(path: Path, folder: Path) -> str:
+    """A style sheet, with addresses as seen from `folder`."""
+
+    def address(match: re.Match[str]) -> str:
+        return f"url({os.path.relpath(path.parent / match[1], folder)})"
+
+    return LOCAL.sub(address, path.read_text(encoding="utf-8"))
+
+
+def cut(static: Path, sheets: list[str]) -> None:
+    """Write `pages.css`, of what these sheets in the folder `static` have for the pages above it.
+
+    A rule goes when it asks for a class or an id that is no word of any page or script. Fonts keep
+    the characters of pages and rules.
+    """
+    pages = [path.read_text(encoding="utf-8") for path in static.parent.glob("*.html")]
+    scripts = [path.read_text(encoding="utf-8") for path in static.rglob("*.js")]
+    given = "".join(moved(static / name, static) for name in sheets)
+    unused = set(NAME.findall(given)) - set(WORD.findall("\n".join([*pages, *scripts])))
+    rules = lightningcss.process_stylesheet(given, unused_symbols=unused)
+    (static / "pages.css").write_text(CREDITS + rules, encoding="utf-8")
+    text = f"--text={''.join(sorted(set().union(rules, *pages)))}"
+    for font in static.rglob("*.woff2"):
+        subset.main([str(font), text, "--flavor=woff2", "--no-hinting", f"--output-file={font}"])
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
@@ -116,7 +118,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     # Without changes Sphinx writes no page and copies no style sheet.
     if hasattr(builder, "_orig_css_files"):
         sheets = [str(sheet.filename).removeprefix("_static/") for sheet in builder._orig_css_files]
-        cut(static, list(dict.fromkeys([*THEME_SHEETS, *sheets])), CREDITS)
+        cut(static, list(dict.fromkeys([*THEME_SHEETS, *sheets])))
 
 
 def notice_changes(_app: Sphinx, config: Config) -> None:

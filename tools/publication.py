@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import yaml
 from pybtex.database import BibliographyData, Entry, Person
+from pybtex.style.names.lastfirst import NameStyle
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTION = "batchnorm-companion"
@@ -134,10 +135,7 @@ def apa(release: Release, addresses: Addresses, name: str, title: str | None) ->
 
 def _apa_name(person: Person) -> str:
     """Family name and initials: Curie, M. S."""
-    given = " ".join([*person.first_names, *person.middle_names]).replace("-", " ")
-    initials = [f"{name[0]}." for name in given.split()]
-    family = " ".join([*person.prelast_names, *person.last_names]).strip("{}")
-    return f"{family}, {' '.join(initials)}" if initials else family
+    return str(NameStyle().format(person, abbr=True).format().render_as("text"))
 
 
 def _where(addresses: Addresses, name: str, title: str | None) -> str:

@@ -8,23 +8,17 @@ and Binder read from the repository: without its address they are not offered.
 import shutil
 from html import escape
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from tools.downloads import place
 from tools.publication import ROOT, Addresses, Release, apa, bibtex
 
 NOTEBOOKS = "notebooks"
 ICON = "_static/icon.png"
-
-
-class citation_block(nodes.Element):  # type: ignore[misc]
-    """Where the citation of the page `docname` goes; replaced before anything is written."""
 
 
 def configured(config: Config) -> tuple[Release, Addresses]:
@@ -55,33 +49,16 @@ def has_twin(app: Sphinx, name: str) -> bool:
     return Path(app.srcdir, NOTEBOOKS, f"{name}.ipynb").exists()
 
 
-def append_citation(app: Sphinx, doctree: nodes.document) -> None:
-    if doctree.children and isinstance(doctree[-1], nodes.section):
-        doctree[-1] += citation_block(docname=app.env.docname)
-
-
-class FillCitation(SphinxPostTransform):
-    """The reference itself, in a chapter; in a document of many chapters, only the document's."""
-
-    default_priority = 5
-
-    def run(self, **_options: Any) -> None:
-        for block in list(self.document.findall(citation_block)):
-            name = block["docname"]
-            if name == self.env.docname and has_twin(self.app, name):
-                block.replace_self(self._citation(name))
-            else:
-                block.parent.remove(block)
-
-    def _citation(self, name: str) -> nodes.container:
-        whole = name == self.config.root_doc
-        title = None if whole else self.env.titles[name].astext()
-        arguments = (*configured(self.config), name, title)
-        heading = "Cite the book" if whole else "Cite this chapter"
-        box = nodes.container("", nodes.rubric("", heading), ids=["cite"], classes=["cite-page"])
-        for language, text in [("text", apa(*arguments)), ("bibtex", bibtex(*arguments))]:
-            box += nodes.literal_block(text, text, language=language)
-        return box
+def citation(app: Sphinx, name: str) -> nodes.container:
+    """The box at the end of chapter `name`; at the end of the first page, for the whole book."""
+    whole = name == app.config.root_doc
+    title = None if whole else app.env.titles[name].astext()
+    arguments = (*configured(app.config), name, title)
+    heading = "Cite the book" if whole else "Cite this chapter"
+    box = nodes.container("", nodes.rubric("", heading), ids=["cite"], classes=["cite-page"])
+    for language, text in [("text", apa(*arguments)), ("bibtex", bibtex(*arguments))]:
+        box += nodes.literal_block(text, text, language=language)
+    return box
 
 
 def links(app: Sphinx, name: str) -> str:
@@ -97,29 +74,25 @@ def links(app: Sphinx, name: str) -> str:
     return f'<nav class="run-page" aria-label="Run or download">\n<ul>\n{listed}\n</ul>\n</nav>'
 
 
-def insert_links(app: Sphinx, doctree: nodes.document, name: str) -> None:
+def insert(app: Sphinx, doctree: nodes.document, name: str) -> None:
     if app.builder.format == "html" and has_twin(app, name):
         title = next(doctree.findall(nodes.title))
         title.parent.insert(1, nodes.raw("", links(app, name), format="html"))
+        title.parent += citation(app, name)
 
 
 def publish_twins(app: Sphinx, error: Exception | None) -> None:
-    twins = Path(app.srcdir, NOTEBOOKS)
+    twins, published = Path(app.srcdir, NOTEBOOKS), Path(app.outdir, NOTEBOOKS)
     if error is None and app.builder.format == "html" and twins.is_dir():
-        published = Path(app.outdir, NOTEBOOKS)
+        others = shutil.ignore_patterns("*.py", "__pycache__", ".*")
         shutil.rmtree(published, ignore_errors=True)
-        published.mkdir()
-        for twin in twins.glob("*.ipynb"):
-            shutil.copy(twin, published)
+        shutil.copytree(twins, published, ignore=others)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("citation_file", str(ROOT / "CITATION.cff"), "")
     app.add_config_value("run_and_cite", "", "html")
-    app.add_node(citation_block)
-    app.add_post_transform(FillCitation)
     app.connect("config-inited", name_project)
-    app.connect("doctree-read", append_citation)
-    app.connect("doctree-resolved", insert_links)
+    app.connect("doctree-resolved", insert)
     app.connect("build-finished", publish_twins)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

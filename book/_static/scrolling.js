@@ -7,8 +7,9 @@
      what a phone does to open a page. */
   addEventListener("load", (event) => event.stopImmediatePropagation());
 
-  const wide =
-    "article :is(.picture, pre, .katex-display, .output, .pst-scrollable-table-container)";
+  // An interactive figure fits its column; only while it comes to life, it is wider for a moment.
+  const output = ".output:not(:has(.bn-explore))";
+  const wide = `article :is(.picture, pre, .katex-display, ${output}, .pst-scrollable-table-container)`;
 
   const goesOn = ({ scrollWidth, clientWidth, scrollLeft }) => scrollWidth - clientWidth - scrollLeft > 2;
 

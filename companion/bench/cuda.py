@@ -47,11 +47,14 @@ def count_sets(tensor_bytes: int, l2_bytes: int) -> int:
 
 
 def least_bytes(name: str, tensor_bytes: int, on_chip_bytes: int) -> int:
-    """The least traffic of a pass that keeps on chip what fits there.
+    """The least traffic of a pass that keeps what fits in registers and shared memory.
 
-    With T bytes per activation and R bytes on chip: forward, x is read for the statistics and again
+    With T bytes per activation and R bytes there: forward, x is read for the statistics and again
     for the output, except for what was kept: 3T - min(T, R). Backward, x and grad_y are read twice:
     5T - min(2T, R). With fixed statistics, 2T.
+
+    The L2 cache is left out, for a pass does not choose what stays in it. A pass that finds there
+    what it has just read moves less, and may take less than the bound that follows.
     """
     T, R = tensor_bytes, on_chip_bytes
     forward, backward = 3 * T - min(T, R), 5 * T - min(2 * T, R)

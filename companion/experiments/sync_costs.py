@@ -32,7 +32,7 @@ def table(run: dict[str, Any]) -> str:
         f"{run['date'][:10]}, {machine['processor']}, {machine['cores']} cores, "
         f"{settings['device']}, {settings['threads_per_process']} thread per process",
         "",
-        "ranks  channels  messages  bytes sent  added µs  model µs",
+        "ranks  channels  messages  bytes given  added µs  model µs",
     ]
     for case in run["cases"]:
         if case["ranks"] == 1:
@@ -48,6 +48,6 @@ def table(run: dict[str, Any]) -> str:
         model = modelled.get((case["ranks"], case["channels"]))
         shown = "–" if model is None else f"{model:.0f}"
         lines.append(
-            f"{case['ranks']:5}{case['channels']:10}{messages:10}{size:12}{added:10.0f}{shown:>10}"
+            f"{case['ranks']:5}{case['channels']:10}{messages:10}{size:13}{added:10.0f}{shown:>10}"
         )
     return "\n".join(lines)

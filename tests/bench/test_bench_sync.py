@@ -35,19 +35,19 @@ def test_the_values_of_a_pass():
 
 def test_a_fit_finds_what_made_the_points():
     alone = Point(1, 16, FORWARD, 5e-6)
-    found = fit([alone, *POINTS])
-    assert found.latency == pytest.approx(LATENCY, rel=1e-9)
-    assert found.bandwidth == pytest.approx(BANDWIDTH, rel=1e-9)
-    assert found.points == len(POINTS)
-    assert found.error < 1e-9
+    fitted = fit([alone, *POINTS])
+    assert fitted.latency == pytest.approx(LATENCY, rel=1e-9)
+    assert fitted.bandwidth == pytest.approx(BANDWIDTH, rel=1e-9)
+    assert fitted.points == len(POINTS)
+    assert fitted.error < 1e-9
 
 
 def test_a_fit_says_by_how_much_it_misses():
     factors = [0.8, 1.2] * (len(POINTS) // 2)
     noisy = [p._replace(seconds=p.seconds * f) for p, f in zip(POINTS, factors, strict=True)]
-    found = fit(noisy)
-    assert 0.1 < found.error < 0.3
-    assert found.latency == pytest.approx(LATENCY, rel=0.2)
+    fitted = fit(noisy)
+    assert 0.1 < fitted.error < 0.3
+    assert fitted.latency == pytest.approx(LATENCY, rel=0.2)
 
 
 def test_bytes_that_cost_nothing_make_an_infinite_bandwidth():
@@ -57,9 +57,9 @@ def test_bytes_that_cost_nothing_make_an_infinite_bandwidth():
         point._replace(seconds=free.seconds(*point[:3]) * (1.0 - 1e-4 * point.channels))
         for point in POINTS
     ]
-    found = fit(points)
-    assert math.isinf(found.bandwidth)
-    assert found.latency == pytest.approx(LATENCY, rel=0.1)
+    fitted = fit(points)
+    assert math.isinf(fitted.bandwidth)
+    assert fitted.latency == pytest.approx(LATENCY, rel=0.1)
 
 
 def test_there_is_no_fit_without_two_points():
@@ -92,9 +92,9 @@ MEASURED = pytest.mark.slow(reason="measures with one, two and four processes")
 @MEASURED
 @pytest.mark.xdist_group("bench-sync")
 def test_messages_and_bytes_are_those_of_the_layer(measured):
-    _, found = measured
-    assert {case["ranks"] for case in found["cases"]} == {1, 2, 4}
-    for case in found["cases"]:
+    _, document = measured
+    assert {case["ranks"] for case in document["cases"]} == {1, 2, 4}
+    for case in document["cases"]:
         together = case["ranks"] > 1
         for name in (FORWARD, BACKWARD):
             assert case[name]["messages"] == together
@@ -107,13 +107,13 @@ def test_messages_and_bytes_are_those_of_the_layer(measured):
 @MEASURED
 @pytest.mark.xdist_group("bench-sync")
 def test_the_model_is_that_of_the_cases_and_goes_to_1024_ranks(measured):
-    text, found = measured
-    model = fit(list(sync._points(found["cases"])))
-    assert found["model"]["latency_us"] == pytest.approx(1e6 * model.latency, rel=1e-3)
-    assert (found["model"]["parameters"], found["model"]["points"]) == (2, model.points)
-    ranks = {one["ranks"] for one in found["predicted"]}
+    text, document = measured
+    model = fit(list(sync._points(document["cases"])))
+    assert document["model"]["latency_us"] == pytest.approx(1e6 * model.latency, rel=1e-3)
+    assert (document["model"]["parameters"], document["model"]["points"]) == (2, model.points)
+    ranks = {one["ranks"] for one in document["predicted"]}
     assert ranks == {1, 2, 4, 8, 64, 1024}
-    for one in found["predicted"]:
+    for one in document["predicted"]:
         seconds = sum(
             model.seconds(one["ranks"], one["channels"], name, one["schedule"])
             for name in (FORWARD, BACKWARD)

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def conclusion_of(tmp_path_factory):
     """The conclusion of an experiment's quick form, for seeds 0 and 1; each is run once."""
     known = {}
 
@@ -40,33 +40,33 @@ def found(tmp_path_factory):
     return conclusion
 
 
-def test_gradients_grow_as_predicted(found):
-    for ratios in found("gradient-explosion").values():
+def test_gradients_grow_as_predicted(conclusion_of):
+    for ratios in conclusion_of("gradient-explosion").values():
         assert ratios == pytest.approx([1.0, 1.0], abs=0.05)
 
 
-def test_bn_makes_the_loss_vary_less_along_its_gradient(found):
-    assert min(found("smoothness")["times smaller with bn"]) > 5
+def test_bn_makes_the_loss_vary_less_along_its_gradient(conclusion_of):
+    assert min(conclusion_of("smoothness")["times smaller with bn"]) > 5
 
 
-def test_noise_after_bn_moves_distributions_more_than_bn(found):
-    drift = found("noisy-bn")
+def test_noise_after_bn_moves_distributions_more_than_bn(conclusion_of):
+    drift = conclusion_of("noisy-bn")
     for noisy, quiet in zip(drift["noisy bn: drift"], drift["bn: drift"], strict=True):
         assert noisy > 3 * quiet
 
 
-def test_weights_turn_by_the_predicted_angle(found):
-    (ratios,) = found("weight-decay-equilibrium").values()
+def test_weights_turn_by_the_predicted_angle(conclusion_of):
+    (ratios,) = conclusion_of("weight-decay-equilibrium").values()
     assert ratios == pytest.approx([1.0, 1.0], abs=0.1)
 
 
-def test_gamma_and_beta_alone_learn_more_in_wider_networks(found):
-    accuracies = found("bn-only")
+def test_gamma_and_beta_alone_learn_more_in_wider_networks(conclusion_of):
+    accuracies = conclusion_of("bn-only")
     assert min(accuracies["width 128"]) > max(accuracies["width 32"])
 
 
-def test_the_statistics_of_the_test_undo_a_change_of_contrast(found):
-    accuracies = found("test-time-adaptation")
+def test_the_statistics_of_the_test_undo_a_change_of_contrast(conclusion_of):
+    accuracies = conclusion_of("test-time-adaptation")
     for name in ("clean", "contrast"):
         assert min(accuracies[f"{name}, the test's"]) > 0.85
     assert accuracies["contrast, the test's"] == pytest.approx(
@@ -75,8 +75,8 @@ def test_the_statistics_of_the_test_undo_a_change_of_contrast(found):
     assert max(accuracies["contrast, training's statistics"]) < 0.7
 
 
-def test_bands_of_the_plain_network_drift_more(found):
-    bands = found("figure-1")
+def test_bands_of_the_plain_network_drift_more(conclusion_of):
+    bands = conclusion_of("figure-1")
     assert min(bands["drift_ratio_until_plains_threshold"]) > 2
     assert bands["drift_ratio_after"] == [None, None], "the plain network never gets there"
 
@@ -104,38 +104,38 @@ def test_drift_is_compared_before_and_after_the_plain_network_learns():
             }
         ]
     ]
-    found = figure_1.EXPERIMENT.conclude(figure_1.Config(), trials)
-    assert found["times_sooner_at_threshold"] == [3.0]
-    assert found["drift_ratio_until_plains_threshold"] == [4.0 / 2.0]
-    assert found["drift_ratio_after"] == [(1.0 + 3.0) / (1.0 + 2.0)]
-    assert found["widening_ratio"] == [8.0 / 2.0]
+    conclusion = figure_1.EXPERIMENT.conclude(figure_1.Config(), trials)
+    assert conclusion["times_sooner_at_threshold"] == [3.0]
+    assert conclusion["drift_ratio_until_plains_threshold"] == [4.0 / 2.0]
+    assert conclusion["drift_ratio_after"] == [(1.0 + 3.0) / (1.0 + 2.0)]
+    assert conclusion["widening_ratio"] == [8.0 / 2.0]
 
 
-def test_wider_initial_weights_and_a_larger_rate_speed_the_plain_network_up(found):
-    control = found("figure-1-controls")
+def test_wider_initial_weights_and_a_larger_rate_speed_the_plain_network_up(conclusion_of):
+    control = conclusion_of("figure-1-controls")
     as_in_figure_1 = control["plain, weights 0.1, rate 0.1: final accuracy"]
     assert max(as_in_figure_1) < 0.3
     assert min(control["plain, weights 0.4, rate 1: final accuracy"]) > 0.9
     assert max(control["bn, weights 0.1, rate 0.1: steps to threshold"]) <= 200
 
 
-def test_our_layer_and_pytorchs_train_alike(found):
-    assert max(found("same-curve")["largest difference of the losses"]) < 1e-9
+def test_our_layer_and_pytorchs_train_alike(conclusion_of):
+    assert max(conclusion_of("same-curve")["largest difference of the losses"]) < 1e-9
 
 
-def test_bn_trains_where_the_plain_network_does_not(found):
-    assert found("learning-rate-limit")["largest rate, bn"] == [1.0, 1.0]
+def test_bn_trains_where_the_plain_network_does_not(conclusion_of):
+    assert conclusion_of("learning-rate-limit")["largest rate, bn"] == [1.0, 1.0]
 
 
-def test_at_two_examples_group_normalization_is_ahead(found):
-    accuracies = found("batch-size")
+def test_at_two_examples_group_normalization_is_ahead(conclusion_of):
+    accuracies = conclusion_of("batch-size")
     for bn, gn in zip(accuracies["bn, m = 2"], accuracies["gn, m = 2"], strict=True):
         assert gn > bn
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_has_a_quick_form_that_concludes(found, name):
-    assert found(name)
+def test_every_experiment_has_a_quick_form_that_concludes(conclusion_of, name):
+    assert conclusion_of(name)
 
 
 def test_every_experiment_says_what_it_is():

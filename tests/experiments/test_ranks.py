@@ -24,7 +24,7 @@ STEPS = [[7, 2], [9, 0]]
 
 
 @pytest.fixture(scope="module")
-def found():
+def outputs():
     task = {"x": X, "grad_y": G, "target": TARGET, "splits": SPLITS, "steps": STEPS}
     return ranks.run(task, processes=2)
 
@@ -36,8 +36,8 @@ def test_rows_follow_each_other():
 
 
 @pytest.mark.parametrize("number", range(len(SPLITS)))
-def test_processes_are_one_batch(found, number):
-    parts = [found[rank]["splits"][number] for rank in range(len(SPLITS[number]))]
+def test_processes_are_one_batch(outputs, number):
+    parts = [outputs[rank]["splits"][number] for rank in range(len(SPLITS[number]))]
     batch = reference.forward(X)
     expected = reference.backward(G, batch)
     assert [len(part["y"]) for part in parts] == SPLITS[number]
@@ -53,16 +53,16 @@ def test_processes_are_one_batch(found, number):
         torch.testing.assert_close(part["running_var"], unbiased, rtol=0, atol=1e-12)
 
 
-def test_a_rank_outside_of_the_group_takes_no_part(found):
-    assert len(found[0]["splits"]) == 3
-    assert len(found[1]["splits"]) == 2
+def test_a_rank_outside_of_the_group_takes_no_part(outputs):
+    assert len(outputs[0]["splits"]) == 3
+    assert len(outputs[1]["splits"]) == 2
 
 
 @pytest.mark.parametrize("number", range(len(STEPS)))
-def test_a_step_follows_the_mean_over_all_rows(found, number):
+def test_a_step_follows_the_mean_over_all_rows(outputs, number):
     net = ranks.network(4)
     ranks.losses(net, X, TARGET).mean().backward()
-    for rank in found:
+    for rank in outputs:
         step = rank["steps"][number]
         assert list(step) == [name for name, _ in net.named_parameters()]
         for name, weight in net.named_parameters():

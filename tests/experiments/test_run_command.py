@@ -35,10 +35,10 @@ def test_a_run_prints_its_conclusion_and_where_it_is(capsys, tmp_path):
     assert "Ioffe & Szegedy (2015)" in printed
     assert "times_sooner_at_threshold: none, none" in printed
     assert str(tmp_path / "new" / "folder" / "result.json") in printed
-    found = json.loads((tmp_path / "new" / "folder" / "result.json").read_text(encoding="utf-8"))
-    assert found["seeds"] == [2, 5]
-    assert found["config"]["steps"] == 40
-    assert found["config"]["dataset"] == "digits"
+    result = json.loads((tmp_path / "new" / "folder" / "result.json").read_text(encoding="utf-8"))
+    assert result["seeds"] == [2, 5]
+    assert result["config"]["steps"] == 40
+    assert result["config"]["dataset"] == "digits"
 
 
 def test_the_results_go_to_a_folder_of_the_experiments_name(capsys, tmp_path, monkeypatch):

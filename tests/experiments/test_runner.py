@@ -29,11 +29,11 @@ def run(folder, config=TINY, seeds=(0, 1), **options):
 
 def findings(folder):
     """What must not depend on interruptions: all but times and dates."""
-    found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    for trial in found["trials"]:
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    for trial in result["trials"]:
         del trial["seconds"]
     arrays = np.load(folder / "arrays.npz")
-    kept = {key: found[key] for key in ("config", "seeds", "trials", "conclusion")}
+    kept = {key: result[key] for key in ("config", "seeds", "trials", "conclusion")}
     return kept, {name: arrays[name].tobytes() for name in arrays.files}
 
 
@@ -46,19 +46,19 @@ def undisturbed(tmp_path_factory):
 
 def test_a_run_leaves_its_result_and_arrays_alone(undisturbed):
     assert {path.name for path in undisturbed.iterdir()} == {"result.json", "arrays.npz"}
-    found = results.load(undisturbed / "result.json")
-    assert [(t["variant"], t["seed"]) for t in found["trials"]] == [
+    result = results.load(undisturbed / "result.json")
+    assert [(t["variant"], t["seed"]) for t in result["trials"]] == [
         ("plain", 0),
         ("plain", 1),
         ("bn", 0),
         ("bn", 1),
     ]
-    assert found["config"] == json.loads(json.dumps(dataclasses.asdict(TINY)))
-    assert found["trials"][0]["curves"]["step"] == [0, 20, 40, 60]
-    assert len(found["conclusion"]["widening_ratio"]) == 2
-    assert found["versions"]["torch"] == torch.__version__
-    assert found["machine"]["threads"] == torch.get_num_threads()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["date"])
+    assert result["config"] == json.loads(json.dumps(dataclasses.asdict(TINY)))
+    assert result["trials"][0]["curves"]["step"] == [0, 20, 40, 60]
+    assert len(result["conclusion"]["widening_ratio"]) == 2
+    assert result["versions"]["torch"] == torch.__version__
+    assert result["machine"]["threads"] == torch.get_num_threads()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", result["date"])
     assert np.load(undisturbed / "arrays.npz")["bn/1/accuracy"].shape == (4,)
 
 
@@ -188,9 +188,9 @@ def test_random_numbers_go_on_where_they_were(tmp_path, monkeypatch):
         runner.run(drawing, TINY, (5,), CPU, tmp_path, **options)
     monkeypatch.undo()
     torch.manual_seed(99)
-    found = runner.run(drawing, TINY, (5,), CPU, tmp_path, resume=True, **options)
+    result = runner.run(drawing, TINY, (5,), CPU, tmp_path, resume=True, **options)
     torch.manual_seed(5)
-    assert found["trials"][0]["curves"]["value"] == [torch.rand(()).item() for _ in range(6)]
+    assert result["trials"][0]["curves"]["value"] == [torch.rand(()).item() for _ in range(6)]
 
 
 def test_a_failure_while_writing_leaves_the_checkpoint_as_it_was(tmp_path, monkeypatch):
@@ -217,8 +217,8 @@ def test_a_folder_with_a_run_is_not_written_over(undisturbed, tmp_path):
 
 def test_a_finished_run_is_left_as_it_is(undisturbed):
     before = (undisturbed / "result.json").read_bytes()
-    found = run(undisturbed, resume=True)
-    assert found == json.loads(before)
+    result = run(undisturbed, resume=True)
+    assert result == json.loads(before)
     assert (undisturbed / "result.json").read_bytes() == before
 
 
@@ -253,15 +253,15 @@ def test_curves_are_thinned_to_their_ends_and_infinities_are_null(tmp_path):
         ),
         conclude=lambda _, trials: {"count": len(trials)},
     )
-    found = runner.run(one, TINY, (0,), CPU, tmp_path, progress=False)
-    curves = found["trials"][0]["curves"]
+    result = runner.run(one, TINY, (0,), CPU, tmp_path, progress=False)
+    curves = result["trials"][0]["curves"]
     assert 0.8 * results.POINTS < len(curves["step"]) <= results.POINTS
     assert curves["step"] == sorted(set(curves["step"]))
     assert sum(step < 100 for step in curves["step"]) > results.POINTS / 4, "early ones are denser"
     assert curves["step"][0] == 0
     assert curves["step"][-1] == 999
     assert curves["loss"][0] is None
-    assert found["trials"][0]["scalars"] == {"never": None}
+    assert result["trials"][0]["scalars"] == {"never": None}
     written = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert written["conclusion"] == {"count": 1}
     assert np.load(tmp_path / "arrays.npz")["only/0/loss"].tolist() == losses

@@ -35,7 +35,7 @@ def test_a_row_has_both_passes_and_the_ring():
         "ranks",
         "channels",
         "messages",
-        "bytes sent",
+        "bytes given",
         "added µs",
         "model µs",
     ]

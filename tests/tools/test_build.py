@@ -138,11 +138,11 @@ def test_a_published_book_names_its_address(mended):
     assert good.returncode == 0, good.stdout + good.stderr
 
     head = BeautifulSoup((book / "_build" / "html" / "page.html").read_bytes(), "html.parser").head
-    found = {meta.get("property"): meta["content"] for meta in head.select("meta[content]")}
-    assert found["og:url"] == head.select_one("link[rel=canonical]")["href"]
-    assert found["og:url"] == f"{ADDRESS}/page.html"
-    card = found["og:image"].removeprefix(ADDRESS)
-    assert card != found["og:image"]
+    properties = {meta.get("property"): meta["content"] for meta in head.select("meta[content]")}
+    assert properties["og:url"] == head.select_one("link[rel=canonical]")["href"]
+    assert properties["og:url"] == f"{ADDRESS}/page.html"
+    card = properties["og:image"].removeprefix(ADDRESS)
+    assert card != properties["og:image"]
     with Image.open(book / "_build" / "html" / card.lstrip("/")) as image:
         assert image.size == (1146, 600)
 

@@ -78,7 +78,7 @@ def test_without_an_address_a_reference_names_the_page():
 
 def test_people_are_named_as_each_style_wants():
     assert apa(PEOPLE, HERE, "identity", "T") == (
-        "Curie, M. S., & de Prony, J. L. (2027, March 1). T. In A Book (Version 1.2.0). "
+        "Curie, M. S., & de Prony, J.-L. (2027, March 1). T. In A Book (Version 1.2.0). "
         "https://owner.github.io/name/identity.html"
     )
     [entry] = parse_string(bibtex(PEOPLE, HERE, "intro", None), "bibtex").entries.values()
