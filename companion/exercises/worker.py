@@ -15,6 +15,8 @@ import linecache
 import os
 import sys
 import sysconfig
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -109,7 +111,15 @@ def serve(receive: Callable[[], str], answer: Callable[[dict[str, Any]], None]) 
         )
 
 
+def end_with(parent: int) -> None:
+    """End when the process does that asks, whatever the reader's code is at."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def main() -> None:
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     try:
         import resource
 

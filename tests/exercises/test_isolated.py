@@ -1,6 +1,8 @@
 """A reader's file in a process of its own: what it may do, and what comes of everything else."""
 
 import os
+import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -202,6 +204,25 @@ def test_what_does_not_end_is_stopped(answers):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert answers.call("double", [4]).value == 8
+
+
+def test_it_ends_with_the_process_that_asks():
+    sleeping = (
+        "while True:\n    try:\n        import time; time.sleep(60)\n    except BaseException: pass"
+    )
+    code = f"""if True:
+        from companion.exercises.isolated import Answers
+        import os, signal, threading
+        answers = Answers({sleeping!r}, "mine.py")
+        threading.Timer(4, lambda: (print(answers._process.pid, flush=True),
+                                    os.kill(os.getpid(), signal.SIGKILL))).start()
+        answers.load()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(
