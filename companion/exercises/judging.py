@@ -80,7 +80,7 @@ def complain(exercise: Exercise, case: Case, outcome: Outcome, call: Call) -> st
     advice = [("look at", case.advice)] if case.advice else []
     if outcome.late:
         wrong = f"{exercise.function} was stopped after {SECONDS:g} seconds"
-        lines = [("came", wrong)]
+        lines = [("came", wrong), *advice]
     elif outcome.raised:
         lines = [("came", outcome.raised), *advice]
     elif outcome.changed:
