@@ -17,6 +17,7 @@ from .exercise import Case, Exercise
 from .properties import MERGED_SQUARES, MERGED_SUMS
 
 CHAPTER = "many-devices"
+NO_ROWS = "A sum over no rows is 0; a mean over none is not a number."
 
 
 def _column(*values: float) -> Any:
@@ -67,22 +68,24 @@ def _merge_cases() -> Iterator[Case]:
 
 
 def _merging(
-    counts: Any, means: Any, m2s: Any, *, plain: bool = False, weigh: bool = True, keep: bool = True
+    counts: Any,
+    means: Any,
+    m2s: Any,
+    *,
+    drop: bool = True,  # rows of empty ranks
+    plain: bool = False,  # a mean of means
+    weigh: bool = True,  # distances by n_r
+    keep: bool = True,  # distances
+    least: int = 1,  # for n, where it divides
 ) -> Any:
-    """Eq. (1) many-devices/rank-merge, with a mean of means, or without n_r or the distances."""
-    filled = counts > 0
+    """Eq. (1) many-devices/rank-merge, or not quite."""
+    filled = counts > 0 if drop else slice(None)
     counts, means, m2s = counts[filled, None], means[filled], m2s[filled]
     n = counts.sum()
-    mean = means.sum(axis=0) / max(len(counts), 1)
-    if not plain:
-        mean = (counts * means).sum(axis=0) / max(n, 1)
+    weights = np.ones_like(counts) if plain else counts
+    mean = (weights * means).sum(axis=0) / max(weights.sum(), least)
     between = (counts if weigh else 1) * (means - mean) ** 2
     return n, mean, (m2s + (between if keep else 0)).sum(axis=0)
-
-
-def _all_rows(counts: Any, means: Any, m2s: Any) -> Any:
-    mean = (counts[:, None] * means).sum(axis=0) / max(counts.sum(), 1)
-    return counts.sum(), mean, (m2s + counts[:, None] * (means - mean) ** 2).sum(axis=0)
 
 
 def _by_squares(counts: Any, means: Any, m2s: Any) -> Any:
@@ -95,11 +98,6 @@ def _by_squares(counts: Any, means: Any, m2s: Any) -> Any:
 def _divided(counts: Any, means: Any, m2s: Any) -> Any:
     n, mean, m2 = _merging(counts, means, m2s)
     return n, mean, m2 / max(n, 1)
-
-
-def _unguarded(counts: Any, means: Any, m2s: Any) -> Any:
-    n, mean, m2 = _merging(counts, means, m2s)
-    return n, mean if n else mean * np.nan, m2
 
 
 MERGE_RANKS = Exercise(
@@ -119,9 +117,11 @@ MERGE_RANKS = Exercise(
         "Each distance (μ_r − μ)² counts n_r times.": partial(_merging, weigh=False),
         "This is the variance M/n; what can be merged further is M.": _divided,
         "Leave the rows of empty ranks out: what stands there is arbitrary, and 0 · NaN is NaN.": (
-            _all_rows
+            partial(_merging, drop=False)
         ),
-        "Without any value this divides 0 by 0; n, μ and M are to be 0.": _unguarded,
+        "Without any value this divides 0 by 0; n, μ and M are to be 0.": (
+            partial(_merging, least=0)
+        ),
         "Sums of squares lose their digits where the means are large; add M and distances.": (
             _by_squares
         ),
@@ -154,8 +154,12 @@ def _sync_cases() -> Iterator[Case]:
     x, grad_y = rng.normal(2, 3, size=(2, 9, 3))
     gamma = np.array([2.0, -1.0, 0.5])
     rows = [3, 0, 5, 1]
-    yield Case("three features, and an empty rank", of_rank(grad_y, x, gamma, 0.1, rows, 0))
-    yield Case("the empty rank itself", of_rank(grad_y, x, gamma, 0.1, rows, 1))
+    yield Case(
+        "three features, and an empty rank",
+        of_rank(grad_y, x, gamma, 0.1, rows, 0),
+        advice="The sums go over ranks, a row each in G and H, and not over features.",
+    )
+    yield Case("the empty rank itself", of_rank(grad_y, x, gamma, 0.1, rows, 1), advice=NO_ROWS)
     yield Case("a rank with one row", of_rank(grad_y, x, gamma, 0.1, rows, 3))
     yield Case("one rank with all rows", of_rank(grad_y, x, gamma, 0.1, [9], 0))
 
@@ -249,12 +253,14 @@ SYNC_BACKWARD = Exercise(
 
 
 def _bias_cases() -> Iterator[Case]:
-    def case(what: str, x: Any, g: Any, rows: list[int], eps: float) -> Case:
-        return Case(what, (np.array(g, float), np.array(x, float), rows, eps))
+    def case(what: str, x: Any, g: Any, rows: list[int], eps: float, advice: str = "") -> Case:
+        return Case(what, (np.array(g, float), np.array(x, float), rows, eps), advice=advice)
+
+    means_differ = "The ranks' means differ here: μ and s are those of all rows, and X_r is not 0."
 
     yield case("two ranks of equal means", [-1, 1, -1, 1], [1, 0, 0, 0], [2, 2], 0.0)
-    yield case("three rows and one", [1, 1, 1, -3], [1, 0, 0, 2], [3, 1], 1.0)
-    yield case("an empty rank", [1, 2, 6, 3, 8], [1, -2, 0, 1, 3], [2, 0, 3], 1e-5)
+    yield case("three rows and one", [1, 1, 1, -3], [1, 0, 0, 2], [3, 1], 1.0, means_differ)
+    yield case("an empty rank", [1, 2, 6, 3, 8], [1, -2, 0, 1, 3], [2, 0, 3], 1e-5, NO_ROWS)
     yield case("one rank", [-1, 1], [1, 0], [2], 0.0)
     rng = np.random.default_rng(0)
     x, g = rng.normal(size=(2, 24))
@@ -264,12 +270,8 @@ def _bias_cases() -> Iterator[Case]:
 def _of_blocks(g: Any, x: Any, rows: Sequence[int], eps: float) -> float:
     """Rank r differentiates its own loss by its own rows: a block on the Jacobian's diagonal."""
     jacobian = reference.jacobian(x, eps=eps)
-    total, first = 0.0, 0
-    for number in rows:
-        mine = slice(first, first + number)
-        total += float((jacobian[mine, mine] @ g[mine]).sum())
-        first += number
-    return total
+    ranks = _split(np.arange(len(x)), rows)
+    return float(sum((jacobian[np.ix_(mine, mine)] @ g[mine]).sum() for mine in ranks))
 
 
 class _Part(NamedTuple):
@@ -320,8 +322,8 @@ MOVED_BIAS = Exercise(
         "A rank's x̂ need not sum to 0: the term X_r·H_r/n is missing.": (
             _bias(lambda rank: (1 - rank.rows / rank.n) * rank.G)
         ),
-        "G_r/n is taken off each of the rank's n_r rows, so n_r times.": (
-            _bias(lambda rank: (1 - 1 / rank.n) * rank.G - rank.X * rank.H / rank.n)
+        "The sums are divided by n, the number of all rows, and not by the rank's.": (
+            _bias(lambda rank: -rank.X * rank.H / max(rank.rows, 1))
         ),
         "The factor 1/s, with s = √(σ² + ε), is missing.": _bias(scaled=False),
         "ε is missing under the root.": _bias(inside=False),
@@ -339,19 +341,19 @@ def _shift_cases() -> Iterator[Case]:
     rng = np.random.default_rng(0)
     values = rng.normal(4, 1, size=(9, 3)) * np.array([1.0, 2.0, 4.0])
     shift = np.array([3.0, 8.0, 20.0])
-    yield Case("three features, and an empty rank", (_split(values, [2, 0, 7]), shift))
+    shares = _split(values, [2, 0, 7])
+    yield Case("three features, and an empty rank", (shares, shift), advice=NO_ROWS)
     for what, offset in (("an offset of 10⁴", 1e4), ("an offset of 10⁸", 1e8)):
         far = rng.normal(offset, 1, size=(60, 2))
-        yield Case(what, (_split(far, [10, 20, 30]), far[:4].mean(axis=0)))
+        arguments = _split(far, [10, 20, 30]), far[:4].mean(axis=0)
+        yield Case(what, arguments, advice="Take K off first, in float64; then square and round.")
 
 
-def _means(shares: Sequence[Any], K: Any, single: bool = True) -> tuple[Any, Any]:
-    """Means of x − K and of its square, from messages in single or double precision."""
+def _means(shares: Sequence[Any], K: Any) -> Any:
+    """Means of x − K and of its square, from messages in float32."""
     moved = [share - K for share in shares]
-    messages = np.array([[each.sum(axis=0), (each**2).sum(axis=0)] for each in moved])
-    sums = (messages.astype(np.float32) if single else messages).astype(float).sum(axis=0)
-    delta, square = sums / sum(map(len, shares))
-    return delta, square
+    sums = np.array([[each.sum(axis=0), (each**2).sum(axis=0)] for each in moved])
+    return sums.astype(np.float32).astype(float).sum(axis=0) / sum(map(len, shares))
 
 
 def _not_put_back(shares: Sequence[Any], K: Any) -> Any:
@@ -369,8 +371,8 @@ def _averaged(shares: Sequence[Any], K: Any) -> Any:
     return K + delta, square - delta**2
 
 
-def _unshifted(shares: Sequence[Any], K: Any, single: bool = True) -> Any:
-    mean, square = _means(shares, 0 * K, single)
+def _unshifted(shares: Sequence[Any], K: Any) -> Any:
+    mean, square = _means(shares, 0 * K)
     return mean, square - mean**2
 
 
@@ -390,9 +392,6 @@ COMMON_SHIFT = Exercise(
         ),
         "The messages are added up, and divided by the number of all rows at the end.": _averaged,
         "Take K off the values before they are squared and summed.": _unshifted,
-        "Even in float64 E[x²] − E[x]² loses its digits here: take K off first.": (
-            partial(_unshifted, single=False)
-        ),
     },
 )
 

@@ -16,6 +16,8 @@ from .exercise import Case, Exercise, Property
 from .properties import MEAN_IS_BETA, NO_MOVE, NO_STRETCH, VARIANCE
 
 CHAPTER = "memory-speed"
+SHAPES = "A block has shape (N, channels, S): what each channel has one of needs (channels, 1)."
+LAST_BLOCK = "The last block may have fewer channels than `block`; these channels count, too."
 
 
 # --- bytes-moved ---------------------------------------------------------------------------------
@@ -115,10 +117,10 @@ def _forward_cases() -> Iterator[Case]:
     gamma, beta = np.array([1.0, 2.0]), np.array([0.0, 10.0])
     yield Case("two channels, one at a time", (x, gamma, beta, 9.0, 1))
     x, gamma, beta = _activations(3, 4, 2)
-    yield Case("four channels, two at a time", (x, gamma, beta, 1e-5, 2))
-    yield Case("a block larger than all channels", (x, gamma, beta, 1e-5, 7))
+    yield Case("four channels, two at a time", (x, gamma, beta, 1e-5, 2), advice=SHAPES)
+    yield Case("a block larger than all channels", (x, gamma, beta, 1e-5, 7), advice=LAST_BLOCK)
     x, gamma, beta = _activations(2, 5, 3)
-    yield Case("five channels, two at a time", (x, gamma, beta, 1e-5, 2))
+    yield Case("five channels, two at a time", (x, gamma, beta, 1e-5, 2), advice=LAST_BLOCK)
     single = (each.astype(np.float32) for each in (x, gamma, beta))
     yield Case("the same in float32", (*single, 1e-5, 2), tolerance=1e-5)
     yield Case("values around 10⁸", (x + 1e8, gamma, beta, 1e-5, 2), tolerance=1e-6)
@@ -208,11 +210,11 @@ def _backward_cases() -> Iterator[Case]:
     yield Case("the same in two examples, ε = 3", (grad_y, x, one, 3.0, 1))
     x, gamma, _ = _activations(3, 4, 2)
     grad_y = np.cos(np.arange(24)).reshape(x.shape)
-    yield Case("four channels, two at a time", (grad_y, x, gamma, 1e-5, 2))
-    yield Case("a block larger than all channels", (grad_y, x, gamma, 1e-5, 7))
+    yield Case("four channels, two at a time", (grad_y, x, gamma, 1e-5, 2), advice=SHAPES)
+    yield Case("a block larger than all channels", (grad_y, x, gamma, 1e-5, 7), advice=LAST_BLOCK)
     x, gamma, _ = _activations(2, 5, 3)
     grad_y = np.cos(np.arange(30)).reshape(x.shape)
-    yield Case("five channels, two at a time", (grad_y, x, gamma, 1e-5, 2))
+    yield Case("five channels, two at a time", (grad_y, x, gamma, 1e-5, 2), advice=LAST_BLOCK)
     yield Case("values around 10⁸", (grad_y, x + 1e8, gamma, 1e-5, 2), tolerance=1e-6)
 
 
