@@ -202,8 +202,7 @@ def number_pages(links: Iterable[Tag], printed: PdfReader) -> None:
 def main() -> int:
     known = documents()
     parser = argparse.ArgumentParser(prog="python -m tools.build_pdf", description=__doc__)
-    listed = f"some of {', '.join(known)}; default: all"
-    parser.add_argument("names", nargs="*", choices=known, metavar="NAME", help=listed)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(known)}")
     parser.add_argument(
         "--without-solutions",
         action="store_true",
@@ -212,6 +211,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     names = arguments.names or list(known)
+    if unknown := sorted(set(names) - set(known)):
+        parser.error(f"NAME: expected some of {', '.join(known)}, got {unknown}")
     if not chromium():
         print("A PDF needs Chromium. On Debian: apt-get install chromium", file=sys.stderr)
         return 2
