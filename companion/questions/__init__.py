@@ -128,9 +128,6 @@ class Choice:
     ... )
     >>> question.several
     False
-    >>> Choice("What does β add?", Right("A mean.", "x̂ has mean 0, so y has mean β."))
-    Traceback (most recent call last):
-    ValueError: 'What does β add?': expected an option that is Wrong, got none
     """
 
     text: str
