@@ -250,8 +250,9 @@ def finite_statistics(model: nn.Module) -> Iterator[None]:
         for layer in tracking_layers(model).values():
             if not hasattr(type(layer), "skip_nonfinite"):
                 # By its class, not by hooks: of those a model that is compiled takes no notice.
-                stack.callback(setattr, layer, "__class__", type(layer))
-                layer.__class__ = _guarded(type(layer))
+                cls: Any = type(layer)
+                stack.callback(setattr, layer, "__class__", cls)
+                layer.__class__ = _guarded(cls)
             if "skip_nonfinite" in vars(layer):
                 stack.callback(setattr, layer, "skip_nonfinite", layer.skip_nonfinite)
             else:
