@@ -395,7 +395,7 @@ def local_layers_agree_after_recalibration_or_it_warns(group):
         assert_close(model[0].running_var, x.var(0), 1e-12, "population variance")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        update_precise(model, [part], progress=False)
+        update_precise(model, [part, part + 1], progress=False)
     assert any("'0' and 1 others will hold those of this process" in str(w.message) for w in told)
 
 
