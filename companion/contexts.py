@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 from weakref import WeakSet
 
@@ -190,6 +191,25 @@ def _commit(layer: Layer, moments: RunningMoments) -> None:
         update_running(running, moments.mean, moments.var, moments.count)
 
 
+@cache
+def _guarded(cls: Any) -> Any:
+    """A class below `cls` that puts statistics back which a forward pass made infinite."""
+
+    def forward(layer: Layer, *args: Any, **kwargs: Any) -> Any:
+        if not (layer.training and layer.track_running_stats):
+            return cls.forward(layer, *args, **kwargs)
+        buffers = [buffer.detach() for buffer in layer.buffers(recurse=False)]
+        saved = [buffer.clone() for buffer in buffers]
+        output = cls.forward(layer, *args, **kwargs)
+        finite = torch.stack([torch.isfinite(buffer).all() for buffer in buffers]).all()
+        for buffer, value in zip(buffers, saved, strict=True):
+            # Through `data`: a backward pass in training mode does not read these buffers.
+            buffer.data.copy_(torch.where(finite, buffer, value))
+        return output
+
+    return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
+
+
 @contextmanager
 def finite_statistics(model: nn.Module) -> Iterator[None]:
     """Leave a layer's running statistics and count alone where a batch would make them infinite.
@@ -201,8 +221,9 @@ def finite_statistics(model: nn.Module) -> Iterator[None]:
     Parameters
     ----------
     model
-        any module. This package's layers get ``skip_nonfinite=True``; around a forward pass of
-        PyTorch's, running statistics are copied, and written back if one is not finite after it
+        any module. This package's layers get ``skip_nonfinite=True``; PyTorch's, and layers below
+        them, get for the time a class of their own, which copies running statistics before a
+        forward pass, and writes them back if one is not finite after it
 
     Raises
     ------
@@ -225,29 +246,13 @@ def finite_statistics(model: nn.Module) -> Iterator[None]:
     >>> layer.running_mean.item(), layer.running_var.item(), layer.num_batches_tracked.item()
     (0.0, 1.0, 0)
     """
-    before: dict[Layer, list[Tensor]] = {}
-
-    def keep(layer: Layer, _: tuple[Any, ...]) -> None:
-        # What a forward pass that failed has left.
-        before.pop(layer, None)
-        if layer.training and layer.track_running_stats:
-            before[layer] = [buffer.detach().clone() for buffer in layer.buffers(recurse=False)]
-
-    def check(layer: Layer, _args: tuple[Any, ...], _output: Tensor) -> None:
-        saved = before.pop(layer, None)
-        if saved is None:
-            return
-        buffers = [buffer.detach() for buffer in layer.buffers(recurse=False)]
-        finite = torch.stack([torch.isfinite(buffer).all() for buffer in buffers]).all()
-        for buffer, value in zip(buffers, saved, strict=True):
-            # Through `data`: a backward pass in training mode does not read these buffers.
-            buffer.data.copy_(torch.where(finite, buffer, value))
-
     with ExitStack() as stack:
         for layer in tracking_layers(model).values():
             if not hasattr(type(layer), "skip_nonfinite"):
-                stack.callback(layer.register_forward_pre_hook(keep).remove)
-                stack.callback(layer.register_forward_hook(check).remove)
+                # By its class, not by hooks: of those a model that is compiled takes no notice.
+                cls: Any = type(layer)
+                stack.callback(setattr, layer, "__class__", cls)
+                layer.__class__ = _guarded(cls)
             if "skip_nonfinite" in vars(layer):
                 stack.callback(setattr, layer, "skip_nonfinite", layer.skip_nonfinite)
             else:

@@ -7,7 +7,7 @@ dictionaries and versions are PyTorch's own. What they compute is ``companion.fu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -333,14 +333,15 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
         synchronized one are left alone; layers with parametrizations are swapped below them; what
         :func:`companion.convert_sync` had converted becomes local again. The options
         `skip_nonfinite` and `backend` have no counterpart in PyTorch and are dropped on the way
-        there.
+        there; statistics take the type of a half-precision weight, as PyTorch's kernels demand.
 
     Raises
     ------
     TypeError
         `model` is not a module
     ValueError
-        `to` is neither of the two
+        `to` is neither of the two; on the way to PyTorch a statistic overflows the type of its
+        layer's weight. Nothing is changed then
 
     Examples
     --------
@@ -354,6 +355,7 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if to not in _SWAPS:
         raise ValueError(f"to: expected 'companion' or 'torch', got {to!r}")
+    typed = list(_typed_as_weights(model)) if to == "torch" else []
     for module in model.modules():
         to_local = getattr(module, "to_local", None)
         if to_local is not None:
@@ -364,7 +366,32 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
             if type(module) in _OURS:
                 for option in ("skip_nonfinite", "backend"):
                     module.__dict__.pop(option, None)
+    for module, name, statistic in typed:
+        if not isinstance(module, _CompanionBatchNorm):
+            setattr(module, name, statistic)
     return model
+
+
+def _typed_as_weights(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Statistics of our layers, in the type of their weight, where PyTorch wants them so."""
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if not isinstance(module, _CompanionBatchNorm) or weight is None:
+            continue
+        for name in _STATISTICS:
+            statistic = getattr(module, name)
+            if statistic is None or statistic.dtype == weight.dtype:
+                continue
+            if statistic.dtype not in HALF_PRECISION and weight.dtype not in HALF_PRECISION:
+                continue
+            typed = statistic.to(weight.dtype)
+            if not torch.equal(typed.isfinite(), statistic.isfinite()):
+                raise ValueError(
+                    f"model: expected statistics within the range of {weight.dtype}, the type of "
+                    f"the layer's weight, got up to {statistic.abs().max():.3g} in "
+                    f"{path or 'the model'!r}, {name}"
+                )
+            yield module, name, typed
 
 
 def _swap(module: nn.Module, swaps: dict[type[nn.Module], type[nn.Module]]) -> None:

@@ -251,8 +251,31 @@ def test_hooks_and_options_are_gone_afterwards(option):
     assert model[1].skip_nonfinite is option
     for layer in (model[0], converted):
         assert "skip_nonfinite" not in vars(layer)
-        assert not layer._forward_hooks
-        assert not layer._forward_pre_hooks
+    assert type(model[0]) is nn.BatchNorm1d
+
+
+class Twice(nn.BatchNorm1d):
+    """Another library's: batch normalization, and more."""
+
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d, companion.BatchNorm1d, Twice])
+def test_the_guard_holds_for_a_model_that_was_compiled_before(layer):
+    torch.compiler.reset()
+    model = nn.Sequential(nn.Linear(5, 5), layer(5)).double()
+    compiled = torch.compile(model, backend="aot_eager")
+    expected = compiled(batches_of([6])[0])
+    state = state_of(model)
+    with finite_statistics(model):
+        compiled(poisoned(float("inf")))
+        assert_same(model, state)
+        model.load_state_dict(state)
+        torch.testing.assert_close(compiled(batches_of([6])[0]), expected)
+    compiled(poisoned(float("inf")))
+    assert not model[1].running_mean.isfinite().all()
+    assert type(model[1]) is layer
 
 
 @pytest.mark.parametrize("fails", [True, False])

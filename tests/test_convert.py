@@ -164,6 +164,32 @@ def test_the_option_without_a_counterpart_is_dropped():
     assert convert(layer).skip_nonfinite is False
 
 
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_way_back_runs_in_every_type_and_mode(dtype, affine):
+    model = nn.Sequential(companion.BatchNorm2d(3, affine=affine)).to(dtype)
+    x = (2 + torch.randn(8, 3, 5, 5)).to(dtype)
+    model(x)
+    back = convert(copy.deepcopy(model), to="torch")
+    assert type(back[0]) is nn.BatchNorm2d
+    for mode in (False, True):
+        model.train(mode), back.train(mode)
+        torch.testing.assert_close(back(x), model(x), rtol=2e-2, atol=2e-2)
+    # The statistics of a weight in single precision are not touched.
+    kept = companion.BatchNorm2d(3, affine=affine)
+    statistic = kept.running_mean
+    assert convert(kept, to="torch").running_mean is statistic
+
+
+def test_statistics_that_overflow_the_type_of_the_weight_are_refused():
+    model = nn.Sequential(companion.BatchNorm1d(2), companion.BatchNorm1d(2)).half()
+    model[1].running_var[1] = 1e5
+    with pytest.raises(ValueError, match=r"torch.float16.*got up to 1e\+05 in '1', running_var"):
+        convert(model, to="torch")
+    assert [type(layer) for layer in model] == [companion.BatchNorm1d] * 2
+    assert [layer.running_var.dtype for layer in model] == [torch.float32] * 2
+
+
 def test_converted_layers_compile_and_copy():
     torch.compiler.reset()
     layer = convert(nn.BatchNorm1d(3, momentum=None))

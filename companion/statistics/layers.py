@@ -61,15 +61,24 @@ def activation_moments(x: Tensor) -> RunningMoments:
     return RunningMoments(count, mean, var * count)
 
 
-def across_processes(layer: nn.Module, moments: RunningMoments) -> RunningMoments:
-    """Merge the moments of all processes between which `layer` is synchronized, if it is."""
-    if not hasattr(layer, "process_group"):
-        return moments
-    if not (distributed.is_available() and distributed.is_initialized()):
+def several_processes() -> bool:
+    """Whether this process is one of several that ``torch.distributed`` connects."""
+    connected = distributed.is_available() and distributed.is_initialized()
+    return connected and distributed.get_world_size() > 1
+
+
+def across_processes(
+    layer: nn.Module, moments: RunningMoments, process_group: Any = None
+) -> RunningMoments:
+    """Merge the moments of the processes between which `layer` is synchronized, if it is.
+
+    The moments of a local layer are merged in `process_group`, if there is one.
+    """
+    group: Any = getattr(layer, "process_group", process_group)
+    if not several_processes() or not (hasattr(layer, "process_group") or group):
         return moments
     # One message: the count, exact in float64 up to 2⁵³, then the means, then M₂.
     message = torch.cat([moments.mean.new_tensor([moments.count]), moments.mean, moments.m2])
-    group: Any = layer.process_group
     received = [torch.empty_like(message) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(received, message, group=group)
     channels = moments.mean.numel()

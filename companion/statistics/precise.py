@@ -6,6 +6,7 @@ arXiv:2105.07576, on why and with how many samples.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from companion.statistics.layers import (
     input_moments,
     input_of,
     restored_statistics,
+    several_processes,
     tracking_layers,
 )
 from companion.statistics.moments import RunningMoments, merge
@@ -39,6 +41,7 @@ def update_precise(
     passes: int = 1,
     forward: Callable[[nn.Module, Any], Any] | None = None,
     progress: bool = True,
+    process_group: Any = None,
 ) -> None:
     """Set the running statistics of every batch normalization layer to population moments.
 
@@ -72,6 +75,9 @@ def update_precise(
         runs the model, ``forward(model, item)``; by default ``model(tensor)``
     progress
         whether to show a bar, if tqdm is installed
+    process_group
+        the processes whose samples are put together in layers that are not synchronized already,
+        such as ``torch.distributed.group.WORLD``; each of them has to call this function
 
     Raises
     ------
@@ -103,6 +109,8 @@ def update_precise(
 
     *Several processes.* A ``SyncBatchNorm`` merges the moments of its process group at the end of
     a pass, each process counting `num_samples` of its own; every process has to call this function.
+    Without `process_group` other layers keep what this process has seen, which a warning says: the
+    processes then differ, until DistributedDataParallel broadcasts the first one's.
 
     Answers pytorch/pytorch#49082 (``update_bn`` decides how the model is called).
 
@@ -129,11 +137,21 @@ def update_precise(
     }
     if not layers:
         return
+    local = [name for name, layer in layers.items() if not hasattr(layer, "process_group")]
+    if local and process_group is None and several_processes():
+        warnings.warn(
+            f"process_group: expected the processes to merge the statistics of, got None: "
+            f"{local[0]!r} and {len(local) - 1} others will hold those of this process's samples",
+            stacklevel=2,
+        )
     feed = partial(send_samples, model, loader, num_samples, forward)
     collected: dict[str, _Collected] = {}
     with evaluation_mode(model), restored_statistics(layers.values()):
         for _ in range(passes):
-            before, collected = collected, _collect(layers, collected, feed, num_samples, progress)
+            before, collected = (
+                collected,
+                _collect(layers, collected, feed, num_samples, progress, process_group),
+            )
             if before and all(before[name].equals(collected[name]) for name in collected):
                 break
     if not collected:
@@ -177,6 +195,7 @@ def _collect(
     feed: Callable[[Callable[[int], object]], None],
     num_samples: int,
     progress: bool,
+    process_group: Any,
 ) -> dict[str, _Collected]:
     """Go through the samples once; layers seen `before` use those statistics, others batches'."""
     collected: dict[str, _Collected] = {}
@@ -203,7 +222,7 @@ def _collect(
     for name, layer in layers.items():
         none = RunningMoments.empty(layer.num_features, device_of(layer))
         local = collected.get(name, _Collected(none))
-        together = across_processes(layer, local.moments)
+        together = across_processes(layer, local.moments, process_group)
         if together.count == 1:
             raise ValueError(f"loader: expected at least 2 values per channel in {name!r}, got 1")
         if together.count:

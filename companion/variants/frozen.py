@@ -78,6 +78,13 @@ class _FrozenBatchNorm(nn.Module):
                 setattr(self, name, _at_least_single(buffer).to(converted.device))
         return self
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
+    ) -> None:
+        """Load as PyTorch's batch normalization does, which of old had no count."""
+        state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input` with the frozen statistics, in training mode too.
 

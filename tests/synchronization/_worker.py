@@ -13,6 +13,7 @@ import json
 import sys
 import traceback
 import unittest.mock
+import warnings
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from torch.utils.checkpoint import checkpoint
 import companion
 from companion import functional, reference
 from companion.contexts import accumulated_statistics
+from companion.statistics import update_precise
 from companion.synchronization import channels
 
 C = 3
@@ -377,6 +379,24 @@ def statistics_accumulate_over_ranks(group):
         layer(part)
     twice = torch.cat([x, x])
     assert_close(layer.running_var, twice.var(0), 1e-12, "running variance")
+
+
+@check
+def local_layers_agree_after_recalibration_or_it_warns(group):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(C), nn.Linear(C, 5), nn.BatchNorm1d(5)).double()
+    x, _, part, _ = batch(rows("uneven"), (C,), torch.float64)
+    for passes in (1, 2):
+        update_precise(model, [part], passes=passes, progress=False, process_group=group)
+        for name, buffer in model.named_buffers():
+            if "running" in name:
+                assert_same_on_all_ranks(buffer, name)
+        assert_close(model[0].running_mean, x.mean(0), 1e-12, "population mean")
+        assert_close(model[0].running_var, x.var(0), 1e-12, "population variance")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        update_precise(model, [part, part + 1], progress=False)
+    assert any("'0' and 1 others will hold those of this process" in str(w.message) for w in told)
 
 
 class Network(nn.Module):

@@ -117,6 +117,25 @@ def test_freezing_keeps_numbers_keys_and_objects(package):
     assert freeze(model) is model
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_checkpoints_without_a_count_load_as_into_pytorchs_layer(strict):
+    released = {
+        name: value
+        for name, value in nn.BatchNorm2d(4).state_dict().items()
+        if name != "num_batches_tracked"
+    }
+    released["running_mean"] = torch.arange(4.0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), FrozenBatchNorm2d(4))
+    theirs = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    state = {f"1.{name}": value for name, value in released.items()}
+    state |= {f"0.{name}": value for name, value in theirs[0].state_dict().items()}
+    kept = dict(state)
+    for each in (model, theirs):
+        each.load_state_dict(kept, strict=strict)
+    assert kept.keys() >= state.keys()
+    assert_equal(model.state_dict(), theirs.state_dict())
+
+
 def test_an_optimizer_from_before_has_no_effect():
     model = network(nn)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.1)
