@@ -73,7 +73,7 @@ lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types and CITATION.cff
 	$(CFFCONVERT)/bin/cffconvert --validate -i CITATION.cff
 
 lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--upgrade renews it
-	$(BIN)/python -m uv pip compile pyproject.toml --extra book --extra test --extra dev $(UPGRADE) \
+	$(BIN)/python -m uv pip compile pyproject.toml --extra book --extra course --extra test --extra dev $(UPGRADE) \
 		--universal --python-version 3.11 --no-emit-package setuptools --no-emit-package wheel \
 		--no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
@@ -90,7 +90,7 @@ ifdef TORCH
 endif
 	$(if $(TORCH),grep -vE $(TORCH_PINS),cat) requirements.lock > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint $(VENV)/constraints.txt --editable '.[book,test,dev]'
+		--constraint $(VENV)/constraints.txt --editable '.[book,course,test,dev]'
 	touch $@
 
 $(CFFCONVERT): | $(INSTALLED)
