@@ -161,7 +161,7 @@ def answers_of(path: Path) -> tuple[str, dict[str, str]]:
 
 
 def python_of(cell: str, failed: dict[str, str]) -> str:
-    """A cell without its magics; of one that is no Python nothing, its functions are in `failed`."""
+    """A cell without its magics; nothing of one that is no Python, whose functions have failed."""
     lines = ["" if line.lstrip().startswith(("%", "!")) else line for line in cell.splitlines()]
     source = "\n".join(lines)
     try:

@@ -1,11 +1,12 @@
 """Slides of a chapter, made from its built page: a folder that opens without a network.
 
-A section of the chapter is a column of slides: its numbered formulas, theorems, algorithms, figures,
-tables, lists, functions and questions, with the sentence that leads to each; an answer comes with
-the next step. The rest of the text is in the speaker's notes (key S). reveal.js is the one that
-sphinx-revealjs ships.
+A section of the chapter is a column of slides: its numbered formulas, theorems, algorithms,
+figures, tables, lists, functions and questions, with the sentence that leads to each; an answer
+comes with the next step. The rest of the text is in the speaker's notes (key S). reveal.js is the
+one that sphinx-revealjs ships.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -115,7 +116,8 @@ def column(section: Tag) -> list[Slide]:
         if kind == "question":
             slide.later = [part.details.extract().select_one(".sd-card-body")]
         if slides and joins(slides[-1], slide):
-            slides[-1].shown += slide.shown
+            again = str(slide.shown[0]) == str(slides[-1].shown[-1])  # of two formulas, one lead
+            slides[-1].shown += slide.shown[again:]
             slides[-1].said += slide.said
         else:
             slides.append(slide)
@@ -144,6 +146,27 @@ def go_on(slide: Slide, paragraph: Tag) -> None:
         slide.shown.append(line(first))
 
 
+def open_questions(page: BeautifulSoup) -> None:
+    """Put each question of a page's quiz in a box, its right answers in the box's fold."""
+    for quiz in page.select(".bn-questions"):
+        script = quiz.find_next("script").get_text()
+        asked, _ = json.JSONDecoder().raw_decode(script, script.index("=[") + 1)
+        boxes = []
+        for item, question in zip(quiz.ol.find_all("li", recursive=False), asked, strict=True):
+            answers = ""
+            for right in (each for each in question["answers"] if each.get("correct")):
+                said = right.get("answer") or f"{sum(right['range']) / 2:.3g}"
+                why = right["feedback"].partition("</strong>")[2]
+                answers += f"<p><strong>{said}</strong>{why}</p>"
+            options = item.ul.extract() if item.ul else ""
+            boxes.append(
+                f'<div class="misconception admonition"><p>{item.decode_contents()}</p>{options}'
+                f'<details><div class="sd-card-body">{answers}</div></details></div>'
+            )
+        cell = quiz.find_parent(class_="cell")
+        cell.replace_with(BeautifulSoup("".join(boxes), "html.parser"))
+
+
 def exercises(section: Tag) -> list[Slide]:
     """One slide that lists the exercises of a chapter; each is said in full."""
     boxes = section.select(".exercise")
@@ -162,6 +185,7 @@ def deck(name: str) -> tuple[BeautifulSoup, list[list[Slide]]]:
     """
     page = BeautifulSoup((SITE / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
     text = page.article
+    open_questions(page)
     opening = [text.select_one(".objectives ul")]
     for tag in text.select(REMOVED):
         tag.decompose()
