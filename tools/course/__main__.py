@@ -20,8 +20,8 @@ KIT = BUILD / "course"
 README = Path(__file__).with_name("README.md")
 
 
-def write(folder: Path) -> None:
-    """Write the kit into a new folder.
+def write(folder: Path, chapters: list[str]) -> None:
+    """Write the kit of some chapters into a new folder; its syllabus is of all.
 
     Raises
     ------
@@ -31,7 +31,6 @@ def write(folder: Path) -> None:
     folder.mkdir()
     shutil.copy(README, folder)
     syllabus.write(folder)
-    chapters = syllabus.chapters()
     for source, name in ((TWINS, "notebooks"), (SOLUTIONS, "solutions")):
         (folder / name).mkdir()
         for chapter in chapters:
@@ -56,7 +55,7 @@ def main() -> int:
         return 1
     with TemporaryDirectory(dir=BUILD) as folder:
         try:
-            write(Path(folder, "course"))
+            write(Path(folder, "course"), syllabus.chapters())
         except (RuntimeError, ValueError, FileNotFoundError) as error:
             print(f"course: {error}", file=sys.stderr)
             return 1

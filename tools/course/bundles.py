@@ -25,6 +25,8 @@ PINNED = ("numpy", "torch")  # what answers are written with
 POINTS = 1  # of each exercise
 # Where a cell of text is cut, so that the answer to an exercise in words has its place.
 CUT = re.compile(r"^(?=> \*\*Exercise |## )", re.MULTILINE)
+NUMBER = re.compile(r"> \*\*(Exercise [\d.]+)\*\*")
+SOLUTION = re.compile(r"<summary>Solution to (.*?)</summary>\n\n(.*?)\n\n</details>", re.DOTALL)
 
 
 def build_wheel(folder: Path) -> Path:
@@ -97,25 +99,28 @@ def marked(grade_id: str, cell: NotebookNode, **options: object) -> NotebookNode
     return cell
 
 
-def with_answers(chapter: str) -> Iterator[NotebookNode]:
-    """The cells of a chapter's notebook as nbgrader's source: marked, with the solutions."""
+def in_words(chapter: str) -> dict[str, str]:
+    """The answers to the exercises that no check grades, by the exercise's number."""
     solved = nbformat.read(SOLUTIONS / f"{chapter}.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in solved.cells if cell.cell_type == "markdown")
-    said = re.findall(
-        r"<summary>Solution to (.*?)</summary>\n\n(.*?)\n\n</details>", text, re.DOTALL
-    )
-    answers, code = dict(said), solutions(chapter)
-    in_words = {task.number for task in tasks(chapter) if not task.checker}
+    found = dict(SOLUTION.findall(text))
+    elsewhere = "It is in the notebook with the solutions."
+    numbers = [task.number for task in tasks(chapter) if not task.checker]
+    return {number: found.get(number, elsewhere) for number in numbers}
+
+
+def with_answers(chapter: str) -> Iterator[NotebookNode]:
+    """The cells of a chapter's notebook as nbgrader's source: marked, with the solutions."""
+    answers, code = in_words(chapter), solutions(chapter)
     stub = None
     for cell in nbformat.read(TWINS / f"{chapter}.ipynb", as_version=4).cells:
         if cell.cell_type == "markdown":
             for count, part in enumerate(CUT.split(cell.source)):
-                cell_id = f"{cell.id}-{count}" if count else cell.id
-                yield new_markdown_cell(part.strip(), id=cell_id)
-                number = re.match(r"> \*\*(Exercise [\d.]+)\*\*", part)
-                if number and number[1] in in_words:
-                    answer = new_markdown_cell(answers.get(number[1], ""), id=f"{cell_id}-answer")
-                    name = number[1].lower().replace(" ", "-").replace(".", "-")
+                yield new_markdown_cell(part.strip(), id=f"{cell.id}-{count}" if count else cell.id)
+                number = NUMBER.match(part)
+                if number and number[1] in answers:
+                    name = re.sub(r"\W", "-", number[1]).lower()
+                    answer = new_markdown_cell(answers[number[1]], id=f"{cell.id}-{name}")
                     yield marked(name, answer, grade=True, solution=True, points=POINTS)
             continue
         if check := CHECK.match(cell.source):

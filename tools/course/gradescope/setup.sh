@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run by Gradescope once, when it builds the image: the one step that downloads anything, PyTorch above all.
 set -euo pipefail
-cd /autograder/source
+cd "$(dirname "$0")"
 apt-get update
 apt-get install --yes python3-pip
 python3 -m pip install uv
@@ -11,4 +11,4 @@ uv pip install --python /autograder/environment --torch-backend cpu \
   --requirements requirements.txt ./*.whl
 # Submissions run as this user, who can write neither the grader nor its results.
 useradd --no-create-home student
-chmod go-rwx /autograder/source
+chmod go-rwx .
