@@ -6,12 +6,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
-from sphinxcontrib import katex
 
 from tools.course.exercises import tasks
 from tools.plain_markdown import BOOK, Page, asked, parts, plain, titles
 from tools.publication import release
-from tools.static_math import prepare
+from tools.static_math import render
 
 TEMPLATES = BOOK / "_templates"
 OBJECTIVES = re.compile(
@@ -58,11 +57,10 @@ def markdown() -> str:
 
 def html(text: str) -> str:
     """Markdown as a page that needs nothing else; a formula is MathML."""
-    prepare()
 
     def formula(tex: str, options: dict[str, bool]) -> str:
         display = options["display_mode"]
-        return katex.render_latex(tex, {"output": "mathml", "displayMode": display})
+        return render(tex, {"output": "mathml", "displayMode": display})
 
     reader = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, renderer=formula)
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=False)
