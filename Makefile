@@ -77,7 +77,8 @@ lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types and CITATION.cff
 
 lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--upgrade renews it
 	$(BIN)/python -m uv pip compile pyproject.toml \
-		--extra book --extra course --extra test --extra dev $(UPGRADE) --universal --python-version 3.11 --no-emit-package setuptools --no-emit-package wheel \
+		--extra book --extra course --extra test --extra dev $(UPGRADE) \
+		--universal --python-version 3.11 --no-emit-package setuptools --no-emit-package wheel \
 		--no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove everything that make has made
