@@ -1,10 +1,9 @@
 """What the tests of the teacher's kit share: the kit of one chapter, made once."""
 
 import pytest
+from _submissions import CHAPTER
 
 from tools.course.__main__ import write
-
-CHAPTER = "mini-batch-algorithm"
 
 
 @pytest.fixture(scope="session")

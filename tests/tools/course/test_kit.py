@@ -5,7 +5,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import CHAPTER
+from _submissions import CHAPTER
 
 from companion.exercises.catalogue import EXERCISES
 from companion.exercises.command import graded

@@ -6,7 +6,7 @@ import re
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from conftest import CHAPTER
+from _submissions import CHAPTER
 
 from tools.course import slides
 from tools.course.syllabus import chapters
