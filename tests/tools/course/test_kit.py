@@ -4,8 +4,8 @@ import filecmp
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from _submissions import CHAPTER
+from axe_playwright_python.sync_playwright import Axe
 
 from companion.exercises.catalogue import EXERCISES
 from companion.exercises.command import graded

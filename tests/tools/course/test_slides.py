@@ -4,9 +4,9 @@ import copy
 import re
 
 import pytest
+from _submissions import CHAPTER
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from _submissions import CHAPTER
 
 from tools.course import slides
 from tools.course.syllabus import chapters
