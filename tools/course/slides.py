@@ -234,7 +234,7 @@ def write_engine(folder: Path) -> None:
             shutil.copy(engine / file, folder)
         shutil.copy(engine / "plugin" / "notes" / "notes.js", folder)
     shutil.copytree(ROOT / "book" / "_static" / "katex", folder / "katex", dirs_exist_ok=True)
-    colours = HtmlFormatter(style="a11y-high-contrast-light").get_style_defs(".highlight")
+    colours = HtmlFormatter(style="a11y-high-contrast-light").get_style_defs(".code pre")
     own = (TEMPLATES / "slides.css").read_text(encoding="utf-8")
     (folder / "slides.css").write_text(f"{own}\n{colours}\n", encoding="utf-8")
     shutil.copy(TEMPLATES / "slides.js", folder)
