@@ -19,7 +19,7 @@ NBVAL := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope -p no:cache
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all audit notebooks lab bench lint lock pdf offline site addresses clean
+.PHONY: help book test test-all audit notebooks lab bench lint lock pdf offline site course addresses clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -55,6 +55,9 @@ offline: $(INSTALLED) book ## zip the built book, to be read from disk, into _bu
 site: pdf ## all that is published: the book, with its PDFs and its zip linked
 	$(BIN)/python -m tools.downloads
 
+course: notebooks ## a teacher's kit: notebooks, slides, graders, a syllabus, into _build/course
+	$(BIN)/python -m tools.course
+
 addresses: $(INSTALLED) book ## append new pages and anchors to book/addresses.txt
 	$(BIN)/python -m tools.addresses
 
@@ -73,7 +76,8 @@ lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types and CITATION.cff
 	$(CFFCONVERT)/bin/cffconvert --validate -i CITATION.cff
 
 lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--upgrade renews it
-	$(BIN)/python -m uv pip compile pyproject.toml --extra book --extra test --extra dev $(UPGRADE) \
+	$(BIN)/python -m uv pip compile pyproject.toml \
+		--extra book --extra course --extra test --extra dev $(UPGRADE) \
 		--universal --python-version 3.11 --no-emit-package setuptools --no-emit-package wheel \
 		--no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
@@ -90,7 +94,10 @@ ifdef TORCH
 endif
 	$(if $(TORCH),grep -vE $(TORCH_PINS),cat) requirements.lock > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint $(VENV)/constraints.txt --editable '.[book,test,dev]'
+		--constraint $(VENV)/constraints.txt --editable '.[book,course,test,dev]'
+	# nbgrader makes the course here; without this JupyterLab would show its menu to readers.
+	rm -rf $(VENV)/etc/jupyter/jupyter_server_config.d/nbgrader.json \
+		$(VENV)/share/jupyter/labextensions/@jupyter/nbgrader
 	touch $@
 
 $(CFFCONVERT): | $(INSTALLED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -107,13 +108,16 @@ def graded(path: Path, only: list[str] | None = None) -> list[Report]:
         its code does not run
     """
     asked = [exercise(name) for name in only] if only else list(EXERCISES.values())
-    text = answers_of(path)
+    text, failed = answers_of(path)
     reports = []
     with Answers(text, path.name) as answers:
         defined = answers.load()
+        failed |= answers.failed
         for each in asked:
             if each.function in defined:
                 reports.append(judge(each, partial(answers.call, each.function)))
+            elif each.function in failed:
+                reports.append(Report(each.name, 0, failed[each.function]))
             elif only:
                 reports.append(Report(each.name, 0, f"{path.name} has no function {each.function}"))
     if not reports:
@@ -124,8 +128,10 @@ def graded(path: Path, only: list[str] | None = None) -> list[Report]:
     return reports
 
 
-def answers_of(path: Path) -> str:
+def answers_of(path: Path) -> tuple[str, dict[str, str]]:
     """The Python of a file without what uses this package; of a notebook, its definitions.
+
+    The second result has the functions of a notebook's cells that are no Python, and why not.
 
     Raises
     ------
@@ -135,24 +141,36 @@ def answers_of(path: Path) -> str:
     if path.suffix not in (".py", ".ipynb"):
         raise ValueError(f"FILE: expected a .py or .ipynb file, got {path}")
     text = path.read_text(encoding="utf-8")
+    notebook = path.suffix == ".ipynb"
+    failed: dict[str, str] = {}
     try:
-        if path.suffix == ".ipynb":
+        if notebook:
             cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-            sources = ["".join(cell["source"]) for cell in cells]
-            lines = [line for source in sources for line in source.splitlines()]
-            text = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in lines)
+            text = "\n".join(python_of("".join(cell["source"]), failed) for cell in cells)
         tree = ast.parse(text, str(path))
     except SyntaxError as error:
         raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected a notebook in Jupyter's format 4: {error}") from None
-    notebook = path.suffix == ".ipynb"
     lines = text.splitlines()
     for node in tree.body:
         if ours(node) or (notebook and not isinstance(node, KEPT)):
             for number in range(first_line(node) - 1, node.end_lineno or node.lineno):
                 lines[number] = ""
-    return "\n".join(lines)
+    return "\n".join(lines), failed
+
+
+def python_of(cell: str, failed: dict[str, str]) -> str:
+    """A cell without its magics; nothing of one that is no Python, whose functions have failed."""
+    lines = ["" if line.lstrip().startswith(("%", "!")) else line for line in cell.splitlines()]
+    source = "\n".join(lines)
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        why = f"its cell does not run: line {error.lineno}: {error.msg}"
+        failed |= dict.fromkeys(re.findall(r"^def (\w+)", source, re.MULTILINE), why)
+        return ""
+    return source
 
 
 def first_line(node: ast.stmt) -> int:

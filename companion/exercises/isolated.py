@@ -46,6 +46,7 @@ class Answers:
         self._torch = "torch" in text
         self._process: subprocess.Popen[str] | None = None
         self.names: list[str] = []
+        self.failed: dict[str, str] = {}  # what a notebook would define, and why it does not
 
     def __enter__(self) -> Answers:
         return self
@@ -107,7 +108,7 @@ class Answers:
         if "raised" in answer:
             self._end()
             raise LoadError(f"{self._name}: {answer['raised']}")
-        self.names = answer["names"]
+        self.names, self.failed = answer["names"], answer["failed"]
 
     @staticmethod
     def _listen(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:

@@ -8,6 +8,7 @@ other processes, the network. So an answer is the reader's own.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib.util
 import json
@@ -72,12 +73,23 @@ def give_up() -> None:
     sys.addaudithook(guard)
 
 
-def load(text: str, name: str) -> dict[str, Any]:
-    """Run the reader's file, and return what it defines."""
+def load(text: str, name: str) -> tuple[dict[str, Any], dict[str, BaseException]]:
+    """Run the reader's file; return what it defines, and what it would.
+
+    Of a notebook only the definitions are here; one that needs what another cell does is left out.
+    """
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     namespace = {"__name__": "answers", "__builtins__": builtins}
-    exec(compile(text, name, "exec"), namespace)
-    return namespace
+    failed: dict[str, BaseException] = {}
+    if not name.endswith(".ipynb"):
+        exec(compile(text, name, "exec"), namespace)
+        return namespace, failed
+    for node in ast.parse(text).body:
+        try:
+            exec(compile(ast.Module([node], []), name, "exec"), namespace)
+        except Exception as error:
+            failed[getattr(node, "name", "")] = error
+    return namespace, failed
 
 
 def serve(receive: Callable[[], str], answer: Callable[[dict[str, Any]], None]) -> None:
@@ -92,11 +104,13 @@ def serve(receive: Callable[[], str], answer: Callable[[dict[str, Any]], None]) 
         torch.linalg.inv(torch.eye(2))  # loads what it needs
     give_up()
     try:
-        namespace = load(request["text"], request["name"])
+        namespace, failed = load(request["text"], request["name"])
     except BaseException as error:
         answer({"raised": calls.described(error)})
         return
-    answer({"names": [name for name, value in namespace.items() if callable(value)]})
+    names = [name for name, value in namespace.items() if callable(value)]
+    left_out = {name: calls.described(error) for name, error in failed.items()}
+    answer({"names": names, "failed": left_out})
     while line := receive():
         request = json.loads(line)
         arguments = [calls.unpack(each) for each in request["arguments"]]

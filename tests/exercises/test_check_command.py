@@ -62,6 +62,24 @@ def test_a_notebook_is_checked_without_running_what_is_no_definition(tmp_path, c
     assert "✓ bn-forward" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("def helper(a, b=images):\n    return a", ""),
+        ("def helper(a:\n    return a", ""),
+        ("def bn_forward(x, gamma, beta, eps=epsilon):\n    ...", "NameError: name 'epsilon'"),
+        ("%time\ndef bn_forward(x:\n    ...", "its cell does not run: line 2: "),
+    ],
+)
+def test_a_cell_that_does_not_run_is_the_fault_of_its_own_exercise(tmp_path, capsys, cell, words):
+    sources = [cell] if words else [RIGHT, cell]
+    path = tmp_path / "mine.ipynb"
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert main(["check", str(path)]) == (1 if words else 0)
+    assert (words or "✓ bn-forward") in capsys.readouterr().out
+
+
 def test_a_wrong_file_is_told_what_is_wrong_and_not_kept(tmp_path, capsys, kept):
     wrong = RIGHT.replace("gamma.reshape(shape) * ", "")
     assert main(["check", written(tmp_path, wrong), "--json"]) == 1
