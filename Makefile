@@ -6,6 +6,8 @@ PYTHON ?= $(or $(TORCH),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Runs cells in the page. A book that was built without it lacks that alone.
+THEBE := _build/thebe
 # On its own: it needs a jsonschema that JupyterLab is too new for.
 CFFCONVERT := $(VENV)/cffconvert
 # What the lock says of PyTorch and of what comes with it.
@@ -19,12 +21,12 @@ NBVAL := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope -p no:cache
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all audit notebooks lab bench lint lock pdf offline site course addresses clean
+.PHONY: help book test test-all audit notebooks lab live bench lint lock pdf offline site course addresses clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
-book: $(INSTALLED) ## execute every chapter and write _build/html/index.html
+book: $(INSTALLED) $(THEBE) ## execute every chapter and write _build/html/index.html
 	$(BIN)/python -m companion compile
 	$(ONE_THREAD) $(BIN)/python -m tools.build_book
 
@@ -66,6 +68,9 @@ bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/be
 	$(BIN)/python -m companion compile
 	$(BIN)/python -m companion bench --json _build/bench.json
 
+live: $(INSTALLED) book ## open the book with a kernel: its cells can be changed and run in the page
+	$(BIN)/python -m tools.live
+
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab book/notebooks
 
@@ -99,6 +104,9 @@ endif
 	rm -rf $(VENV)/etc/jupyter/jupyter_server_config.d/nbgrader.json \
 		$(VENV)/share/jupyter/labextensions/@jupyter/nbgrader
 	touch $@
+
+$(THEBE): tools/thebe.py | $(INSTALLED)
+	-$(BIN)/python -m tools.thebe && touch $@
 
 $(CFFCONVERT): | $(INSTALLED)
 	$(PYTHON) -m venv $@

@@ -58,6 +58,11 @@ def draws(source: str) -> bool:
     return len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Call)
 
 
+def unseen(source: str) -> nodes.raw:
+    """Code that the page does not show, and yet can run."""
+    return nodes.raw("", f'<script type="text/x-python">{source}</script>', format="html")
+
+
 def output(text: str) -> nodes.raw:
     """Printed lines, each number with the name that its quotations link to."""
     named = LINE.sub(
@@ -92,7 +97,8 @@ class CloseBoxes(SphinxPostTransform):
     def close(self, cell: nodes.container) -> None:
         source = cell[0].astext()
         if cell.get("hide_mode") == "input" and draws(source):
-            del cell[0], cell["hide_mode"]
+            cell[0] = unseen(source)
+            del cell["hide_mode"]
         claims = "claims" in cell["cell_metadata"].get("tags", [])
         content, source = (cell.children, source) if claims else ([], "")
         lines = []

@@ -16,6 +16,7 @@ from tools.publication import KEY, ROOT, release
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
 FOLDER = "downloads"  # in the site
+LIVE = "live"  # in the site: what runs cells in a served page, of no use on a disk
 TOP = f"{KEY}-{release().version}"  # the one folder in the zip
 ARCHIVE = f"{TOP}-offline.zip"
 PLACE = re.compile(r"(?P<marker><!-- download (?P<file>\S+): (?P<label>[^>]*) -->)(<li>.*?</li>)?")
@@ -63,8 +64,8 @@ def made() -> list[Path]:
 def archive(site: Path, target: Path) -> None:
     """Zip the site, in one folder."""
     with TemporaryDirectory() as folder:
-        hidden = shutil.ignore_patterns(".*")
-        shutil.copytree(site, Path(folder, TOP), ignore=hidden)
+        left_out = shutil.ignore_patterns(".*", LIVE)
+        shutil.copytree(site, Path(folder, TOP), ignore=left_out)
         made = shutil.make_archive(str(Path(folder, "made")), "zip", folder, TOP)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made, target)

@@ -81,6 +81,12 @@ class Addresses:
         path = quote(f"lab/tree/{TWINS}/{name}.ipynb", safe="")
         return f"https://mybinder.org/v2/{source}/{quote(self.branch, safe='')}?urlpath={path}"
 
+    def binder_source(self) -> dict[str, str]:
+        """The repository in the words of thebe's options for Binder; empty without one."""
+        if self._on_github:
+            return {"repoProvider": "github", "repo": self._on_github}
+        return {"repoProvider": "git", "repo": self.repository} if self.repository else {}
+
     @property
     def _on_github(self) -> str:
         """``OWNER/NAME``; empty for a repository that is elsewhere."""

@@ -2,9 +2,11 @@
 
 A line under its title says where to run it and what to take along; a box at its end, how to cite
 it. A chapter is a page that has a twin in `notebooks`; the twins are published with the site. Colab
-and Binder read from the repository: without its address they are not offered.
+and Binder read from the repository: without its address they are not offered. What runs cells in
+the page (`book/live`, and thebe) comes along where thebe was fetched.
 """
 
+import json
 import shutil
 from html import escape
 from pathlib import Path
@@ -14,7 +16,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from tools.downloads import place
+from tools import thebe
+from tools.downloads import LIVE, place
 from tools.publication import ROOT, Addresses, Release, apa, bibtex
 
 NOTEBOOKS = "notebooks"
@@ -42,7 +45,7 @@ def name_project(_app: Sphinx, config: Config) -> None:
     config.notfound_urls_prefix = urlsplit(site).path or "/"
     config.project = config.html_title or config.project
     config.version = config.release = release.version
-    config.run_and_cite = repr((release, addresses))
+    config.run_and_cite = repr((release, addresses, thebe.FOLDER.is_dir()))
 
 
 def has_twin(app: Sphinx, name: str) -> bool:
@@ -61,6 +64,18 @@ def citation(app: Sphinx, name: str) -> nodes.container:
     return box
 
 
+def runs_in_the_page(config: Config) -> str:
+    """What the page says to run.js: whether the site has thebe, and which Binder runs its cells."""
+    if not thebe.FOLDER.is_dir():
+        return ""
+    _, addresses = configured(config)
+    source = addresses.binder_source()
+    if not (config.binder and source):
+        return " data-live"
+    options = {"binderUrl": config.binder, **source, "ref": addresses.branch}
+    return f' data-live data-binder="{escape(json.dumps(options))}"'
+
+
 def links(app: Sphinx, name: str) -> str:
     """The line under the title of chapter `name`, in HTML."""
     _, addresses = configured(app.config)
@@ -71,7 +86,8 @@ def links(app: Sphinx, name: str) -> str:
         place(name, whole=name == app.config.root_doc),
     ]
     listed = "\n".join(items)
-    return f'<nav class="run-page" aria-label="Run or download">\n<ul>\n{listed}\n</ul>\n</nav>'
+    opening = f'<nav class="run-page" aria-label="Run or download"{runs_in_the_page(app.config)}>'
+    return f"{opening}\n<ul>\n{listed}\n</ul>\n</nav>"
 
 
 def insert(app: Sphinx, doctree: nodes.document, name: str) -> None:
@@ -89,10 +105,22 @@ def publish_twins(app: Sphinx, error: Exception | None) -> None:
         shutil.copytree(twins, published, ignore=others)
 
 
+def publish_live(app: Sphinx, error: Exception | None) -> None:
+    """Ship what runs cells in the page; run.js loads it when it is asked for."""
+    if error is None and app.builder.format == "html":
+        published = Path(app.outdir, LIVE)
+        shutil.rmtree(published, ignore_errors=True)
+        if thebe.FOLDER.is_dir():
+            shutil.copytree(ROOT / "book" / LIVE, published)
+            shutil.copytree(thebe.FOLDER, published / "thebe")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_config_value("binder", "", "html")
     app.add_config_value("citation_file", str(ROOT / "CITATION.cff"), "")
     app.add_config_value("run_and_cite", "", "html")
     app.connect("config-inited", name_project)
     app.connect("doctree-resolved", insert)
     app.connect("build-finished", publish_twins)
+    app.connect("build-finished", publish_live)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

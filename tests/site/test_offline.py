@@ -96,7 +96,7 @@ def test_the_zip_holds_the_site_and_not_itself(offline):
         f"notebooks/{CHAPTER[:-5]}.ipynb",
     } <= inside
     assert f"{FOLDER}/{ARCHIVE}" not in inside
-    assert not [name for name in inside if name.startswith((".", "reports/"))]
+    assert not [name for name in inside if name.startswith((".", "reports/", "live/"))]
     assert {path.name for path in pdfs()} == {path.name for path in (offline / FOLDER).glob("*")}
 
 

@@ -3,6 +3,7 @@
 import re
 from urllib.parse import unquote, urldefrag
 
+import jupytext
 import pytest
 from _pages import CHAPTERS, PAGES, ROOT
 
@@ -53,6 +54,19 @@ def test_no_cell_shows_an_error(pages, name):
     article = pages[f"{name}.html"].select_one("article")
     assert "Traceback (most recent call last)" not in article.text
     assert not article.select(".output.traceback, .output.stderr")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_page_has_the_code_of_all_its_cells(pages, name):
+    """In order, also of those that show only what they drew: see run.js."""
+    cells = pages[f"{name}.html"].select("article .cell")
+    code = [cell.select_one(".cell_input pre, script[type='text/x-python']") for cell in cells]
+    sources = [
+        cell.source
+        for cell in jupytext.read(ROOT / "book" / f"{name}.md").cells
+        if cell.cell_type == "code" and "remove-cell" not in cell.metadata.get("tags", [])
+    ]
+    assert [each.get_text().strip() for each in code] == [each.strip() for each in sources]
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -1,5 +1,6 @@
 """What a page says about itself, in a book of two pages, published and not."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,8 @@ from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 from sphinx.ext.intersphinx import fetch_inventory
 from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+from tools import thebe
 
 # In one process, which makes once what they share.
 pytestmark = pytest.mark.xdist_group("run-and-cite")
@@ -103,6 +106,37 @@ def test_the_published_book_runs_in_colab_and_binder(published):
     )
     assert links["Open in Binder"].startswith("https://mybinder.org/v2/gh/owner/name/trunk?")
     assert run_links(published.intro)["Open in Colab"].endswith("/intro.ipynb")
+
+
+def test_cells_run_in_the_page_where_thebe_was_fetched(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(thebe, "FOLDER", tmp_path / "thebe")
+    theme = {"repository_url": REPOSITORY, "repository_branch": "trunk"}
+    published = {"html_theme_options": theme, "binder": "https://binder.example"}
+    without = build(**published)
+    nav = without.chapter.select_one("nav.run-page")
+    assert not {"data-live", "data-binder"} & set(nav.attrs)
+    assert not (without.site / "live").exists()
+
+    thebe.FOLDER.mkdir()
+    (thebe.FOLDER / "index.js").touch()
+    nav = build(without.folder, **published).chapter.select_one("nav.run-page")
+    assert "data-live" in nav.attrs
+    asked = {"repoProvider": "github", "repo": "owner/name", "ref": "trunk"}
+    assert json.loads(nav["data-binder"]) == {"binderUrl": "https://binder.example", **asked}
+    names = {path.name for path in (without.site / "live").rglob("*")}
+    assert names == {"LICENSE", "cells.css", "cells.js", "thebe", "index.js"}
+
+
+@pytest.mark.parametrize(
+    "missing", [{"binder": ""}, {"html_theme_options": {"repository_url": ""}}]
+)
+def test_no_binder_is_asked_that_no_one_configured(build, tmp_path, monkeypatch, missing):
+    monkeypatch.setattr(thebe, "FOLDER", tmp_path)
+    theme = {"repository_url": REPOSITORY, "repository_branch": "trunk"}
+    settings = {"html_theme_options": theme, "binder": "https://binder.example"} | missing
+    nav = build(**settings).chapter.select_one("nav.run-page")
+    assert "data-live" in nav.attrs
+    assert "data-binder" not in nav.attrs
 
 
 def test_without_a_repository_only_the_download_is_offered(unpublished):

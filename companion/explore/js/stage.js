@@ -76,6 +76,7 @@ export class Stage {
 
   followTheme() {
     const apply = () => {
+      if (!this.host.isConnected) return; // its cell has run again and shows another
       const dark = isDark(this.host);
       this.frame.dataset.theme = dark ? "dark" : "light";
       for (const [name, [light, onDark]] of Object.entries(this.palette)) {
