@@ -117,7 +117,9 @@ def graded(path: Path, only: list[str] | None = None) -> list[Report]:
             if each.function in defined:
                 reports.append(judge(each, partial(answers.call, each.function)))
             elif each.function in failed:
-                reports.append(Report(each.name, 0, failed[each.function]))
+                # What the process says alone could be nothing, which would be a right answer.
+                why = f"its cell does not run: {failed[each.function]}"
+                reports.append(Report(each.name, 0, why))
             elif only:
                 reports.append(Report(each.name, 0, f"{path.name} has no function {each.function}"))
     if not reports:
@@ -167,7 +169,7 @@ def python_of(cell: str, failed: dict[str, str]) -> str:
     try:
         ast.parse(source)
     except SyntaxError as error:
-        why = f"its cell does not run: line {error.lineno}: {error.msg}"
+        why = f"line {error.lineno}: {error.msg}"
         failed |= dict.fromkeys(re.findall(r"^def (\w+)", source, re.MULTILINE), why)
         return ""
     return source

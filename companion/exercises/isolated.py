@@ -108,7 +108,12 @@ class Answers:
         if "raised" in answer:
             self._end()
             raise LoadError(f"{self._name}: {answer['raised']}")
-        self.names, self.failed = answer["names"], answer["failed"]
+        try:
+            self.names = [str(name) for name in answer["names"]]
+            self.failed = {str(name): str(why) for name, why in answer["failed"].items()}
+        except (AttributeError, KeyError, TypeError):
+            self._end()
+            raise LoadError(f"{self._name}: running the file disturbed its process") from None
 
     @staticmethod
     def _listen(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:

@@ -80,6 +80,26 @@ def test_a_cell_that_does_not_run_is_the_fault_of_its_own_exercise(tmp_path, cap
     assert (words or "✓ bn-forward") in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("why", ["", "right"])
+def test_a_notebook_cannot_say_itself_that_it_is_right(tmp_path, capsys, why):
+    said = json.dumps({"names": [], "failed": {"bn_forward": why}}) + "\n"
+    forge = f"""
+import os
+
+class Forged:
+    for descriptor in range(3, 20):
+        try:
+            os.write(descriptor, {said.encode()!r})
+        except OSError:
+            pass
+"""
+    path = tmp_path / "mine.ipynb"
+    cells = [nbformat.v4.new_code_cell(forge)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert main(["check", str(path), "--only", "bn-forward"]) == 1
+    assert "✗ bn-forward: not right yet" in capsys.readouterr().out
+
+
 def test_a_wrong_file_is_told_what_is_wrong_and_not_kept(tmp_path, capsys, kept):
     wrong = RIGHT.replace("gamma.reshape(shape) * ", "")
     assert main(["check", written(tmp_path, wrong), "--json"]) == 1

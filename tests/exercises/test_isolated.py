@@ -231,6 +231,10 @@ def test_it_ends_with_the_process_that_asks():
         ("1 / 0", "ZeroDivisionError: division by zero, at line 1: 1 / 0"),
         ("import os; os._exit(3)", "running the file ended its process"),
         ("import companion", "NumPy and PyTorch alone"),
+        (
+            "import os\nfor n in range(9):\n  try: os.write(n, b'{}\\n')\n  except OSError: pass",
+            "disturbed its process",
+        ),
     ],
 )
 def test_a_file_that_does_not_run_says_why(text, words):
