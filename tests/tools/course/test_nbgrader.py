@@ -56,6 +56,7 @@ def test_a_release_is_a_source_without_solutions(kit):
     assert all(name.startswith("exercise-3-") for name in numbers)
 
 
+# About 20 s: nbgrader starts three times, and each notebook is graded in a process of its own.
 def test_nbgrader_gives_each_submission_what_it_deserves(kit, tmp_path):
     course = tmp_path / "course"
     shutil.copytree(kit / "nbgrader", course)

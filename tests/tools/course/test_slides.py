@@ -20,7 +20,7 @@ OVERFLOWING = """() => [...document.querySelectorAll(".slides section:not(:has(s
     const { width, height } = Reveal.getConfig();
     const { right } = slide.getBoundingClientRect();
     const beyond = (e) => e.getBoundingClientRect().right > right + 1
-      || (getComputedStyle(e).display !== "inline" && e.scrollWidth > e.clientWidth + 1);
+      || (getComputedStyle(e).display !== "inline" && e.scrollWidth > e.clientWidth + 3);
     const wide = [...slide.querySelectorAll("*:not(.katex *, svg *)")]
       .filter((e) => e.checkVisibility() && !e.closest(".notes") && beyond(e));
     const formulas = [...slide.querySelectorAll(".katex-html > .base")]
