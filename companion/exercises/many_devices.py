@@ -242,7 +242,7 @@ SYNC_BACKWARD = Exercise(
         "x moves σ as well: the term with x̂ and ΣH_r is missing.": (
             _gradient(lambda rank: (rank.all[0], 0.0))
         ),
-        "A rank returns its own terms for γ and β; DDP adds the others', and would do so twice.": (
+        "For γ and β a rank returns its own terms: DDP puts those of all together.": (
             _gradient(lambda rank: rank.all, parameters=lambda rank: rank.all[::-1])
         ),
     },
