@@ -17,8 +17,13 @@ import nbformat
 import pytest
 from _oracles import MOVED, check_numbers
 from _page import FIGURES, Page, output
+from playwright.sync_api import expect
 
 SHOWN = ["identity", "ranks"]  # two in one page share their scripts
+# What stands below them in the notebook.
+ASKED = """from companion.questions import Choice, Questions, Right, Wrong
+
+Questions(Choice("Which?", Wrong("This.", "So not."), Right("That.", "So it is.")))"""
 FOREIGN = r"\brequire(js)?\b|ipywidgets|\bIPython\b|\bJupyter\b|acquireVsCodeApi|google\.colab"
 # Nothing may be fetched: only what stands in the output runs, and pictures are part of it.
 ALONE = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -90,13 +95,14 @@ def test_outputs_live_where_scripts_are_made_anew(visit):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab on this machine, with a notebook of two figures; its address."""
+    """JupyterLab on this machine, with a notebook of two figures and a question; its address."""
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
     folder = tmp_path_factory.mktemp("lab")
     cells = [
         nbformat.v4.new_code_cell(f"from companion import explore\n\nexplore.{name}()")
         for name in SHOWN
     ]
+    cells.append(nbformat.v4.new_code_cell(ASKED))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
     nbformat.write(notebook, folder / "figures.ipynb")
@@ -163,6 +169,10 @@ def test_jupyterlab_shows_what_the_page_shows(lab, browser):
         check_numbers(figure)
         focus = "e => e.shadowRoot.activeElement?.dataset.handle"
         assert figure.root.evaluate(focus) == MOVED[name], "a key left the figure"
+    cells.last.click()
+    page.keyboard.press("Shift+Enter")
+    notebook.get_by_text("That.", exact=True).click()
+    expect(notebook.locator(".bn-questions [role=status]")).to_have_text("Right. So it is.")
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
         for frame in notebook.locator(".frame").all():

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from _checks import lay_out, turn, unreachable, violations
+from _checks import turn, unreachable, violations
 from _pages import CHAPTERS
 from bs4 import BeautifulSoup
 from playwright.sync_api import expect
@@ -16,6 +16,8 @@ from tools.plain_markdown import recorded
 
 ASKED = re.compile(r"^var questions\w+=(\[.*\]);$", re.MULTILINE)
 SAID = re.compile(r"<strong>(?:Right|No)\.</strong> .*\w.*\w")
+# The rest of a page is looked at by test_site_pages.py.
+ALONE = "article > section > section:not(#questions) { display: none }"
 # As the reason says, and after it how many of several right options are found.
 FOUND = r"( \(\d of \d found\))?"
 
@@ -66,7 +68,7 @@ def test_a_number_that_answers_is_one_that_the_chapter_claims(pages, name):
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_every_answer_is_told_why_on_a_phone_from_disk(site, pages, visit, name):
     page = visit((site / f"{name}.html").as_uri(), width=390, theme="dark")
-    lay_out(page)
+    page.add_style_tag(content=ALONE)
     for place, question in zip(
         page.locator("#questions .Quiz").all(), asked(pages, name), strict=True
     ):
@@ -80,18 +82,30 @@ def test_every_answer_is_told_why_on_a_phone_from_disk(site, pages, visit, name)
                 place.get_by_role("textbox", name="Your answer").fill(f"{(low + high) / 2:.12g}")
                 place.get_by_role("button", name="Check").click()
             expect(said).to_have_text(re.compile(re.escape(words(answer["feedback"])) + FOUND))
-    faults = unreachable(page) + violations(page, "#questions")
-    turn(page, 1280, "light")
-    faults += unreachable(page) + violations(page, "#questions")
-    assert not faults, "\n".join(faults)
+    assert not (faults := unreachable(page)), "\n".join(faults)
 
 
 @pytest.fixture
 def questions(address, visit):
     """The questions of `identity`: a choice, one of several, a number."""
     page = visit(f"{address}/identity.html")
-    lay_out(page)
+    page.add_style_tag(content=ALONE)
     return [page, *page.locator("#questions .Quiz").all()]
+
+
+@pytest.mark.browser
+def test_what_is_answered_is_readable_in_both_themes(questions):
+    page, *places = questions
+    faults = []
+    for option in (0, 2):  # of the first question, a wrong one and the right one
+        for place in places[:2]:
+            place.locator("label").nth(option).click()
+        places[2].get_by_role("textbox").fill("0.75" if option == 0 else "0.87")
+        places[2].get_by_role("button").click()
+        for theme in ("light", "dark"):
+            turn(page, 1280, theme)
+            faults += unreachable(page) + violations(page, "#questions")
+    assert not faults, "\n".join(faults)
 
 
 @pytest.mark.browser
