@@ -19,6 +19,8 @@ from .judging import Report, judge
 # What a notebook's cells define at their outer level is its answers; the rest of them is not run.
 KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 OURS = "companion"
+# Of a notebook's imports these are an answer's; the others are the chapter's, and take time.
+WRITTEN_WITH = {"numpy", "torch", *sys.stdlib_module_names}
 
 
 def add_to(commands: Any) -> None:
@@ -156,7 +158,8 @@ def answers_of(path: Path) -> tuple[str, dict[str, str]]:
         raise ValueError(f"{path}: expected a notebook in Jupyter's format 4: {error}") from None
     lines = text.splitlines()
     for node in tree.body:
-        if ours(node) or (notebook and not isinstance(node, KEPT)):
+        kept = isinstance(node, KEPT) and imported(node) <= WRITTEN_WITH
+        if ours(node) or (notebook and not kept):
             for number in range(first_line(node) - 1, node.end_lineno or node.lineno):
                 lines[number] = ""
     return "\n".join(lines), failed
@@ -182,11 +185,16 @@ def first_line(node: ast.stmt) -> int:
 
 def ours(node: ast.stmt) -> bool:
     """Whether a statement imports from this package, or calls `check`."""
-    if isinstance(node, ast.ImportFrom):
-        return (node.module or "").partition(".")[0] == OURS
-    if isinstance(node, ast.Import):
-        return any(each.name.partition(".")[0] == OURS for each in node.names)
     call = node.value if isinstance(node, ast.Expr) else None
-    return (
+    checks = (
         isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "check"
     )
+    return checks or OURS in imported(node)
+
+
+def imported(node: ast.stmt) -> set[str]:
+    """The packages that a statement imports from."""
+    if isinstance(node, ast.ImportFrom):
+        return {(node.module or "").partition(".")[0]}
+    names = node.names if isinstance(node, ast.Import) else []
+    return {each.name.partition(".")[0] for each in names}

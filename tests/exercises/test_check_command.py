@@ -52,7 +52,7 @@ def test_a_right_file_is_right_and_kept(tmp_path, capsys, kept):
 def test_a_notebook_is_checked_without_running_what_is_no_definition(tmp_path, capsys):
     cells = [
         nbformat.v4.new_markdown_cell("text"),
-        nbformat.v4.new_code_cell("%pip install nothing\nimport numpy as np"),
+        nbformat.v4.new_code_cell("%pip install nothing\nimport numpy as np\nimport not_there"),
         nbformat.v4.new_code_cell("raise SystemExit"),
         nbformat.v4.new_code_cell(RIGHT),
     ]

@@ -25,7 +25,7 @@ FOUND = r"( \(\d of \d found\))?"
 def asked(pages, name):
     """The questions of a built page, as its script has them."""
     [section] = pages[f"{name}.html"].select("section#questions")
-    [script] = section.select("script")
+    [script] = section.select("script[data-questions]")
     [questions] = ASKED.findall(script.string)
     return json.loads(questions)
 
