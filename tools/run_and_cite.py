@@ -21,6 +21,7 @@ from tools.downloads import LIVE, place
 from tools.publication import ROOT, Addresses, Release, apa, bibtex
 
 NOTEBOOKS = "notebooks"
+SOLUTIONS = "solutions"
 ICON = "_static/icon.png"
 
 
@@ -80,10 +81,17 @@ def links(app: Sphinx, name: str) -> str:
     """The line under the title of chapter `name`, in HTML."""
     _, addresses = configured(app.config)
     targets = {"Open in Colab": addresses.colab(name), "Open in Binder": addresses.binder(name)}
+    files = {"Download notebook": name}
+    whole = name == app.config.root_doc
+    if not whole and has_twin(app, solved := f"{SOLUTIONS}/{name}"):
+        files["Solutions"] = solved
     items = [
         *(f'<li><a href="{escape(to)}">{label}</a></li>' for label, to in targets.items() if to),
-        f'<li><a href="{NOTEBOOKS}/{name}.ipynb" download>Download notebook</a></li>',
-        place(name, whole=name == app.config.root_doc),
+        *(
+            f'<li><a href="{NOTEBOOKS}/{file}.ipynb" download>{label}</a></li>'
+            for label, file in files.items()
+        ),
+        place(name, whole=whole),
     ]
     listed = "\n".join(items)
     opening = f'<nav class="run-page" aria-label="Run or download"{runs_in_the_page(app.config)}>'

@@ -39,12 +39,14 @@ def build(tmp_path_factory):
     def build(folder=None, **settings):
         folder = folder or tmp_path_factory.mktemp("book")
         source = folder / "source"
-        (source / "notebooks").mkdir(parents=True, exist_ok=True)
+        source.mkdir(parents=True, exist_ok=True)
         for name, text in PAGES.items():
             if not (source / f"{name}.md").exists():
                 (source / f"{name}.md").write_text(text, encoding="utf-8")
         for name in ("intro", "chapter"):
-            (source / "notebooks" / f"{name}.ipynb").write_text("{}")
+            for kind in ("notebooks", "notebooks/solutions"):
+                (source / kind).mkdir(parents=True, exist_ok=True)
+                (source / kind / f"{name}.ipynb").write_text("{}")
         citation = folder / "CITATION.cff"
         if not citation.exists():
             citation.write_text(CITATION)
@@ -100,7 +102,7 @@ def run_links(page):
 
 def test_the_published_book_runs_in_colab_and_binder(published):
     links = run_links(published.chapter)
-    assert list(links) == ["Open in Colab", "Open in Binder", "Download notebook"]
+    assert list(links) == ["Open in Colab", "Open in Binder", "Download notebook", "Solutions"]
     assert links["Open in Colab"] == (
         "https://colab.research.google.com/github/owner/name/blob/trunk/book/notebooks/chapter.ipynb"
     )
@@ -140,12 +142,16 @@ def test_no_binder_is_asked_that_no_one_configured(build, tmp_path, monkeypatch,
 
 
 def test_without_a_repository_only_the_download_is_offered(unpublished):
-    assert run_links(unpublished.chapter) == {"Download notebook": "notebooks/chapter.ipynb"}
+    assert run_links(unpublished.chapter) == {
+        "Download notebook": "notebooks/chapter.ipynb",
+        "Solutions": "notebooks/solutions/chapter.ipynb",
+    }
+    assert list(run_links(unpublished.intro)) == ["Download notebook"]
 
 
 def test_the_twins_come_with_the_site(unpublished):
     names = {path.name for path in (unpublished.site / "notebooks").iterdir()}
-    assert names == {"intro.ipynb", "chapter.ipynb"}
+    assert names == {"intro.ipynb", "chapter.ipynb", "solutions"}
 
 
 def test_the_links_have_a_name_and_load_nothing(published):
