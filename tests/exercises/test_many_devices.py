@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from companion import reference
-from companion.exercises.many_devices import SYNC_BACKWARD, of_rank
+from companion.exercises.many_devices_backward import SYNC_BACKWARD, of_rank
 from companion.experiments.ranks import own_rows
 
 
