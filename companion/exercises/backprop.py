@@ -91,9 +91,13 @@ def _six(
     half: float = -0.5,
     power: int = 3,
     over: Callable[[int], float] = lambda m: m,
+    again: tuple[int, int] = (0, 0),
     **mistake: Any,
 ) -> Callable[..., Any]:
-    """The six equations; `half`, `power` and `over` are those of the variance."""
+    """The six equations; `half`, `power` and `over` are those of the variance.
+
+    `again` has the powers of γ in the gradients of γ and β.
+    """
 
     def equations(grad_y: Any, x: Any, gamma: Any, eps: float) -> Any:
         c, parts = x - x.mean(axis=0), {"mean": 1, "variance": 1, "scale": 1} | mistake
@@ -109,8 +113,8 @@ def _six(
             grad_var,
             grad_mean,
             grad_x,
-            (grad_y * c / s).sum(axis=0),
-            grad_y.sum(axis=0),
+            gamma ** again[0] * (grad_y * c / s).sum(axis=0),
+            gamma ** again[1] * grad_y.sum(axis=0),
         )
 
     return equations
@@ -141,6 +145,15 @@ SIX_EQUATIONS = Exercise(
         "x_i is one of m values in the variance: its derivative is 2(x_i − μ)/m.": _six(
             over=lambda _m: 1
         ),
+        "The gradients of γ and β begin at grad_y, not at grad_x_hat, which has γ in it.": _six(
+            again=(1, 1)
+        ),
+        "The gradient of γ begins at grad_y, not at grad_x_hat, which has γ in it.": _six(
+            again=(1, 0)
+        ),
+        "The gradient of β begins at grad_y, not at grad_x_hat, which has γ in it.": _six(
+            again=(0, 1)
+        ),
     },
 )
 
@@ -149,6 +162,7 @@ def _backward(
     count: Callable[[int], float] = lambda m: m,
     centred: Callable[[Any, Any], Any] = lambda x_hat, _s: x_hat,
     order: tuple[int, ...] = (0, 1, 2),
+    averaged: bool = False,
     **mistake: Any,
 ) -> Callable[..., Any]:
     """The one line, with mistakes of :func:`_pass` and others."""
@@ -159,11 +173,12 @@ def _backward(
         s = np.sqrt(var + mistake.get("share", 1) * eps)
         x_hat = (values - values.mean(axis=0)) / s
         share = len(x) / count(len(x))
+        divisor = len(x) if averaged else 1
         parts = {"mean": share, "variance": share} | mistake
         results = (
             _pass(**parts)(g, values, gamma, eps),
-            (g * centred(x_hat, s)).sum(axis=0),
-            g.sum(axis=0),
+            (g * centred(x_hat, s)).sum(axis=0) / divisor,
+            g.sum(axis=0) / divisor,
         )
         return tuple(results[place] for place in order)
 
@@ -200,6 +215,9 @@ BN_BACKWARD = Exercise(
         "The line has averages: both sums are divided by m there.": _backward(count=lambda _m: 1),
         "γ multiplies x̂: its gradient sums grad_y·x̂, not grad_y·(x − μ).": _backward(
             centred=lambda x_hat, s: x_hat * s
+        ),
+        "The gradients of γ and β are sums; the line for x alone has averages.": _backward(
+            averaged=True
         ),
         "The order of the results is x, γ, β.": _backward(order=(0, 2, 1)),
     },
@@ -239,6 +257,12 @@ def _outer_whole(x: Any, gamma: float, eps: float) -> Any:
     return gamma / s * (np.eye(m) - 1 / m - np.outer(c, c) / s**2)
 
 
+def _inner(x: Any, gamma: float, eps: float) -> Any:
+    m, s = len(x), np.sqrt(x.var() + eps)
+    x_hat = (x - x.mean()) / s
+    return gamma / s * (np.eye(m) - 1 / m - x_hat @ x_hat / m)
+
+
 def _columns(x: Any, gamma: float, eps: float) -> Any:
     """Column j is the gradient of y_j by the paper's six equations: J is symmetric."""
     copies = np.repeat(x[:, None], len(x), axis=1)
@@ -258,6 +282,7 @@ BN_JACOBIAN = Exercise(
         **{advice: _matrix(**mistake) for advice, mistake in MISTAKES.items()},
         "The second outer product is of x̂, not of x − μ.": _outer_of_x,
         "The outer product of x̂ is divided by m, as that of the ones is.": _outer_whole,
+        "x̂ @ x̂ is a number, the sum of the squares; the outer product is m × m: np.outer.": _inner,
     },
 )
 
@@ -269,6 +294,12 @@ def _by_the_matrix(x_dot: Any, x: Any, gamma: Any, eps: float) -> Any:
         for place in range(x.shape[1])
     ]
     return np.stack(columns, axis=1)
+
+
+def _quotient_by_s(x_dot: Any, x: Any, gamma: Any, eps: float) -> Any:
+    c, c_dot, s = x - x.mean(axis=0), x_dot - x_dot.mean(axis=0), np.sqrt(x.var(axis=0) + eps)
+    s_dot = (c * c_dot).mean(axis=0) / s
+    return gamma * (c_dot - c * s_dot) / s
 
 
 BN_JVP = Exercise(
@@ -286,6 +317,7 @@ BN_JVP = Exercise(
         ),
         "The derivative of s = √v is v̇/(2s), with the 2.": _pass(variance=2),
         "In x̂ = c/s, a larger s makes x̂ smaller: its term has a minus.": _pass(variance=-1),
+        "The derivative of c/s by s is −c/s²: s² stands below ṡ, not s.": _quotient_by_s,
     },
 )
 
@@ -297,9 +329,13 @@ def _double(
     projected: bool = True,
     count: Callable[[int], float] = lambda m: m,
     scale: int = 1,
+    again: int = 0,
     **mistake: Any,
 ) -> Callable[..., Any]:
-    """The backward pass differentiated, with parts of the gradient by x left out."""
+    """The backward pass differentiated, with parts of the gradient by x left out.
+
+    `again` is the power of γ in the gradient by γ.
+    """
 
     def double(v: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> Any:
         s = np.sqrt(x.var(axis=0, ddof=mistake.get("ddof", 0)) + mistake.get("share", 1) * eps)
@@ -311,7 +347,7 @@ def _double(
         mixed = parts(mixed, x, ones, eps) if projected else mixed / s
         into_x = -(moving * into_gamma * x_hat + mixed) / s / count(len(x))
         factor = gamma**scale
-        return factor * parts(v, x, ones, eps), factor * into_x, into_gamma
+        return factor * parts(v, x, ones, eps), factor * into_x, gamma**again * into_gamma
 
     return double
 
@@ -341,6 +377,7 @@ BN_DOUBLE_BACKWARD = Exercise(
         "x̂ moves by P·δ/s: the bracket goes through P.": _double(projected=False),
         "The gradient by x is divided by m, as the averages in P are.": _double(count=lambda _m: 1),
         "γ is missing: ∂L/∂x has it as a factor.": _double(scale=0),
+        "φ is linear in γ: its gradient by γ does not have γ as a factor.": _double(again=1),
         EPS: _double(share=0),
         BIASED: _double(ddof=1),
     },
