@@ -170,6 +170,9 @@ GAMMA_SHRINKAGE = Exercise(
         "ε is 0 here: nothing is added to the variance.": lambda x: _fitted(
             x, std=lambda x: (x.var(dim=0, unbiased=False) + 1e-5).sqrt()
         ),
+        "x̂ takes the statistics of its own batch; with those of all values nothing shrinks.": (
+            lambda x: _fitted(x, std=lambda x: x.std(unbiased=False), centre=lambda x: x.mean())
+        ),
         "σ is that of all values, with the biased variance.": lambda x: _fitted(
             x, std_of_all=lambda x: x.std()
         ),
@@ -190,7 +193,11 @@ GAMMA_SHRINKAGE = Exercise(
 def _ghost_cases() -> Iterator[Case]:
     yield Case("two ghosts of two values", (_tensor([1], [3], [0], [10]), 2, NO_EPS))
     yield Case("ε as large as a variance", (_tensor([1], [3], [0], [10]), 2, 1.0))
-    yield Case("one ghost: the whole batch", (_tensor([0], [0], [6]), 3, 1.0))
+    yield Case(
+        "one ghost: the whole batch",
+        (_tensor([0], [0], [6]), 3, 1.0),
+        advice="ghost_size is the number of rows in a ghost: three rows are one ghost of size 3.",
+    )
     yield Case("two features", (_random(6, 2), 2, 1e-5))
     yield Case("as many ghosts as features and rows in each", (_random(9, 3), 3, 1e-5))
     yield Case("a ghost of equal values", (_tensor([7], [7], [1], [2]), 2, 1e-5))
@@ -288,8 +295,10 @@ def _predictions(
     return torch.from_numpy(np.stack([*map(of, batches)]))
 
 
-def _predicted(statistics: Any, normalize: Any = None, gather: Any = torch.stack) -> Any:
-    """Predictions with other statistics, another hidden layer, or gathered another way."""
+def _predicted(
+    statistics: Any, normalize: Any = None, gather: Any = torch.stack, shifted: bool = True
+) -> Any:
+    """Predictions with other statistics, another hidden layer, gathering, or without the bias."""
     normalize = normalize or (lambda h, mean, var, eps: ((h - mean) / (var + eps).sqrt()).relu())
 
     def predict(
@@ -299,7 +308,7 @@ def _predicted(statistics: Any, normalize: Any = None, gather: Any = torch.stack
         for batch in batches:
             mean, var = statistics(batch @ weight.T, x @ weight.T)
             hidden = normalize(x @ weight.T, mean, var, eps)
-            found.append(hidden @ readout.T + bias)
+            found.append(hidden @ readout.T + (bias if shifted else 0))
         return gather(found)
 
     return predict
@@ -326,6 +335,9 @@ MC_BN_PREDICT = Exercise(
         "The variance of the batch divides by its size: it is the biased one.": _predicted(
             lambda batch, _x: (batch.mean(dim=0), batch.var(dim=0))
         ),
+        "Each hidden unit has a mean and a variance of its own: dim 0 goes over the batch.": (
+            _predicted(lambda batch, _x: (batch.mean(), batch.var(unbiased=False)))
+        ),
         "Normalize first, and take the ReLU of the result.": _predicted(
             lambda batch, x: _biased(batch.relu(), x),
             lambda hidden, mean, var, eps: (hidden.relu() - mean) / (var + eps).sqrt(),
@@ -333,6 +345,7 @@ MC_BN_PREDICT = Exercise(
         "The ReLU between the normalization and the readout is missing.": _predicted(
             _biased, lambda hidden, mean, var, eps: (hidden - mean) / (var + eps).sqrt()
         ),
+        "The readout adds its bias.": _predicted(_biased, shifted=False),
         "Return a prediction for each batch; their mean is taken later.": _predicted(
             _biased, gather=lambda found: torch.stack(found).mean(dim=0)
         ),
