@@ -29,8 +29,8 @@ def _byte_cases() -> Iterator[Case]:
     yield Case("the cache has room for more than the block", (1, 12, 12, 20))
     yield Case("three blocks, two bytes of each stay", (1, 12, 4, 2))
     yield Case("the same, with two tensors to sweep twice", (2, 12, 4, 2))
-    yield Case("the last block has two bytes, the others five", (1, 12, 5, 3))
-    yield Case("the same, with two tensors", (2, 12, 5, 3))
+    yield Case("the last block has three bytes, the others five", (1, 13, 5, 2))
+    yield Case("the same, with two tensors", (2, 13, 5, 2))
     tensor = 4 * 32 * 64 * 112**2
     yield Case("this chapter's tensor, 7 MB of it at a time", (2, tensor, 7_000_000, 8 * 2**20))
 
@@ -89,6 +89,9 @@ BYTES_MOVED = Exercise(
         "The bytes that are left after the full blocks are a block, too.": (
             _counted(lambda a: a.least + a.T // a.D * a.again)
         ),
+        "Of the last block, as of the others, all k tensors are swept a second time.": (
+            _counted(lambda a: a.least + a.T // a.D * a.again + max(a.T % a.D - a.K, 0))
+        ),
         "The last block is smaller than D, and K bytes are a larger part of it: count it apart.": (
             _counted(lambda a: a.least + math.ceil(a.T / a.D) * a.again)
         ),
@@ -141,15 +144,16 @@ def _with_first_parameters(x: Any, gamma: Any, beta: Any, eps: float, block: int
     return _normalized(x, gamma[channel], beta[channel], eps, block)
 
 
-def _over(axes: Any) -> Callable[..., Any]:
-    """Statistics over other axes of a block."""
+def _over(axes: Any, ddof: int = 0) -> Callable[..., Any]:
+    """Statistics over other axes of a block, or with another divisor of the variance."""
 
     def forward(x: Any, gamma: Any, beta: Any, eps: float, block: int) -> Any:
         y = np.empty_like(x)
         for first in range(0, x.shape[1], block):
             some = slice(first, first + block)
             part = x[:, some]
-            mean, var = (f(part, axis=axes, keepdims=True) for f in (np.mean, np.var))
+            mean = part.mean(axis=axes, keepdims=True)
+            var = part.var(axis=axes, keepdims=True, ddof=ddof)
             x_hat = (part - mean) / np.sqrt(var + eps)
             y[:, some] = gamma[some, None] * x_hat + beta[some, None]
         return y
@@ -188,6 +192,7 @@ BLOCKED_FORWARD = Exercise(
             _over((0, 1, 2))
         ),
         "A channel's statistics go over all its values: over N and over S.": _over(0),
+        "σ² is the biased variance, divided by N·S and not by N·S − 1.": _over((0, 2), ddof=1),
         "γ and β belong to channels: take of them what you take of x.": _with_first_parameters,
         "y has the type of x: in float64 it would have twice the bytes.": (
             lambda *arguments: _normalized(*arguments).astype(np.float64)
@@ -223,7 +228,7 @@ def _differentiated(grad_y: Any, x: Any, gamma: Any, eps: float, _block: int) ->
 
 
 def _gradient_less(*terms: str, m: Callable[..., int] | None = None) -> Callable[..., Any]:
-    """Without the term with the mean of g, "mean", or of g·x̂, "var"; or with another m."""
+    """Without the term with the mean of g, "mean", or of g·x̂, "var"; without γ; or another m."""
 
     def backward(grad_y: Any, x: Any, gamma: Any, eps: float, _block: int) -> Any:
         batch = reference.forward(x, gamma, eps=eps)
@@ -234,9 +239,15 @@ def _gradient_less(*terms: str, m: Callable[..., int] | None = None) -> Callable
             grad_x = grad_x - grads.beta[:, None] / count
         if "var" not in terms:
             grad_x = grad_x - batch.x_hat * grads.gamma[:, None] / count
-        return batch.gamma * batch.inv_std * grad_x, grads.gamma, grads.beta
+        scale = batch.inv_std * (1 if "γ" in terms else batch.gamma)
+        return scale * grad_x, grads.gamma, grads.beta
 
     return backward
+
+
+def _averages(grad_y: Any, x: Any, gamma: Any, eps: float, block: int) -> Any:
+    grad_x, *sums = _differentiated(grad_y, x, gamma, eps, block)
+    return grad_x, *(each / (x.size // x.shape[1]) for each in sums)
 
 
 def _gradients_leaving_out_the_last(*arguments: Any) -> Any:
@@ -272,7 +283,9 @@ BLOCKED_BACKWARD = Exercise(
         "A channel has m = N·S values, and the means of g and of g·x̂ are over all of them.": (
             _gradient_less(m=lambda N, _C, _S: N)
         ),
+        "y = γx̂ + β: the gradient of x has the factor γ.": _gradient_less("γ"),
         "∂L/∂γ is the sum of g·x̂, not of g·x.": _of_x,
+        "∂L/∂γ and ∂L/∂β are sums; the averages stand in the gradient of x alone.": _averages,
         "The last block may have fewer channels than the others; it has gradients as they have.": (
             _gradients_leaving_out_the_last
         ),
@@ -345,6 +358,9 @@ HALF_PRECISION = Exercise(
         ),
         "The operations are those of one value.": (
             _timed(lambda work: max(work.moved, work.computed / work.values))
+        ),
+        "The operations of a value are those of the whole pass, not of one sweep.": (
+            _timed(lambda work: max(work.moved, work.sweeps * work.computed))
         ),
         "A value takes as many operations in every type, whatever its bytes.": (
             _timed(lambda work: max(work.moved, work.itemsize * work.computed))
