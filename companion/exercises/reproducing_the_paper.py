@@ -163,7 +163,7 @@ BAND_DRIFT = Exercise(
 
 
 def _look_cases() -> Iterator[Case]:
-    yield Case("two looks", ([0, 20], [0.5, 0.95], 0.9, 1))
+    yield Case("two looks, and the last reaches the threshold", ([0, 20], [0.5, 0.95], 0.9, 1))
     yield Case("just the threshold", ([0, 20, 40], [0.5, 0.9, 0.95], 0.9, 1))
     yield Case("never", ([0, 20], [0.5, 0.6], 0.9, 1))
     steps = [0, 20, 40, 60, 80, 100]
