@@ -329,12 +329,12 @@ def _double(
     projected: bool = True,
     count: Callable[[int], float] = lambda m: m,
     scale: int = 1,
-    again: int = 0,
+    again: tuple[int, int] = (0, 0),
     **mistake: Any,
 ) -> Callable[..., Any]:
     """The backward pass differentiated, with parts of the gradient by x left out.
 
-    `again` is the power of γ in the gradient by γ.
+    `again` has the powers of γ in the gradient by γ, and where the one by x uses this.
     """
 
     def double(v: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> Any:
@@ -345,9 +345,9 @@ def _double(
         mixed = grad_y_part * (v * x_hat).sum(axis=0) * grad_y
         mixed = mixed + v_part * (grad_y * x_hat).sum(axis=0) * v
         mixed = parts(mixed, x, ones, eps) if projected else mixed / s
-        into_x = -(moving * into_gamma * x_hat + mixed) / s / count(len(x))
+        into_x = -(moving * gamma ** again[1] * into_gamma * x_hat + mixed) / s / count(len(x))
         factor = gamma**scale
-        return factor * parts(v, x, ones, eps), factor * into_x, gamma**again * into_gamma
+        return factor * parts(v, x, ones, eps), factor * into_x, gamma ** again[0] * into_gamma
 
     return double
 
@@ -377,7 +377,10 @@ BN_DOUBLE_BACKWARD = Exercise(
         "x̂ moves by P·δ/s: the bracket goes through P.": _double(projected=False),
         "The gradient by x is divided by m, as the averages in P are.": _double(count=lambda _m: 1),
         "γ is missing: ∂L/∂x has it as a factor.": _double(scale=0),
-        "φ is linear in γ: its gradient by γ does not have γ as a factor.": _double(again=1),
+        "φ is linear in γ: its gradient by γ does not have γ as a factor.": _double(again=(1, 0)),
+        "φ is linear in γ: its gradient by γ has no factor γ, nor where ∂φ/∂x uses it.": (
+            _double(again=(1, 1))
+        ),
         EPS: _double(share=0),
         BIASED: _double(ddof=1),
     },
