@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -161,6 +161,18 @@ def _unshifted(shares: Sequence[Any], K: Any) -> Any:
     return mean, square - mean**2
 
 
+def _less_one(delta_too: bool, square_too: bool, after: bool = False) -> Callable[..., Any]:
+    """Divided by n − 1: Δ, the squares, or the variance after all else."""
+
+    def moments(shares: Sequence[Any], K: Any) -> Any:
+        (delta, square), n = _means(shares, K), sum(map(len, shares))
+        more = n / (n - 1)
+        delta, square = delta * more**delta_too, square * more**square_too
+        return K + delta, (square - delta**2) * more**after
+
+    return moments
+
+
 COMMON_SHIFT = Exercise(
     "common-shift",
     CHAPTER,
@@ -177,6 +189,13 @@ COMMON_SHIFT = Exercise(
         ),
         "The messages are added up, and divided by the number of all rows at the end.": _averaged,
         "Take K off the values before they are squared and summed.": _unshifted,
+        "σ² is the biased variance, divided by n and not by n − 1.": _less_one(
+            False, False, after=True
+        ),
+        "The sum of squares is divided by n, not by n − 1, and then Δ² is taken off.": _less_one(
+            False, True
+        ),
+        "Both sums are divided by n, not by n − 1.": _less_one(True, True),
     },
 )
 

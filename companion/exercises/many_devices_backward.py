@@ -96,6 +96,10 @@ class _Known(NamedTuple):
         return self.G.sum(axis=0), self.H.sum(axis=0)
 
     @property
+    def over_features(self) -> tuple[Any, Any]:
+        return self.g.sum(), (self.g * self.x_hat).sum()
+
+    @property
     def averages(self) -> tuple[Any, Any]:
         counts = np.maximum(self.counts, 1)[:, None]
         return (self.G / counts).mean(axis=0), (self.H / counts).mean(axis=0)
@@ -104,7 +108,7 @@ class _Known(NamedTuple):
 def _gradient(
     sums: Callable[[_Known], tuple[Any, Any]],
     divisor: Callable[[_Known], Any] = lambda rank: rank.n,
-    parameters: Callable[[_Known], tuple[Any, Any]] = lambda rank: rank.own[::-1],
+    parameters: Callable[[_Known], tuple[Any, ...]] = lambda rank: rank.own[::-1],
 ) -> Callable[..., Any]:
     """Eq. (3) many-devices/rank-backward with other sums, another n, other terms for γ and β."""
 
@@ -142,6 +146,29 @@ SYNC_BACKWARD = Exercise(
         ),
         "For γ and β a rank returns its own terms: DDP puts those of all together.": (
             _gradient(lambda rank: rank.all, parameters=lambda rank: rank.all[::-1])
+        ),
+        "The gradients of γ and β are sums: only in the gradient of x are they divided by n.": (
+            _gradient(
+                lambda rank: rank.all,
+                parameters=lambda rank: tuple(each / rank.n for each in rank.own[::-1]),
+            )
+        ),
+        "The gradients of γ and β are sums over the rank's rows, not averages.": (
+            _gradient(
+                lambda rank: rank.all,
+                parameters=lambda rank: tuple(
+                    each / max(len(rank.g), 1) for each in rank.own[::-1]
+                ),
+            )
+        ),
+        "Features are not added up: the sums for γ and β go over rows, axis 0.": (
+            _gradient(lambda rank: rank.all, parameters=lambda rank: rank.over_features[::-1])
+        ),
+        "Features are not added up: every sum goes over axis 0, over rows or over ranks.": (
+            _gradient(
+                lambda rank: (rank.G.sum(), rank.H.sum()),
+                parameters=lambda rank: rank.over_features[::-1],
+            )
         ),
     },
 )
