@@ -104,6 +104,8 @@ class Cell {
 class Page {
   constructor() {
     this.cells = [...document.querySelectorAll(".cell:has(button.run)")].map((each, i) => new Cell(each, i + 1));
+    this.turn = Promise.resolve();
+    this.round = 0;
     this.text = make("output");
     this.progress = make("progress", { hidden: true, max: 1 });
     this.progress.setAttribute("aria-label", "Cells run");
@@ -148,6 +150,7 @@ class Page {
 
   interrupt() {
     this.stopped = true;
+    this.round += 1;
     return this.session?.kernel?.interrupt();
   }
 
@@ -168,8 +171,16 @@ class Page {
     return [...before.filter((cell) => !cell.own && cell.stale), ...this.cells.slice(first, place + 1)];
   }
 
-  async run(element) {
-    if (this.running) return;
+  /* When what runs now has ended; unless it is stopped, which stops what waits, too. */
+  run(element) {
+    const cell = this.cells.find((each) => each.element === element);
+    const { round } = this;
+    if (this.running) cell?.show("waits…");
+    this.turn = this.turn.then(() => (round === this.round ? this.take(element) : cell?.show()));
+    return this.turn;
+  }
+
+  async take(element) {
     this.running = true;
     this.stopped = false;
     try {
