@@ -8,6 +8,7 @@ import torch
 
 from companion.exercises import check
 from companion.exercises.calls import Outcome, call
+from companion.exercises.catalogue import EXERCISES
 from companion.exercises.exercise import Case, Exercise, Property
 from companion.exercises.judging import Report, difference, judge, told
 
@@ -165,6 +166,20 @@ def test_the_rounding_of_float32_is_told_from_a_mistake():
     assert "as in float32" not in repr(answered(lambda a: 2.0001 * a, thirds))
 
 
+def test_a_mistake_as_small_as_the_rounding_of_float32_is_named():
+    thirds = exercise(
+        lambda a: 2 * a,
+        Case("two numbers", (TWO / 3,)),
+        slips={"No ε.": lambda a: 2 * a + 1e-8},
+    )
+    report = repr(answered(lambda a: a + a + 1e-8, thirds))
+    assert "look at     No ε." in report
+    assert "as in float32" not in report
+    single = repr(answered(lambda a: 2.0 * a.astype(np.float32).astype(float), thirds))
+    assert "as in float32" in single
+    assert "No ε." not in single
+
+
 def test_several_results_are_called_by_their_names():
     cases = Case("two numbers", (TWO,))
     both = exercise(lambda a: (a, -a), cases)
@@ -190,6 +205,25 @@ def test_what_a_case_shows_is_said_where_no_mistake_is_named():
     assert "look at     It may be empty." in repr(answered(lambda a: a[:1] if len(a) else 1, asked))
     assert "look at     It may be empty." in repr(answered(lambda a: a[:1] + a[0] - 1, asked))
     assert "It may be empty." not in repr(answered(lambda a: 2 * a, asked))
+
+
+def test_what_the_first_case_shows_is_not_said_of_a_result_of_another_form():
+    cases = [
+        Case("two numbers", (TWO,), advice="Twice."),
+        Case("none", (TWO[:0],), advice="Empty."),
+    ]
+    asked = exercise(lambda a: (2 * a, True), *cases)
+    assert "Twice." in repr(answered(lambda a: (a, True), asked))
+    assert "Twice." in repr(answered(lambda a: (2 * a, False), asked))
+    assert "Twice." in repr(answered(lambda a: a[2], asked))
+    assert "Twice." not in repr(answered(lambda a: (2 * a[:, None], True), asked))
+    assert "Twice." not in repr(answered(lambda a: (2 * a,), asked))
+    assert "Twice." not in repr(answered(lambda a: (2 * a, 1), asked))
+    # Where an earlier case had the form, this one shows what is wrong.
+    assert "Empty." in repr(answered(lambda a: (2 * a if len(a) else 0, True), asked))
+    column = repr(answered(lambda m: np.eye(m)[:, :1] * 2 - 1, EXERCISES["extreme-batch"]))
+    assert "came an array of shape (2, 1), float64" in column
+    assert "look at" not in column
 
 
 def test_an_error_is_measured_against_1_where_0_is_expected():
