@@ -1,6 +1,7 @@
 """What a checker says of results of every form."""
 
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
@@ -178,6 +179,40 @@ def test_a_mistake_as_small_as_the_rounding_of_float32_is_named():
     single = repr(answered(lambda a: 2.0 * a.astype(np.float32).astype(float), thirds))
     assert "as in float32" in single
     assert "No ε." not in single
+
+
+def standardized(x, eps=0.0):
+    return (x - x.mean(dim=0)) / (x.std(dim=0, correction=0) + eps)
+
+
+def in_all_company(values, index, m, eps=0.0):
+    x_hat = []
+    for company in itertools.combinations(np.delete(values, index), m - 1):
+        batch = np.array([values[index], *company])
+        x_hat.append((batch[0] - batch.mean()) / (batch.std() + eps))
+    return float(np.mean(x_hat)), float(np.var(x_hat))
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "in_single"),
+    [
+        ("standardize", standardized, lambda x: standardized(x.float()).double()),
+        (
+            "company-noise",
+            in_all_company,
+            lambda values, *rest: in_all_company(values.astype(np.float32), *rest),
+        ),
+    ],
+)
+def test_an_eps_that_is_not_asked_for_is_told_from_float32(name, function, in_single):
+    for eps, small in [(1e-5, "10⁻⁵"), (1e-8, "10⁻⁸")]:
+        report = repr(answered(lambda *given, eps=eps: function(*given, eps), EXERCISES[name]))
+        assert f"nothing is added to the standard deviation, not even {small}" in report
+        assert report.count("look at") == 1
+    report = repr(answered(in_single, EXERCISES[name]))
+    assert "as in float32" in report
+    assert "not even" not in report
+    assert answered(function, EXERCISES[name])
 
 
 def test_several_results_are_called_by_their_names():
