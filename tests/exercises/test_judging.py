@@ -261,6 +261,35 @@ def test_what_the_first_case_shows_is_not_said_of_a_result_of_another_form():
     assert "look at" not in column
 
 
+def evaluated_in_float64(x, mean, var, gamma, beta, eps):
+    return gamma * (x.astype(float) - mean) / np.sqrt(var + eps) + beta
+
+
+def steps_by_log1p_alone(eigenvalues, excess, tolerance):
+    log_factor = torch.log1p(-2 / (eigenvalues.min() + eigenvalues.max()) * eigenvalues)
+    steps = 1
+    while not (excess * torch.exp(2 * steps * log_factor)).sum() <= tolerance * excess.sum():
+        steps *= 2
+    return steps
+
+
+def whitened_by_cov(x, eps):
+    values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    return (x - x.mean(dim=0)) @ (vectors / (values + eps).sqrt()) @ vectors.T
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "advice"),
+    [
+        ("evaluation-by-hand", evaluated_in_float64, "float32 in, float32 out"),
+        ("gd-steps", steps_by_log1p_alone, "There log1p(−ηλ) is nan"),
+        ("zca", whitened_by_cov, "torch.cov a number"),
+    ],
+)
+def test_a_mistake_that_one_case_shows_gets_its_advice(name, function, advice):
+    assert advice in repr(answered(function, EXERCISES[name]))
+
+
 def test_an_error_is_measured_against_1_where_0_is_expected():
     assert difference(np.array([1e-12, 0.0]), np.zeros(2), 1e-9) == ""
     assert difference(1e-6, 0.0, 1e-9) == "they differ by 1e-06"
