@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+SMALL = {"10⁻⁵": 1e-5, "10⁻⁶": 1e-6, "10⁻⁷": 1e-7, "10⁻⁸": 1e-8}  # usual values of ε
+
 
 @dataclass(frozen=True)
 class Case:
@@ -21,7 +23,8 @@ class Case:
         largest error allowed, as a fraction of the largest value expected, or of 1 where that is 0;
         by default the exercise's
     advice
-        what to look at if this case is the first that fails, and no slip gives what came
+        what to look at if this case is the first that fails, and no slip gives what came; of an
+        exercise's first case it is not told of a result of another form
     """
 
     what: str
@@ -106,3 +109,22 @@ class Exercise:
     def signature(self) -> str:
         """Such as "bn_forward(x, gamma, beta, eps)"."""
         return f"{self.function}({', '.join(self.parameters)})"
+
+
+def of_no_eps(mistaken: Callable[[float, float], Callable[..., Any]]) -> dict[str, Any]:
+    """Slips of an exercise with ε = 0: its function, with an ε.
+
+    Parameters
+    ----------
+    mistaken
+        of what is added to the variance, and of what is added to the standard deviation
+    """
+    slips = {}
+    for small, eps in SMALL.items():
+        slips[f"ε is 0 here: nothing is added to the variance, not even {small}."] = mistaken(
+            eps, 0.0
+        )
+        slips[f"ε is 0 here: nothing is added to the standard deviation, not even {small}."] = (
+            mistaken(0.0, eps)
+        )
+    return slips

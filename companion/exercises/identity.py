@@ -11,7 +11,7 @@ from torch import Tensor
 
 from companion import closed_forms, reference
 
-from .exercise import Case, Exercise, Property
+from .exercise import Case, Exercise, Property, of_no_eps
 from .properties import RESTORED
 
 CHAPTER = "identity"
@@ -65,6 +65,18 @@ IDENTITY_PARAMS = Exercise(
             -mean,
         ),
         "γ comes first, then β.": lambda mean, var, eps: (mean, (var + eps).sqrt()),
+        "ε is the argument eps, and not always 1e-5.": lambda mean, var, _eps: (
+            (var + 1e-5).sqrt(),
+            mean,
+        ),
+        "β is added after γ has multiplied: the mean is not divided by γ.": lambda mean, var, eps: (
+            (var + eps).sqrt(),
+            mean / (var + eps).sqrt(),
+        ),
+        "The mean was taken off, and β has to bring it back: it is not 0.": lambda mean, var, eps: (
+            (var + eps).sqrt(),
+            torch.zeros_like(mean),
+        ),
     },
 )
 
@@ -80,6 +92,11 @@ def _mse_cases() -> Iterator[Case]:
 def _with(formula: Callable[[float], float]) -> Callable[[int], float]:
     """A formula in c_m."""
     return lambda m: formula(closed_forms.std_shrinkage(m))
+
+
+def _with_quotient(formula: Callable[[int, float], float]) -> Callable[[int], float]:
+    """A formula in m and the logarithm of Γ(m/2)/Γ((m − 1)/2) in place of c_m."""
+    return lambda m: 2 * (1 - formula(m, math.lgamma(m / 2) - math.lgamma((m - 1) / 2)))
 
 
 BATCH_IDENTITY_MSE = Exercise(
@@ -102,6 +119,17 @@ BATCH_IDENTITY_MSE = Exercise(
         "c_m has √(2/m): the batch's variance is the biased one.": lambda m: (
             2 * (1 - closed_forms.std_shrinkage(m) * math.sqrt(m / (m - 1)))
         ),
+        "With γ = σ the mean of (x̂ − z)² is 1 − 2c_m + 1, not (1 − c_m)²: E[x̂²] = 1.": _with(
+            lambda c: (1 - c) ** 2
+        ),
+        "The factor √(2/m) of c_m is missing.": _with_quotient(lambda _m, log: math.exp(log)),
+        "c_m has the root of 2/m.": _with_quotient(lambda m, log: 2 / m * math.exp(log)),
+        "In c_m, Γ(m/2) stands above and Γ((m − 1)/2) below.": _with_quotient(
+            lambda m, log: math.sqrt(2 / m) * math.exp(-log)
+        ),
+        "math.lgamma gives logarithms: take the exponential of their difference.": _with_quotient(
+            lambda m, log: math.sqrt(2 / m) * log
+        ),
     },
 )
 
@@ -122,6 +150,16 @@ def _best(batches: Tensor) -> tuple[float, float]:
     centre = batches.mean().item()
     gamma, beta = np.linalg.lstsq(inputs, batches.numpy().ravel() - centre)[0]
     return float(gamma), float(beta) + centre
+
+
+def _fitted_with_eps(to_var: float, to_std: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The mean of x̂x, with an ε in x̂."""
+
+    def best(x: Tensor) -> tuple[Tensor, Tensor]:
+        var = x.var(dim=0, correction=0)
+        return (var / ((var + to_var).sqrt() + to_std)).mean(), x.mean()
+
+    return best
 
 
 def _slopes(result: tuple[float, float], batches: Tensor) -> float:
@@ -159,6 +197,9 @@ BEST_IDENTITY = Exercise(
             x.std(correction=0) * closed_forms.std_shrinkage(len(x)),
             x.mean(),
         ),
+        "γ comes first, then β.": lambda x: _best(x)[::-1],
+        "β brings back the mean of all values: it is not 0.": lambda x: (_best(x)[0], 0.0),
+        **of_no_eps(_fitted_with_eps),
     },
 )
 

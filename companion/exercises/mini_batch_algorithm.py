@@ -12,10 +12,14 @@ import torch
 from companion import reference
 from companion.statistics import RunningMoments, merge
 
-from .exercise import Case, Exercise
+from .exercise import Case, Exercise, of_no_eps
 from .properties import MEAN_IS_BETA, VARIANCE
 
 CHAPTER = "mini-batch-algorithm"
+IMAGES = (
+    "A channel of images is axis 1: μ and σ² go over axes 0, 2 and 3, and γ and β fit x "
+    "in the shape (1, C, 1, 1)."
+)
 
 
 def _forward_cases() -> Iterator[Case]:
@@ -28,7 +32,7 @@ def _forward_cases() -> Iterator[Case]:
     yield Case("three features", (rng.normal(size=(4, 3)) * gamma + beta, gamma, beta, 1e-5))
     yield Case("as many examples as features", (rng.normal(size=(3, 3)), gamma, beta, 1e-5))
     yield Case("a constant feature", (np.full((4, 1), 7.0), 2 * one, one, 1e-5))
-    yield Case("images", (rng.normal(size=(2, 3, 2, 4)), gamma, beta, 1e-5))
+    yield Case("images", (rng.normal(size=(2, 3, 2, 4)), gamma, beta, 1e-5), advice=IMAGES)
     yield Case("square images", (rng.normal(size=(3, 3, 3, 3)), gamma, beta, 1e-5))
     far = rng.normal(size=(50, 1)) + 1e8
     yield Case("values around 10⁸", (far, one, zero, 1e-5), tolerance=1e-6)
@@ -41,6 +45,18 @@ def _with_variance(var: Any, root: Any) -> Any:
         axes = reference.channel_axes(x.ndim)
         shape = (1, -1, *(1,) * (x.ndim - 2))
         x_hat = (x - x.mean(axis=axes, keepdims=True)) / root(var(x, axes), eps)
+        return np.reshape(gamma, shape) * x_hat + np.reshape(beta, shape)
+
+    return forward
+
+
+def _over(axes: Callable[[int], Any]) -> Any:
+    """Algorithm 1 with mean and variance over other axes, which depend on how many there are."""
+
+    def forward(x: Any, gamma: Any, beta: Any, eps: float) -> Any:
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        mean = x.mean(axis=axes(x.ndim), keepdims=True)
+        x_hat = (x - mean) / np.sqrt(x.var(axis=axes(x.ndim), keepdims=True) + eps)
         return np.reshape(gamma, shape) * x_hat + np.reshape(beta, shape)
 
     return forward
@@ -70,6 +86,9 @@ BN_FORWARD = Exercise(
             _biased, lambda var, eps: np.sqrt(var) + eps
         ),
         "ε is missing.": _with_variance(_biased, lambda var, _eps: np.sqrt(var)),
+        "ε is the argument eps, and not always 1e-5.": _with_variance(
+            _biased, lambda var, _eps: np.sqrt(var + 1e-5)
+        ),
         "x is divided by the root of the variance, the standard deviation.": _with_variance(
             _biased, lambda var, eps: var + eps
         ),
@@ -84,6 +103,12 @@ BN_FORWARD = Exercise(
         "β is added: y = γx̂ + β.": lambda x, gamma, beta, eps: (
             reference.forward(x, gamma, -beta, eps).y
         ),
+        "γ multiplies the normalized value, and then β is added.": lambda x, gamma, beta, eps: (
+            reference.forward(x, gamma, gamma * beta, eps).y
+        ),
+        "This is x̂; y = γx̂ + β is asked for.": lambda x, _gamma, _beta, eps: (
+            reference.forward(x, eps=eps).y
+        ),
         "The mean is taken off once; σ² is the mean of (x − μ)², where x still has its mean.": (
             _with_variance(
                 lambda x, axes: _biased(x, axes) + x.mean(axis=axes, keepdims=True) ** 2,
@@ -91,9 +116,16 @@ BN_FORWARD = Exercise(
             )
         ),
         "The statistics go over the examples: axis 0, and H and W of images; not over features.": (
-            lambda x, gamma, beta, eps: _with_variance(
-                lambda x, _axes: x.var(axis=1, keepdims=True), _inside
-            )(x - x.mean(axis=1, keepdims=True), gamma, beta, eps)
+            _over(lambda _ndim: 1)
+        ),
+        "Of images, the statistics go over H and W, too: axes 0, 2 and 3, not axis 0 alone.": (
+            _over(lambda _ndim: 0)
+        ),
+        "Of images, the statistics go over the examples, too: axis 0 with axes 2 and 3.": (
+            _over(lambda ndim: 0 if ndim == 2 else (2, 3))
+        ),
+        "Each channel has a mean and a variance of its own; these are of all values together.": (
+            _over(lambda _ndim: None)
         ),
     },
 )
@@ -163,6 +195,9 @@ WELFORD = Exercise(
         "m2 is the sum itself; divided by count − 1 it would be the unbiased variance.": _running(
             lambda a, b: a * b, lambda m2, count: m2 / (count - 1)
         ),
+        "m2 is the sum of squared deviations; the standard deviation is the root of their mean.": (
+            _running(lambda a, b: a * b, lambda m2, count: (m2 / max(count, 1)) ** 0.5)
+        ),
         "m2 grows by the product of two distances: from the mean before and from the mean after; "
         "here both are from the mean before.": _running(lambda a, _: a * a),
         "m2 grows by the product of two distances: from the mean before and from the mean after; "
@@ -197,6 +232,16 @@ def _merged(
 ) -> Callable[[Triple, Triple], Triple]:
     """The merge with another mean, or with another addend to m2."""
     return lambda a, b: (a[0] + b[0], mean(a, b), a[2] + b[2] + between(a, b))
+
+
+def _m2s_as_variances(a: Triple, b: Triple) -> Triple:
+    count, mean, m2 = _merged()(a, b)
+    return count, mean, m2 - a[2] - b[2] + (a[0] * a[2] + b[0] * b[2]) / count
+
+
+def _variance(a: Triple, b: Triple) -> Triple:
+    count, mean, m2 = _merged()(a, b)
+    return count, mean, m2 / count
 
 
 def _back_to_squares(a: Triple, b: Triple) -> Triple:
@@ -234,6 +279,13 @@ CHAN_MERGE = Exercise(
         "In the third term of m2, the product of the counts is divided by their sum, once.": (
             _merged(between=lambda a, b: (b[1] - a[1]) ** 2 * a[0] * b[0] / (a[0] + b[0]) ** 2)
         ),
+        "In the third term of m2, δ² has the factor n_a·n_b/n.": _merged(
+            between=lambda a, b: (b[1] - a[1]) ** 2
+        ),
+        "m2 is a sum: those of the parts are added, without weights.": _m2s_as_variances,
+        "m2 is the sum of squared deviations; divided by the count it would be the variance.": (
+            _variance
+        ),
         "δ·n_b/n leads from the mean of a to the common mean; here the counts are exchanged.": (
             _merged(mean=lambda a, b: a[1] + (b[1] - a[1]) * a[0] / (a[0] + b[0]))
         ),
@@ -247,6 +299,11 @@ CHAN_MERGE = Exercise(
 def _extreme(m: int) -> Any:
     alone = np.eye(m)[:, :1]
     return reference.forward(alone, eps=0.0).x_hat[:, 0]
+
+
+def _extreme_with_eps(to_var: float, to_std: float) -> Callable[[int], Any]:
+    """The normalized first unit vector, whose variance is (m − 1)/m²."""
+    return lambda m: (np.eye(m)[0] - 1 / m) / (np.sqrt((m - 1) / m**2 + to_var) + to_std)
 
 
 EXTREME_BATCH = Exercise(
@@ -271,6 +328,8 @@ EXTREME_BATCH = Exercise(
         ),
         "The variance is 1, not the largest value.": lambda m: _extreme(m) / np.sqrt(m - 1),
         "The largest value is the first, and the only one above the mean.": lambda m: -_extreme(m),
+        "The largest value stands first, not last.": lambda m: _extreme(m)[::-1],
+        **of_no_eps(_extreme_with_eps),
     },
 )
 

@@ -11,7 +11,7 @@ import torch
 
 from companion import reference
 
-from .exercise import Case, Exercise, Property
+from .exercise import Case, Exercise, Property, of_no_eps
 from .properties import MEAN_IS_BETA, VARIANCE
 
 CHAPTER = "regularization-noise"
@@ -29,7 +29,7 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 def _company_cases() -> Iterator[Case]:
     yield Case("pairs, where x̂ is 1 or −1", (np.array([0.0, 1.0, 3.0]), 1, 2))
     yield Case("pairs, for the smallest value", (np.array([0.0, 1.0, 3.0]), 0, 2))
-    yield Case("threes of four", (np.array([0.0, 2.0, 3.0, 7.0]), 3, 3))
+    yield Case("threes of four", (np.array([0.0, 2.0, 3.0, 7.0]), 1, 3))
     yield Case("all values in one batch", (np.array([0.0, 1.0, 3.0]), 2, 3))
     values = np.random.default_rng(0).normal(size=9)
     yield Case("fours of nine", (values, 5, 4))
@@ -104,11 +104,17 @@ COMPANY_NOISE = Exercise(
                 values, index, m, output=lambda x, batch: (x - batch.mean()) / batch.std(ddof=1)
             )
         ),
-        "ε is 0 here: nothing is added to the variance.": lambda values, index, m: _gathered(
-            values,
-            index,
-            m,
-            output=lambda x, batch: (x - batch.mean()) / np.sqrt(batch.var() + 1e-5),
+        **of_no_eps(
+            lambda to_var, to_std: (
+                lambda values, index, m: _gathered(
+                    values,
+                    index,
+                    m,
+                    output=lambda x, batch: (
+                        (x - batch.mean()) / (np.sqrt(batch.var() + to_var) + to_std)
+                    ),
+                )
+            )
         ),
         "These are all the batches and no sample of them: divide by their number.": (
             lambda values, index, m: _gathered(
@@ -167,8 +173,12 @@ GAMMA_SHRINKAGE = Exercise(
         "Within a batch the variance divides by m: it is the biased one.": lambda x: _fitted(
             x, std=lambda x: x.std(dim=0)
         ),
-        "ε is 0 here: nothing is added to the variance.": lambda x: _fitted(
-            x, std=lambda x: (x.var(dim=0, unbiased=False) + 1e-5).sqrt()
+        **of_no_eps(
+            lambda to_var, to_std: (
+                lambda x: _fitted(
+                    x, std=lambda x: (x.var(dim=0, unbiased=False) + to_var).sqrt() + to_std
+                )
+            )
         ),
         "x̂ takes the statistics of its own batch; with those of all values nothing shrinks.": (
             lambda x: _fitted(x, std=lambda x: x.std(unbiased=False), centre=lambda x: x.mean())

@@ -16,6 +16,7 @@ from .exercise import Case, Exercise
 from .properties import FIXED_LINE
 
 CHAPTER = "twenty-minutes"
+SAME_TYPE = "The result has the type of x: float32 in, float32 out."
 
 
 def _evaluation_cases() -> Iterator[Case]:
@@ -34,7 +35,7 @@ def _evaluation_cases() -> Iterator[Case]:
     constant = np.array([[7.0], [7.01]])
     yield Case("a feature that never varied", (constant, 7 * one, zero, one, one, 1e-5))
     single = [each.astype(np.float32) for each in (rng.normal(size=(4, 3)), *layer[:-1])]
-    yield Case("float32", (*single, 1e-5), tolerance=1e-6)
+    yield Case("float32", (*single, 1e-5), tolerance=1e-6, advice=SAME_TYPE)
     far = rng.normal(size=(50, 1)) + 1e12
     yield Case("values around 10¹²", (far, 1e12 * one, three, one, zero, 1e-5))
 
@@ -76,6 +77,12 @@ EVALUATION_BY_HAND = Exercise(
         ),
         "γ multiplies the normalized value, and then β is added.": (
             lambda x, mean, var, gamma, beta, eps: gamma * ((x - mean) / np.sqrt(var + eps) + beta)
+        ),
+        "This is x̂; y = γx̂ + β is asked for.": lambda x, mean, var, _gamma, _beta, eps: (
+            (x - mean) / np.sqrt(var + eps)
+        ),
+        "β is added: y = γx̂ + β.": lambda x, mean, var, gamma, beta, eps: _inference(
+            x, mean, var, gamma, -beta, eps
         ),
         "Take the running mean off x first: two large numbers lose the digits of a small result.": (
             _folded
@@ -126,6 +133,13 @@ def _unbiased(x: Any) -> Any:
     return x.mean(axis=0), x.var(axis=0, ddof=1)
 
 
+def _around_the_old_mean(x: Any, running_mean: Any, running_var: Any, momentum: float) -> Any:
+    mean, var = _unbiased(x)
+    m = len(x)
+    around = var + (mean - running_mean) ** 2 * m / (m - 1)
+    return _moved(lambda _x: (mean, around))(x, running_mean, running_var, momentum)
+
+
 RUNNING_UPDATE = Exercise(
     "running-update",
     CHAPTER,
@@ -155,6 +169,19 @@ RUNNING_UPDATE = Exercise(
         ),
         "The statistics go over the examples, axis 0: there is one of each per feature.": _moved(
             lambda x: (x.mean(axis=1), x.var(axis=1))
+        ),
+        "The statistics go over the examples, axis 0, and not over the features, axis 1.": _moved(
+            lambda x: (x.mean(axis=1), x.var(axis=1, ddof=1))
+        ),
+        "Each feature has averages of its own; these statistics are of all values together.": (
+            _moved(lambda x: (x.mean(), x.var(ddof=1)))
+        ),
+        "The average of the mean comes first, then that of the variance.": (
+            lambda *given: _updated(*given)[::-1]
+        ),
+        "σ² is about the batch's own mean, not about the running mean.": _around_the_old_mean,
+        "The unbiased variance is larger: the biased one times m/(m − 1).": _moved(
+            lambda x: (x.mean(axis=0), x.var(axis=0) * (len(x) - 1) / len(x))
         ),
         "E[x²] − E[x]² loses its digits where the mean is large; take the mean off first.": _moved(
             lambda x: (

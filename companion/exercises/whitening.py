@@ -11,12 +11,15 @@ from torch import Tensor
 from companion import reference, whitening
 from companion.whitening import covariance, whiten
 
-from .exercise import Case, Exercise
+from .exercise import SMALL, Case, Exercise, of_no_eps
 from .properties import CENTRED, PRINCIPAL_VARIANCES, TRIANGULAR, UNIT_VARIANCES, UNTURNED, WHITE
 
 CHAPTER = "whitening"
 TWO_VALUES = ((1.0,), (3.0,))
 MEAN_FIRST = "Where the mean is large, take it off before you multiply."
+ONE_FEATURE = (
+    "Σ of one feature is a matrix, too, of shape (1, 1): a product gives it, torch.cov a number."
+)
 
 
 def _tensor(*rows: tuple[float, ...]) -> Tensor:
@@ -66,13 +69,18 @@ STANDARDIZE = Exercise(
         "centred values.": lambda x: (
             _centred(x) / (x.square().mean(dim=0) - x.mean(dim=0).square()).sqrt()
         ),
+        **of_no_eps(
+            lambda to_var, to_std: (
+                lambda x: _centred(x) / ((x.var(dim=0, correction=0) + to_var).sqrt() + to_std)
+            )
+        ),
     },
 )
 
 
 def _zca_cases() -> Iterator[Case]:
     one, cross = _tensor(*TWO_VALUES), _tensor((2.0, 1.0), (2.0, -1.0), (-2.0, 1.0), (-2.0, -1.0))
-    yield Case("two values of one feature", (one, 0.0))
+    yield Case("two values of one feature", (one, 0.0), advice=ONE_FEATURE)
     yield Case("one feature of variance 4, and an ε that counts", (_tensor((0.0,), (4.0,)), 5.0))
     yield Case("two uncorrelated features, of variances 4 and 1", (cross, 0.0))
     # Σ^(1/2) = ((2, 1), (1, 2)), so that the result is (±1, ±1).
@@ -131,12 +139,27 @@ ZCA = Exercise(
             lambda values, vectors, eps: vectors.T / (values + eps).sqrt() @ vectors
         ),
         "Σ is the covariance: the mean comes off before the products, too.": _not_centred,
+        "The mean has to come off the values, not only for Σ.": lambda x, eps: (
+            x @ whitening.whitening_matrix(covariance(x) + eps * torch.eye(x.shape[1]))
+        ),
+        "Σ is an average over the examples: X̃ᵀX̃ divided by m.": lambda x, eps: (
+            whiten(x, "zca", eps / len(x)) / len(x) ** 0.5
+        ),
+        "This multiplies by the roots, which colours white data; whitening divides by them.": (
+            _from_axes(lambda values, vectors, eps: vectors * (values + eps).sqrt() @ vectors.T)
+        ),
+        "ε is added to every eigenvalue; here it is the least that one may be.": _from_axes(
+            lambda values, vectors, eps: vectors / values.clamp(min=eps).sqrt() @ vectors.T
+        ),
+        "This standardizes the features first; ZCA starts from Σ, not from the correlations.": (
+            lambda x, eps: whiten(_centred(x) / x.std(dim=0, correction=0), "zca", eps)
+        ),
     },
 )
 
 
 def _cholesky_cases() -> Iterator[Case]:
-    yield Case("two values of one feature", (_tensor(*TWO_VALUES),))
+    yield Case("two values of one feature", (_tensor(*TWO_VALUES),), advice=ONE_FEATURE)
     # The second feature is the first plus another of variance 1, so that the result is (±1, ±1).
     sums = _tensor((1.0, 2.0), (1.0, 0.0), (-1.0, 0.0), (-1.0, -2.0))
     yield Case("two correlated features", (sums,))
@@ -146,6 +169,14 @@ def _cholesky_cases() -> Iterator[Case]:
 
 def _factor(x: Tensor) -> Tensor:
     return torch.linalg.cholesky(covariance(x))
+
+
+def _with_ridge(eps: float) -> Callable[[Tensor], Tensor]:
+    def whitened(x: Tensor) -> Tensor:
+        factor = torch.linalg.cholesky(covariance(x) + eps * torch.eye(x.shape[1]))
+        return torch.linalg.solve_triangular(factor, _centred(x).T, upper=False).T
+
+    return whitened
 
 
 CHOLESKY_WHITEN = Exercise(
@@ -172,6 +203,21 @@ CHOLESKY_WHITEN = Exercise(
         "The factor is triangular from the other side: output 1 depends on input 1 alone.": (
             lambda x: whiten(x.flip(1), "cholesky").flip(1)
         ),
+        "Σ is the covariance: the mean comes off before the products, too.": lambda x: (
+            torch.linalg.solve_triangular(
+                torch.linalg.cholesky(x.T @ x / len(x)), _centred(x).T, upper=False
+            ).T
+        ),
+        "Σ is an average over the examples: X̃ᵀX̃ divided by m.": lambda x: (
+            whiten(x, "cholesky") / len(x) ** 0.5
+        ),
+        "L is lower triangular: with upper=True nothing but its diagonal is used.": lambda x: (
+            _centred(x) / _factor(x).diagonal()
+        ),
+        **{
+            f"Σ has full rank: nothing is added to it, not even {small}.": _with_ridge(eps)
+            for small, eps in SMALL.items()
+        },
     },
 )
 
@@ -187,8 +233,14 @@ def _steps_cases() -> Iterator[Case]:
         given = (torch.tensor(each, dtype=torch.float64) for each in (values, excess))
         return Case(what, (*given, tolerance), advice=advice)
 
-    yield case("two directions: each step halves both errors", (1.0, 3.0), (1.0, 1.0))
-    yield case("a round bowl", (3.0, 3.0), (1.0, 2.0))
+    negative = (
+        "A step multiplies an error by 1 − ηλ, which is negative where ηλ > 1: the logarithm is "
+        "that of |1 − ηλ|. There log1p(−ηλ) is nan, and no comparison with nan holds."
+    )
+    two = "two directions: each step halves both errors"
+    yield case(two, (1.0, 3.0), (1.0, 1.0), advice=negative)
+    round_bowl = "Here ηλ = 1: one step is enough. The logarithm of 1 − ηλ is −∞, and 0·∞ is nan."
+    yield case("a round bowl", (3.0, 3.0), (1.0, 2.0), advice=round_bowl)
     yield case("most of it in a direction between", (1.0, 2.0, 10.0), (0.1, 4.0, 0.5), 0.135)
     yield case("a direction that one step solves", (1.0, 2.0, 3.0), (1.0, 5.0, 0.5), 0.2)
     yield case("a condition number of 100", (1.0, 100.0), (0.5, 0.5))
@@ -243,6 +295,12 @@ GD_STEPS = Exercise(
         ),
         "Where ηλ is tiny, 1 − ηλ keeps few of its digits; torch.log1p(−ηλ) keeps all.": (
             _rounded_factor
+        ),
+        "One step fewer is enough: the smallest number of steps is asked for.": lambda *given: (
+            _steps(*given) + 1
+        ),
+        "After these steps the loss is still too large: one more is needed.": lambda *given: (
+            _steps(*given) - 1
         ),
     },
 )
@@ -306,6 +364,15 @@ WHITENED_STEP = Exercise(
         ),
         "The gradient and Σ are both averages over the examples.": lambda x, target, w, rate: (
             _towards_the_minimum(x, target, w, rate / len(x))
+        ),
+        "The gradient is an average over the examples, as Σ is.": lambda x, target, w, rate: (
+            _towards_the_minimum(x, target, w, rate * len(x))
+        ),
+        "The loss has the factor 1/2m: its gradient has no 2.": lambda x, target, w, rate: (
+            _towards_the_minimum(x, target, w, 2 * rate)
+        ),
+        "The gradient is multiplied by the inverse of Σ, not by Σ.": lambda x, target, w, rate: (
+            w - rate * covariance(x) @ _gradient(x, target, w)
         ),
     },
 )

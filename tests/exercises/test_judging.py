@@ -1,6 +1,7 @@
 """What a checker says of results of every form."""
 
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from companion.exercises import check
 from companion.exercises.calls import Outcome, call
+from companion.exercises.catalogue import EXERCISES
 from companion.exercises.exercise import Case, Exercise, Property
 from companion.exercises.judging import Report, difference, judge, told
 
@@ -165,6 +167,54 @@ def test_the_rounding_of_float32_is_told_from_a_mistake():
     assert "as in float32" not in repr(answered(lambda a: 2.0001 * a, thirds))
 
 
+def test_a_mistake_as_small_as_the_rounding_of_float32_is_named():
+    thirds = exercise(
+        lambda a: 2 * a,
+        Case("two numbers", (TWO / 3,)),
+        slips={"No ε.": lambda a: 2 * a + 1e-8},
+    )
+    report = repr(answered(lambda a: a + a + 1e-8, thirds))
+    assert "look at     No ε." in report
+    assert "as in float32" not in report
+    single = repr(answered(lambda a: 2.0 * a.astype(np.float32).astype(float), thirds))
+    assert "as in float32" in single
+    assert "No ε." not in single
+
+
+def standardized(x, eps=0.0):
+    return (x - x.mean(dim=0)) / (x.std(dim=0, correction=0) + eps)
+
+
+def in_all_company(values, index, m, eps=0.0):
+    x_hat = []
+    for company in itertools.combinations(np.delete(values, index), m - 1):
+        batch = np.array([values[index], *company])
+        x_hat.append((batch[0] - batch.mean()) / (batch.std() + eps))
+    return float(np.mean(x_hat)), float(np.var(x_hat))
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "in_single"),
+    [
+        ("standardize", standardized, lambda x: standardized(x.float()).double()),
+        (
+            "company-noise",
+            in_all_company,
+            lambda values, *rest: in_all_company(values.astype(np.float32), *rest),
+        ),
+    ],
+)
+def test_an_eps_that_is_not_asked_for_is_told_from_float32(name, function, in_single):
+    for eps, small in [(1e-5, "10⁻⁵"), (1e-8, "10⁻⁸")]:
+        report = repr(answered(lambda *given, eps=eps: function(*given, eps), EXERCISES[name]))
+        assert f"nothing is added to the standard deviation, not even {small}" in report
+        assert report.count("look at") == 1
+    report = repr(answered(in_single, EXERCISES[name]))
+    assert "as in float32" in report
+    assert "not even" not in report
+    assert answered(function, EXERCISES[name])
+
+
 def test_several_results_are_called_by_their_names():
     cases = Case("two numbers", (TWO,))
     both = exercise(lambda a: (a, -a), cases)
@@ -190,6 +240,54 @@ def test_what_a_case_shows_is_said_where_no_mistake_is_named():
     assert "look at     It may be empty." in repr(answered(lambda a: a[:1] if len(a) else 1, asked))
     assert "look at     It may be empty." in repr(answered(lambda a: a[:1] + a[0] - 1, asked))
     assert "It may be empty." not in repr(answered(lambda a: 2 * a, asked))
+
+
+def test_what_the_first_case_shows_is_not_said_of_a_result_of_another_form():
+    cases = [
+        Case("two numbers", (TWO,), advice="Twice."),
+        Case("none", (TWO[:0],), advice="Empty."),
+    ]
+    asked = exercise(lambda a: (2 * a, True), *cases)
+    assert "Twice." in repr(answered(lambda a: (a, True), asked))
+    assert "Twice." in repr(answered(lambda a: (2 * a, False), asked))
+    assert "Twice." in repr(answered(lambda a: a[2], asked))
+    assert "Twice." not in repr(answered(lambda a: (2 * a[:, None], True), asked))
+    assert "Twice." not in repr(answered(lambda a: (2 * a,), asked))
+    assert "Twice." not in repr(answered(lambda a: (2 * a, 1), asked))
+    # Where an earlier case had the form, this one shows what is wrong.
+    assert "Empty." in repr(answered(lambda a: (2 * a if len(a) else 0, True), asked))
+    column = repr(answered(lambda m: np.eye(m)[:, :1] * 2 - 1, EXERCISES["extreme-batch"]))
+    assert "came an array of shape (2, 1), float64" in column
+    assert "look at" not in column
+
+
+def evaluated_in_float64(x, mean, var, gamma, beta, eps):
+    return gamma * (x.astype(float) - mean) / np.sqrt(var + eps) + beta
+
+
+def steps_by_log1p_alone(eigenvalues, excess, tolerance):
+    log_factor = torch.log1p(-2 / (eigenvalues.min() + eigenvalues.max()) * eigenvalues)
+    steps = 1
+    while not (excess * torch.exp(2 * steps * log_factor)).sum() <= tolerance * excess.sum():
+        steps *= 2
+    return steps
+
+
+def whitened_by_cov(x, eps):
+    values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    return (x - x.mean(dim=0)) @ (vectors / (values + eps).sqrt()) @ vectors.T
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "advice"),
+    [
+        ("evaluation-by-hand", evaluated_in_float64, "float32 in, float32 out"),
+        ("gd-steps", steps_by_log1p_alone, "There log1p(−ηλ) is nan"),
+        ("zca", whitened_by_cov, "torch.cov a number"),
+    ],
+)
+def test_a_mistake_that_one_case_shows_gets_its_advice(name, function, advice):
+    assert advice in repr(answered(function, EXERCISES[name]))
 
 
 def test_an_error_is_measured_against_1_where_0_is_expected():
