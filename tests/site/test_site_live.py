@@ -155,12 +155,24 @@ def test_a_reader_runs_cells(live, visit):
     faults += looks(page, **ONLY_COLOURS)
     assert not faults, "\n".join(faults)
 
-    # What takes too long is stopped.
+    # What is asked for meanwhile waits.
+    retype(page, columns, "import time\nprint('begun')\ntime.sleep(1)")
+    page.keyboard.press("Shift+Enter")
+    expect(columns.locator(".run-output")).to_contain_text("begun")
+    check.locator("button.run").click()
+    expect(check.locator(".run-note")).to_have_text("waits…")
+    expect(columns.locator(".run-note")).to_have_text("✓ ran")
+    expect(check.locator(".run-note")).to_have_text("✓ ran")
+
+    # What takes too long is stopped, and what waits for it.
     retype(page, columns, "import time\nprint('begun')\ntime.sleep(600)")
     page.keyboard.press("Shift+Enter")
     expect(columns.locator(".run-output")).to_contain_text("begun")
+    stub.locator("button.run").click()
+    expect(stub.locator(".run-note")).to_have_text("waits…")
     said, _ = ran(page, columns, page.get_by_role("button", name="Stop").click)
     assert said == "A cell was stopped by KeyboardInterrupt."
+    expect(stub.locator(".run-note")).to_have_text("✓ ran")  # as before
 
 
 def lifeless_here(cell, page):
