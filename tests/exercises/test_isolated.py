@@ -1,6 +1,7 @@
 """A reader's file in a process of its own: what it may do, and what comes of everything else."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -207,22 +208,31 @@ def test_what_does_not_end_is_stopped(answers):
 
 
 def test_it_ends_with_the_process_that_asks():
-    sleeping = (
-        "while True:\n    try:\n        import time; time.sleep(60)\n    except BaseException: pass"
-    )
     code = f"""if True:
         from companion.exercises.isolated import Answers
-        import os, signal, threading
-        answers = Answers({sleeping!r}, "mine.py")
-        threading.Timer(4, lambda: (print(answers._process.pid, flush=True),
-                                    os.kill(os.getpid(), signal.SIGKILL))).start()
-        answers.load()"""
+        import json, os, signal
+        answers = Answers({ANSWERS!r}, "mine.py")
+        answers.load()
+        # The call is in its pipe, and outlives who sent it.
+        request = json.dumps({{"function": "stubborn", "arguments": []}})
+        answers._process.stdin.write(request + chr(10))
+        answers._process.stdin.flush()
+        print(answers._process.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    pid = int(done.stdout)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists():
+    while runs(int(done.stdout)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def runs(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
