@@ -39,6 +39,8 @@ UNUSED = ["scripts/fontawesome.js*", "**/*.map", "vendor/**/*.ttf", "locales", "
 FIGURE = re.compile(r"(<figure[^>]*>\s*)(<img [^>]*>)")
 # A role that the standard has withdrawn, and that a list may not hold.
 SOURCE = ('role="doc-biblioentry"', 'role="listitem"')
+# A name in place of the one that is read there: who speaks to a computer says what stands there.
+UNREAD = ' aria-label="Toggle hidden content"'
 WORD = re.compile(r"[A-Za-z_][\w-]*")
 NAME = re.compile(rf"[.#]({WORD.pattern})")
 LOCAL = re.compile(r"""url\((?!["']?(?:data:|#))["']?([^)"']+)["']?\)""")
@@ -78,7 +80,7 @@ def slim(
             script.attributes["defer"] = "defer"
     if "body" in context:
         sources = {name: Path(app.srcdir, source) for source, name in app.builder.images.items()}
-        context["body"] = with_sizes(context["body"], sources).replace(*SOURCE)
+        context["body"] = with_sizes(context["body"], sources).replace(*SOURCE).replace(UNREAD, "")
 
 
 def moved(path: Path, folder: Path) -> str:
