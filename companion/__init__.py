@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
     from companion.inference import fold
     from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
-    from companion.statistics import update_precise
+    from companion.statistics import merge_statistics, update_precise
     from companion.variants import SyncBatchNorm, convert_sync, freeze
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "fold",
     "freeze",
     "functional",
+    "merge_statistics",
     "preserved_statistics",
     "update_precise",
 ]
