@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from companion import functional
     from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
+    from companion.conversion import convert, parameter_groups
     from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
     from companion.inference import fold
-    from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
-    from companion.statistics import update_precise
+    from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
+    from companion.statistics import merge_statistics, update_precise
     from companion.variants import SyncBatchNorm, convert_sync, freeze
 
 __all__ = [
@@ -32,12 +33,14 @@ __all__ = [
     "fold",
     "freeze",
     "functional",
+    "merge_statistics",
+    "parameter_groups",
     "preserved_statistics",
     "update_precise",
 ]
 
 # The modules that define these names, those first that import the least.
-_HOMES = ("modules", "fused", "contexts", "statistics", "variants", "inference")
+_HOMES = ("modules", "conversion", "fused", "contexts", "statistics", "variants", "inference")
 
 if not TYPE_CHECKING:
     # Type checkers would take every name for one that exists.

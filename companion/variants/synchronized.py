@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from companion import differentiation
 from companion.checks import check_residual
+from companion.conversion.swap import swap_class
 from companion.functional import batch_norm_act, dispatch, sync_batch_norm
 from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
-from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm, _swap
+from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
 from companion.synchronization import channels
 from companion.ways import Call
 
@@ -144,7 +145,7 @@ class SyncBatchNorm(_CompanionBatchNorm):
             kept = {"process_group"} if local is nn.SyncBatchNorm else {"relu"}
             for name in _OWN - kept:
                 self.__dict__.pop(name, None)
-            _swap(self, {SyncBatchNorm: local})
+            swap_class(self, {SyncBatchNorm: local})
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
@@ -260,7 +261,7 @@ def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
             module._join(process_group)
         if former not in _LOCAL:
             continue
-        _swap(module, dict.fromkeys(_LOCAL, SyncBatchNorm))
+        swap_class(module, dict.fromkeys(_LOCAL, SyncBatchNorm))
         assert isinstance(module, SyncBatchNorm)
         module.local_class, module.name = former, name
         module._join(process_group or module.process_group)
