@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from companion.inference import fold
     from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
     from companion.statistics import update_precise
-    from companion.variants import SyncBatchNorm, convert_sync, freeze
+    from companion.variants import SyncBatchNorm, SyncBatchNormAct, convert_sync, freeze
 
 __all__ = [
     "BatchNorm1d",
@@ -25,6 +25,7 @@ __all__ = [
     "BatchNormAct2d",
     "BatchNormAct3d",
     "SyncBatchNorm",
+    "SyncBatchNormAct",
     "accumulated_statistics",
     "convert",
     "convert_sync",

@@ -14,7 +14,7 @@ from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, Froz
 from companion.variants.ghost import GhostBatchNorm1d
 from companion.variants.noisy import NoisyBatchNorm1d
 from companion.variants.renorm import BatchRenorm1d
-from companion.variants.synchronized import SyncBatchNorm
+from companion.variants.synchronized import SyncBatchNorm, SyncBatchNormAct
 
 __all__ = [
     "NORMALIZATIONS",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _FROZEN = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
-NORMALIZATIONS = (BatchNormBase, *_FROZEN)
+NORMALIZATIONS = (BatchNormBase, _CompanionBatchNorm, *_FROZEN)
 
 # A class that computes something else in evaluation mode has a `forward` of its own.
 _KNOWN = (
@@ -39,6 +39,7 @@ _KNOWN = (
     NoisyBatchNorm1d.forward,
     BatchRenorm1d.forward,
     SyncBatchNorm.forward,
+    SyncBatchNormAct.forward,
     FrozenBatchNorm1d.forward,
 )
 
@@ -102,7 +103,7 @@ def frozen_norm(bn: Any) -> FrozenNorm:
 
 def has_relu(bn: nn.Module) -> bool:
     """Whether a layer applies a ReLU after normalizing."""
-    return isinstance(bn, _BatchNormAct | SyncBatchNorm) and bn.relu
+    return isinstance(bn, _BatchNormAct | SyncBatchNormAct) and bn.relu
 
 
 def float64(value: Tensor) -> Tensor:
