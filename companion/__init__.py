@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from companion import functional
     from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
+    from companion.conversion import convert
     from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
     from companion.inference import fold
-    from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, convert
+    from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
     from companion.statistics import update_precise
     from companion.variants import SyncBatchNorm, SyncBatchNormAct, convert_sync, freeze
 
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 # The modules that define these names, those first that import the least.
-_HOMES = ("modules", "fused", "contexts", "statistics", "variants", "inference")
+_HOMES = ("modules", "conversion", "fused", "contexts", "statistics", "variants", "inference")
 
 if not TYPE_CHECKING:
     # Type checkers would take every name for one that exists.

@@ -19,6 +19,7 @@ PAGE = Path(__file__).parents[1] / "book" / "api.md"
 PACKAGES = [
     "companion",
     "companion.contexts",
+    "companion.conversion",
     "companion.data",
     "companion.exercises",
     "companion.explore",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import companion
-from companion.modules import convert
+from companion import convert
 
 PAIRS = [
     (companion.BatchNorm1d, nn.BatchNorm1d, (6, 3)),

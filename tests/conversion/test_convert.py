@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import companion
-from companion.modules import convert
+from companion import convert
 
 PAIRS = [
     (nn.BatchNorm1d, companion.BatchNorm1d),
