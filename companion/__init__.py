@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from companion import functional
     from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
-    from companion.conversion import convert
+    from companion.conversion import convert, register_batch_norm
     from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
     from companion.inference import fold
     from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
@@ -35,6 +35,7 @@ __all__ = [
     "freeze",
     "functional",
     "preserved_statistics",
+    "register_batch_norm",
     "update_precise",
 ]
 

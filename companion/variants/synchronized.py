@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from companion import differentiation
 from companion._torch import BatchNormBase
 from companion.checks import check_residual
-from companion.conversion.swap import swap_class
+from companion.conversion.swap import plain_class, swap_class
 from companion.functional import batch_norm_act, dispatch, sync_batch_norm
 from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
@@ -84,7 +84,7 @@ class _SyncBatchNorm(_CompanionBatchNorm):
             kept = {"process_group"} if local is nn.SyncBatchNorm else set()
             for name in _OWN - kept:
                 self.__dict__.pop(name, None)
-            swap_class(self, {SyncBatchNorm: local, SyncBatchNormAct: local})
+            swap_class(self, local)
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -370,10 +370,9 @@ def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
             if process_group is not None:
                 module._join(process_group)
             continue
-        former = type(module)
-        if nn.utils.parametrize.is_parametrized(module):
-            former = former.__bases__[0]
-        swap_class(module, _SYNCHRONIZED)
+        former = plain_class(module)
+        if former in _SYNCHRONIZED:
+            swap_class(module, _SYNCHRONIZED[former])
         if isinstance(module, _SyncBatchNorm):
             module.local_class, module.name = former, name
             module._join(process_group or module.process_group)
