@@ -57,6 +57,7 @@ _FROZEN = Form(frozen=True)
 _KNOWN = {
     "timm.layers.norm_act:BatchNormAct2d.forward": _NORM_ACT,
     "timm.models.layers.norm_act:BatchNormAct2d.forward": _NORM_ACT,
+    "timm.layers.norm_act:SyncBatchNormAct.forward": _NORM_ACT,
     "timm.layers.norm_act:FrozenBatchNormAct2d.forward": Form(("drop", "act"), frozen=True),
     "torchvision.ops.misc:FrozenBatchNorm2d.forward": _FROZEN,
     "detectron2.layers.batch_norm:FrozenBatchNorm2d.forward": _FROZEN,
@@ -75,6 +76,9 @@ def torch_base(cls: type) -> type[nn.Module] | None:
 
 def form_of(cls: type) -> Form | None:
     """What a class computes, if it is batch normalization; None if it is not known to be."""
+    made = getattr(cls, "form", None)
+    if isinstance(made, Form):
+        return made
     forward: Any = getattr(cls, "forward", None)
     form = _registered.get(forward) or _known(forward)
     base = torch_base(cls)

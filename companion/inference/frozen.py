@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from companion._torch import BatchNormBase, has_hooks
+from companion.conversion.recognition import PLAIN, following, form_of
 from companion.fused import _BatchNormAct
 from companion.modules import _CompanionBatchNorm
 from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
@@ -24,6 +25,8 @@ __all__ = [
     "float64",
     "frozen_norm",
     "has_relu",
+    "is_normalization",
+    "what_follows",
 ]
 
 _FROZEN = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
@@ -77,7 +80,8 @@ class FrozenNorm(NamedTuple):
 def frozen_norm(bn: Any) -> FrozenNorm:
     """Read mean, weight/√(var + eps) and bias off a layer in evaluation mode.
 
-    What a fused layer does after normalizing, its residual and ReLU, is left to the caller.
+    What a layer does after normalizing is left to the caller: a fused one's residual and ReLU,
+    another library's submodules.
 
     Raises
     ------
@@ -91,7 +95,8 @@ def frozen_norm(bn: Any) -> FrozenNorm:
     """
     _check_frozen(bn)
     mean, var = float64(bn.running_mean), float64(bn.running_var)
-    slope = 1.0 / (var + bn.eps).sqrt()
+    eps: Any = bn.eps if hasattr(bn, "eps") else (form_of(type(bn)) or PLAIN).eps
+    slope = 1.0 / (var + eps).sqrt()
     if bn.weight is not None:
         slope = slope * float64(bn.weight)
     offset = torch.zeros_like(slope) if bn.bias is None else float64(bn.bias)
@@ -106,19 +111,31 @@ def has_relu(bn: nn.Module) -> bool:
     return isinstance(bn, _BatchNormAct | SyncBatchNormAct) and bn.relu
 
 
+def is_normalization(module: Any) -> bool:
+    """Whether a module is a layer to be folded: PyTorch's, this package's, or one recognized."""
+    return isinstance(module, NORMALIZATIONS) or (form_of(type(module)) or PLAIN).frozen
+
+
+def what_follows(bn: nn.Module) -> list[str]:
+    """The names of the submodules that another library's layer calls after normalizing."""
+    return [name for name, _ in following(bn, (form_of(type(bn)) or PLAIN).then)]
+
+
 def float64(value: Tensor) -> Tensor:
     """The value to calculate with: on the CPU, since not every device has float64."""
     return value.detach().to("cpu", torch.float64)
 
 
 def _check_frozen(bn: Any) -> None:
+    form = form_of(type(bn))
     known = isinstance(bn, NORMALIZATIONS) and type(bn).forward in _KNOWN
-    if not known or "forward" in vars(bn):
+    if not (known or (form and not form.own)) or "forward" in vars(bn):
         raise FoldingError(
-            "bn: expected a batch normalization layer of PyTorch or of this package, "
-            f"got {type(bn).__name__}"
+            "bn: expected a batch normalization layer of PyTorch, of this package, or one that "
+            f"register_batch_norm knows, got {type(bn).__name__}"
         )
-    if bn.training and not isinstance(bn, _FROZEN):
+    frozen = isinstance(bn, _FROZEN) or (form or PLAIN).frozen
+    if bn.training and not frozen:
         raise FoldingError(
             "bn: expected evaluation mode, got training mode, in which its statistics are the "
             "batch's"

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .frozen import FoldingError, check_no_hooks, float64, frozen_norm, has_relu
+from .frozen import (
+    FoldingError,
+    check_no_hooks,
+    float64,
+    frozen_norm,
+    has_relu,
+    what_follows,
+)
 
 __all__ = ["fold_into_next", "fold_into_previous", "fold_normalization", "input_rank"]
 
@@ -184,6 +191,11 @@ def _check_no_activation(bn: nn.Module) -> None:
         raise FoldingError(
             "bn: expected a layer without ReLU, got one with relu=True; fold(model, example) keeps "
             "the ReLU"
+        )
+    if what_follows(bn):
+        raise FoldingError(
+            f"bn: expected the normalization alone, got {type(bn).__name__}, which calls "
+            f"{' and '.join(what_follows(bn))} after it; fold(model, example) keeps them"
         )
 
 
