@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from companion import functional
+from companion._torch import has_hooks
 
 from .frozen import FoldingError, frozen_norm, has_relu, is_normalization, what_follows
 from .layers import fold_into_next, fold_normalization, input_rank
@@ -67,6 +68,11 @@ class GraphFolding:
 
     def fold(self) -> None:
         """Fold what can be folded, in the order of the calls."""
+        for node in list(self.graph.nodes):
+            part = self.module(node)
+            if type(part) is nn.Identity and not has_hooks(part) and len(node.args) == 1:
+                # Some networks have one wherever another variant of theirs has a layer.
+                self._replace(node, node.args[0])
         for node in list(self.graph.nodes):
             if node.op == "call_function" and node.target in _FUNCTIONS:
                 self.kept.append(Kept(node.name, "a call of a function; only layers are folded"))

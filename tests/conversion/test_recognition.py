@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from _layers import (
+from _foreign import (
     AnyRank,
     BelowNormAct,
     Doubled,
@@ -247,11 +247,11 @@ def test_the_report_says_what_became_of_each_layer():
     assert returned is model
     assert str(report).splitlines() == [
         "plain: torch.nn.BatchNorm1d is now companion.BatchNorm1d",
-        "act: _layers.NormAct is now companion.BatchNorm2d, then act",
-        "doubled: _layers.Doubled is now companion.BatchNorm2d, called by its own forward",
-        "any: _layers.AnyRank is now companion.functional.batch_norm",
-        "frozen: _layers.FrozenAct is now companion.functional.batch_norm, frozen, then act",
-        "unknown: _layers.Unknown left alone: _layers.Unknown.forward is not known to be batch "
+        "act: _foreign.NormAct is now companion.BatchNorm2d, then act",
+        "doubled: _foreign.Doubled is now companion.BatchNorm2d, called by its own forward",
+        "any: _foreign.AnyRank is now companion.functional.batch_norm",
+        "frozen: _foreign.FrozenAct is now companion.functional.batch_norm, frozen, then act",
+        "unknown: _foreign.Unknown left alone: _foreign.Unknown.forward is not known to be batch "
         "normalization, see register_batch_norm",
         "lazy: torch.nn.LazyBatchNorm2d left alone: lazy: it has no parameters before its first "
         "call",
@@ -265,7 +265,7 @@ def test_the_report_says_what_became_of_each_layer():
     _, report = companion.convert(model, to="torch", report=True)
     assert str(report).splitlines()[:2] == [
         "plain: companion.BatchNorm1d is now torch.nn.BatchNorm1d",
-        "act: companion.BatchNorm2d, then act is now _layers.NormAct",
+        "act: companion.BatchNorm2d, then act is now _foreign.NormAct",
     ]
     assert [(left.layer, left.reason) for left in report.left] == [
         ("more", "PyTorch has no layer that does what it does")
