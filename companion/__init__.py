@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from companion import functional
     from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
-    from companion.conversion import convert, parameter_groups
+    from companion.conversion import convert, parameter_groups, register_batch_norm
     from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
     from companion.inference import fold
     from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
     from companion.statistics import merge_statistics, update_precise
-    from companion.variants import SyncBatchNorm, convert_sync, freeze
+    from companion.variants import SyncBatchNorm, SyncBatchNormAct, convert_sync, freeze
 
 __all__ = [
     "BatchNorm1d",
@@ -26,6 +26,7 @@ __all__ = [
     "BatchNormAct2d",
     "BatchNormAct3d",
     "SyncBatchNorm",
+    "SyncBatchNormAct",
     "accumulated_statistics",
     "convert",
     "convert_sync",
@@ -36,6 +37,7 @@ __all__ = [
     "merge_statistics",
     "parameter_groups",
     "preserved_statistics",
+    "register_batch_norm",
     "update_precise",
 ]
 

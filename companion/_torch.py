@@ -23,6 +23,9 @@ from torch.utils import _pytree
 BatchNormBase = nn.modules.batchnorm._BatchNorm
 """What PyTorch's batch normalization layers, its synchronized one included, are subclasses of."""
 
+NormBase = nn.modules.batchnorm._NormBase
+"""Their state alone: what the base has in common with that of PyTorch's instance normalization."""
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 

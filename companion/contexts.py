@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from companion._torch import NormBase
 from companion.kernels.interface import Running
 from companion.running import recomputing, update_running
 from companion.statistics.layers import Layer, across_processes, input_moments, tracking_layers
@@ -89,7 +90,7 @@ def preserved_statistics(model: nn.Module) -> Iterator[None]:
             setattr(module, name, buffer)
         for module in lazy:
             still = any(is_lazy(buffer) for buffer in module.buffers(recurse=False))
-            if isinstance(module, nn.modules.batchnorm._NormBase) and not still:
+            if isinstance(module, NormBase) and not still:
                 module.reset_running_stats()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -66,7 +68,7 @@ class _BatchNormAct(_CompanionBatchNorm):
         return dispatch(batch_norm_act, arguments, self.backend)
 
 
-class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
+class BatchNormAct1d(_BatchNormAct):
     """Normalization of ``(N, C)`` or ``(N, C, L)``, residual and ReLU in one pass.
 
     y = max(0, BatchNorm(input) + residual), equal in value and gradient to the three operations
@@ -94,6 +96,10 @@ class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
     backend
         the kernels that compute, see :func:`companion.functional.batch_norm`
 
+    Notes
+    -----
+    See :class:`BatchNormAct2d`.
+
     References
     ----------
     :func:`companion.functional.batch_norm_act`.
@@ -106,8 +112,10 @@ class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
     ([[0.0], [1.0]], [[2.0], [0.0]])
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm1d._layouts
 
-class BatchNormAct2d(_BatchNormAct, BatchNorm2d):
+
+class BatchNormAct2d(_BatchNormAct):
     """Normalization of ``(N, C, H, W)``, residual and ReLU in one pass.
 
     y = max(0, BatchNorm(input) + residual), equal in value and gradient to the three operations
@@ -135,6 +143,15 @@ class BatchNormAct2d(_BatchNormAct, BatchNorm2d):
     backend
         the kernels that compute, see :func:`companion.functional.batch_norm`
 
+    Notes
+    -----
+    Parameters, buffers and state dictionary are those of PyTorch's layer, but the layer is no
+    subclass of it: a tool that takes it for plain batch normalization, as
+    ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` would, drops the ReLU without a word. Tools
+    that ask ``isinstance`` leave it as it is; :func:`companion.convert_sync`,
+    :func:`companion.update_precise`, :func:`companion.freeze` and :func:`companion.fold` serve it.
+    ``torch.nn.utils.fuse_conv_bn_eval`` asks nothing, and does drop the ReLU: fold instead.
+
     References
     ----------
     :func:`companion.functional.batch_norm_act`.
@@ -147,8 +164,10 @@ class BatchNormAct2d(_BatchNormAct, BatchNorm2d):
     True
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm2d._layouts
 
-class BatchNormAct3d(_BatchNormAct, BatchNorm3d):
+
+class BatchNormAct3d(_BatchNormAct):
     """Normalization of ``(N, C, D, H, W)``, residual and ReLU in one pass.
 
     y = max(0, BatchNorm(input) + residual), equal in value and gradient to the three operations
@@ -176,6 +195,10 @@ class BatchNormAct3d(_BatchNormAct, BatchNorm3d):
     backend
         the kernels that compute, see :func:`companion.functional.batch_norm`
 
+    Notes
+    -----
+    See :class:`BatchNormAct2d`.
+
     References
     ----------
     :func:`companion.functional.batch_norm_act`.
@@ -186,3 +209,5 @@ class BatchNormAct3d(_BatchNormAct, BatchNorm3d):
     >>> BatchNormAct3d(3, relu=False)(x, residual).shape
     torch.Size([2, 3, 4, 4, 4])
     """
+
+    _layouts: ClassVar[dict[int, str]] = BatchNorm3d._layouts

@@ -20,7 +20,7 @@ from companion import _torch
 PACKAGE = Path(_torch.__file__).parent
 PRIVATE = re.compile(
     r"\b(torch|nn|distributed|distributed_c10d|forward_ad|group|backend|options|batchnorm|graph)"
-    r"(\.\w+)*\._[a-z]\w*|\bimport torch\._|from torch[\w.]* import _|\._BatchNorm\b|"
+    r"(\.\w+)*\._[a-z]\w*|\bimport torch\._|from torch[\w.]* import _|\._(Batch)?Norm(Base)?\b|"
     r"super\(torch\.autograd\.Function"
 )
 
@@ -43,6 +43,21 @@ def test_batch_norm_base():
         assert issubclass(kind, _torch.BatchNormBase)
     assert issubclass(nn.LazyBatchNorm1d, _torch.BatchNormBase)
     assert not issubclass(nn.InstanceNorm1d, _torch.BatchNormBase)
+
+
+def test_norm_base():
+    """It brings parameters, buffers, and how old state dictionaries load; but no forward pass."""
+    base = _torch.NormBase
+    for kind in (nn.BatchNorm1d, nn.SyncBatchNorm, nn.InstanceNorm1d):
+        assert issubclass(kind, base)
+    assert not issubclass(base, _torch.BatchNormBase)
+    assert base._version == nn.BatchNorm1d._version
+    for name in ("_load_from_state_dict", "reset_running_stats", "extra_repr", "__constants__"):
+        assert getattr(base, name) is getattr(nn.BatchNorm1d, name), name
+    assert base.forward is not nn.BatchNorm1d.forward
+    layer = base(3, 1e-3, 0.2, True, True, "cpu", torch.float64)
+    assert list(layer.state_dict()) == list(nn.BatchNorm1d(3).state_dict())
+    assert {value.dtype for value in layer.parameters()} == {torch.float64}
 
 
 def test_transforms_are_active():

@@ -1,6 +1,15 @@
 """Changes to the batch normalization of a whole model: other classes, the same numbers."""
 
 from companion.conversion.parameters import parameter_groups
+from companion.conversion.recognition import register_batch_norm
+from companion.conversion.report import Changed, ConversionReport, Left
 from companion.conversion.swap import convert
 
-__all__ = ["convert", "parameter_groups"]
+__all__ = [
+    "Changed",
+    "ConversionReport",
+    "Left",
+    "convert",
+    "parameter_groups",
+    "register_batch_norm",
+]

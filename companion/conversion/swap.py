@@ -1,32 +1,46 @@
-"""``convert``: every batch normalization layer of a model becomes this package's, or PyTorch's."""
+"""``convert``: every batch normalization layer of a model becomes this package's, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import is_parametrized
 
+from companion._state import STATISTICS
 from companion.kernels.eager import HALF_PRECISION
-from companion.modules import (
-    STATISTICS,
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    _CompanionBatchNorm,
-)
+from companion.modules import _CompanionBatchNorm
 
-__all__ = ["convert", "swap_class"]
+from .below import companion_class, described, origin
+from .recognition import torch_base
+from .report import Changed, ConversionReport, Left, class_name
 
-_OURS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: BatchNorm1d,
-    nn.BatchNorm2d: BatchNorm2d,
-    nn.BatchNorm3d: BatchNorm3d,
+__all__ = ["convert", "obstacle", "plain_class", "swap_class"]
+
+_TARGETS: dict[str, Callable[[Any], type[nn.Module] | None]] = {
+    "companion": companion_class,
+    "torch": origin,
 }
-_SWAPS = {"companion": _OURS, "torch": {ours: theirs for theirs, ours in _OURS.items()}}
+_OPTIONS = ("skip_nonfinite", "backend")
 
 
-def convert(model: nn.Module, to: str = "companion") -> nn.Module:
+@overload
+def convert(model: nn.Module, to: str = ..., *, report: Literal[False] = ...) -> nn.Module: ...
+
+
+@overload
+def convert(
+    model: nn.Module, to: str = ..., *, report: Literal[True]
+) -> tuple[nn.Module, ConversionReport]: ...
+
+
+def convert(
+    model: nn.Module, to: str = "companion", *, report: bool = False
+) -> nn.Module | tuple[nn.Module, ConversionReport]:
     """Swap every batch normalization layer in `model`, in place, for this package's or back.
 
     Only the class of a layer changes: it remains the same object, with its parameters, buffers,
@@ -38,16 +52,17 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
     model
         any module; may be a batch normalization layer itself
     to
-        ``"companion"`` or ``"torch"``
+        ``"companion"``; ``"torch"``: the classes that the layers had, or those of ``torch.nn``
+    report
+        whether to say what was done
 
     Returns
     -------
-    nn.Module
-        `model`, the same object. Subclasses of the six layers, lazy ones, and PyTorch's
-        synchronized one are left alone; layers with parametrizations are swapped below them; what
-        :func:`companion.convert_sync` had converted becomes local again. The options
-        `skip_nonfinite` and `backend` have no counterpart in PyTorch and are dropped on the way
-        there; statistics take the type of a half-precision weight, as PyTorch's kernels demand.
+    model : nn.Module
+        `model`, the same object
+    report : ConversionReport
+        only if asked for: the layers that were changed, and those that were left alone, with the
+        reason
 
     Raises
     ------
@@ -57,33 +72,109 @@ def convert(model: nn.Module, to: str = "companion") -> nn.Module:
         `to` is neither of the two; on the way to PyTorch a statistic overflows the type of its
         layer's weight. Nothing is changed then
 
+    Notes
+    -----
+    *Other classes.* A layer of another library, or of yours, gets a class that is below its own:
+    ``isinstance``, its methods and its state dictionary stay. This serves subclasses of PyTorch's
+    layers whose ``forward`` is PyTorch's or calls that of ``super()``, and those that
+    :func:`companion.register_batch_norm` knows, timm's ``BatchNormAct2d`` and torchvision's frozen
+    layer among them. A ReLU that such a layer applies is computed in the same pass.
+
+    *Left alone* are layers whose ``forward`` is not known or was set on the instance, lazy ones,
+    those with sharded parameters, and PyTorch's synchronized ones, see
+    :func:`companion.convert_sync`. Layers with parametrizations are swapped below them.
+
+    *The way back.* What :func:`companion.convert_sync` had converted becomes local again. The
+    options `skip_nonfinite` and `backend` have no counterpart in PyTorch and are dropped on the
+    way there; statistics take the type of a half-precision weight, as PyTorch's kernels demand.
+    This package's layers that do more than batch normalization are left alone.
+
     Examples
     --------
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
     >>> type(convert(model)[1])
     <class 'companion.modules.BatchNorm1d'>
-    >>> type(convert(model, to="torch")[1])
-    <class 'torch.nn.modules.batchnorm.BatchNorm1d'>
+    >>> model, report = convert(model, to="torch", report=True)
+    >>> print(report.changed[0])
+    1: companion.BatchNorm1d is now torch.nn.BatchNorm1d
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    if to not in _SWAPS:
+    if to not in _TARGETS:
         raise ValueError(f"to: expected 'companion' or 'torch', got {to!r}")
     typed = list(_typed_as_weights(model)) if to == "torch" else []
-    for module in model.modules():
-        to_local = getattr(module, "to_local", None)
+    changed: list[Changed] = []
+    left: list[Left] = []
+    for name, module in model.named_modules():
+        former, before = plain_class(module), described(module, plain_class(module))
+        to_local: Any = getattr(module, "to_local", None)
         if to_local is not None:
             to_local()
-        swap_class(module, _SWAPS[to])
-    if to == "torch":
-        for module in model.modules():
-            if type(module) in _OURS:
-                for option in ("skip_nonfinite", "backend"):
-                    module.__dict__.pop(option, None)
+        target = _TARGETS[to](plain_class(module))
+        if target is not None and (to == "torch" or obstacle(module) is None):
+            swap_class(module, target)
+        if plain_class(module) is not former:
+            changed.append(Changed(name, before, described(module, plain_class(module))))
+            if to == "torch":
+                for option in _OPTIONS:
+                    vars(module).pop(option, None)
+        elif (reason := _reason(module, to)) is not None:
+            left.append(Left(name, class_name(former), reason))
     for module, name, statistic in typed:
         if not isinstance(module, _CompanionBatchNorm):
             setattr(module, name, statistic)
-    return model
+    return (model, ConversionReport(tuple(changed), tuple(left))) if report else model
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """The class of a module, below the one that PyTorch gives it when it is parametrized."""
+    cls = type(module)
+    return cls.__bases__[0] if is_parametrized(module) else cls
+
+
+def swap_class(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Give a module another class; if it is parametrized, below the one that it has for that."""
+    if is_parametrized(module):
+        # Copies of the module share that class, so it is not changed but made again.
+        former = type(module)
+        own = {key: value for key, value in vars(former).items() if key != "__weakref__"}
+        own.pop("__dict__", None)
+        cls = type(former.__name__, (cls,), own)
+    module.__class__ = cls
+
+
+def obstacle(module: nn.Module) -> str | None:
+    """What is in the way of another class for a layer that could have one; None if nothing is."""
+    if isinstance(module, LazyModuleMixin):
+        return "lazy: it has no parameters before its first call"
+    if "forward" in vars(module):
+        return "a forward function was set on the instance, and would go on calling what it was"
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    if any(hasattr(tensor, "device_mesh") for tensor in tensors):
+        return "its parameters are sharded (DTensor): convert before sharding"
+    return None
+
+
+def _reason(module: nn.Module, to: str) -> str | None:
+    """Why a layer keeps its class; None of what is no normalization, or is what it should be."""
+    cls = plain_class(module)
+    base, keeps_statistics = torch_base(cls), module._buffers.get("running_mean") is not None
+    if isinstance(module, _CompanionBatchNorm) or cls.__module__.startswith("companion."):
+        if to == "companion" or not keeps_statistics:
+            return None
+        return "PyTorch has no layer that does what it does"
+    if to == "torch" or not (base or keeps_statistics):
+        return None
+    if base and (reason := obstacle(module)):
+        return reason
+    if base is nn.SyncBatchNorm:
+        return "synchronized over processes, which convert_sync serves"
+    if isinstance(module, _InstanceNorm):
+        return "instance normalization"
+    return (
+        f"{cls.forward.__module__}.{cls.forward.__qualname__} is not known to be batch "
+        "normalization, see register_batch_norm"
+    )
 
 
 def _typed_as_weights(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
@@ -106,16 +197,3 @@ def _typed_as_weights(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor
                     f"{path or 'the model'!r}, {name}"
                 )
             yield module, name, typed
-
-
-def swap_class(module: nn.Module, swaps: dict[type[nn.Module], type[nn.Module]]) -> None:
-    """Give a module the class that `swaps` names for its own; a parametrized one, below it."""
-    cls = type(module)
-    if cls in swaps:
-        module.__class__ = swaps[cls]
-    elif nn.utils.parametrize.is_parametrized(module) and cls.__bases__[0] in swaps:
-        # PyTorch gives a parametrized layer a class of its own, below the layer's; copies of the
-        # layer share it, so it is not changed but made again below the other class.
-        own = {key: value for key, value in vars(cls).items() if key != "__weakref__"}
-        own.pop("__dict__", None)
-        module.__class__ = type(cls.__name__, (swaps[cls.__bases__[0]],), own)

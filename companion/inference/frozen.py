@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from companion._torch import BatchNormBase, has_hooks
+from companion.conversion.recognition import PLAIN, following, form_of
 from companion.fused import _BatchNormAct
 from companion.modules import _CompanionBatchNorm
 from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
 from companion.variants.ghost import GhostBatchNorm1d
 from companion.variants.noisy import NoisyBatchNorm1d
 from companion.variants.renorm import BatchRenorm1d
-from companion.variants.synchronized import SyncBatchNorm
+from companion.variants.synchronized import SyncBatchNorm, SyncBatchNormAct
 
 __all__ = [
     "NORMALIZATIONS",
@@ -24,10 +25,12 @@ __all__ = [
     "float64",
     "frozen_norm",
     "has_relu",
+    "is_normalization",
+    "what_follows",
 ]
 
 _FROZEN = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
-NORMALIZATIONS = (BatchNormBase, *_FROZEN)
+NORMALIZATIONS = (BatchNormBase, _CompanionBatchNorm, *_FROZEN)
 
 # A class that computes something else in evaluation mode has a `forward` of its own.
 _KNOWN = (
@@ -39,6 +42,7 @@ _KNOWN = (
     NoisyBatchNorm1d.forward,
     BatchRenorm1d.forward,
     SyncBatchNorm.forward,
+    SyncBatchNormAct.forward,
     FrozenBatchNorm1d.forward,
 )
 
@@ -76,7 +80,8 @@ class FrozenNorm(NamedTuple):
 def frozen_norm(bn: Any) -> FrozenNorm:
     """Read mean, weight/√(var + eps) and bias off a layer in evaluation mode.
 
-    What a fused layer does after normalizing, its residual and ReLU, is left to the caller.
+    What a layer does after normalizing is left to the caller: a fused one's residual and ReLU,
+    another library's submodules.
 
     Raises
     ------
@@ -90,7 +95,8 @@ def frozen_norm(bn: Any) -> FrozenNorm:
     """
     _check_frozen(bn)
     mean, var = float64(bn.running_mean), float64(bn.running_var)
-    slope = 1.0 / (var + bn.eps).sqrt()
+    eps: Any = bn.eps if hasattr(bn, "eps") else (form_of(type(bn)) or PLAIN).eps
+    slope = 1.0 / (var + eps).sqrt()
     if bn.weight is not None:
         slope = slope * float64(bn.weight)
     offset = torch.zeros_like(slope) if bn.bias is None else float64(bn.bias)
@@ -102,7 +108,17 @@ def frozen_norm(bn: Any) -> FrozenNorm:
 
 def has_relu(bn: nn.Module) -> bool:
     """Whether a layer applies a ReLU after normalizing."""
-    return isinstance(bn, _BatchNormAct | SyncBatchNorm) and bn.relu
+    return isinstance(bn, _BatchNormAct | SyncBatchNormAct) and bn.relu
+
+
+def is_normalization(module: Any) -> bool:
+    """Whether a module is a layer to be folded: PyTorch's, this package's, or one recognized."""
+    return isinstance(module, NORMALIZATIONS) or (form_of(type(module)) or PLAIN).frozen
+
+
+def what_follows(bn: nn.Module) -> list[str]:
+    """The names of the submodules that another library's layer calls after normalizing."""
+    return [name for name, _ in following(bn, (form_of(type(bn)) or PLAIN).then)]
 
 
 def float64(value: Tensor) -> Tensor:
@@ -111,13 +127,15 @@ def float64(value: Tensor) -> Tensor:
 
 
 def _check_frozen(bn: Any) -> None:
+    form = form_of(type(bn))
     known = isinstance(bn, NORMALIZATIONS) and type(bn).forward in _KNOWN
-    if not known or "forward" in vars(bn):
+    if not (known or (form and not form.own)) or "forward" in vars(bn):
         raise FoldingError(
-            "bn: expected a batch normalization layer of PyTorch or of this package, "
-            f"got {type(bn).__name__}"
+            "bn: expected a batch normalization layer of PyTorch, of this package, or one that "
+            f"register_batch_norm knows, got {type(bn).__name__}"
         )
-    if bn.training and not isinstance(bn, _FROZEN):
+    frozen = isinstance(bn, _FROZEN) or (form or PLAIN).frozen
+    if bn.training and not frozen:
         raise FoldingError(
             "bn: expected evaluation mode, got training mode, in which its statistics are the "
             "batch's"

@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from companion import functional
+from companion._torch import has_hooks
 
-from .frozen import NORMALIZATIONS, FoldingError, frozen_norm, has_relu
+from .frozen import FoldingError, frozen_norm, has_relu, is_normalization, what_follows
 from .layers import fold_into_next, fold_normalization, input_rank
 from .report import Folded, Kept
 
@@ -68,9 +69,14 @@ class GraphFolding:
     def fold(self) -> None:
         """Fold what can be folded, in the order of the calls."""
         for node in list(self.graph.nodes):
+            part = self.module(node)
+            if type(part) is nn.Identity and not has_hooks(part) and len(node.args) == 1:
+                # Some networks have one wherever another variant of theirs has a layer.
+                self._replace(node, node.args[0])
+        for node in list(self.graph.nodes):
             if node.op == "call_function" and node.target in _FUNCTIONS:
                 self.kept.append(Kept(node.name, "a call of a function; only layers are folded"))
-            elif isinstance(self.module(node), NORMALIZATIONS):
+            elif is_normalization(self.module(node)):
                 self._fold_call(node)
 
     def _fold_call(self, node: fx.Node) -> None:
@@ -154,13 +160,15 @@ class GraphFolding:
         self.folded.append(Folded(str(node.target), self._origin.get(layer, layer), place))
 
     def _activated(self, node: fx.Node, bn: nn.Module, value: fx.Node) -> fx.Node:
-        """What a fused layer does after normalizing, as operations of their own."""
+        """What a layer does after normalizing, as operations of their own."""
         residual = _residual(node)
         with self.graph.inserting_before(node):
             if residual is not None:
                 value = self.graph.call_function(torch.add, (value, residual))
             if has_relu(bn):
                 value = self.graph.call_function(torch.relu, (value,))
+            for name in what_follows(bn):
+                value = self.graph.call_module(f"{node.target}.{name}", (value,))
         self.ranks[value] = self.ranks[node]
         return value
 

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
-
-from .frozen import FoldingError, check_no_hooks, float64, frozen_norm, has_relu
+from .frozen import (
+    FoldingError,
+    check_no_hooks,
+    float64,
+    frozen_norm,
+    has_relu,
+    what_follows,
+)
 
 __all__ = ["fold_into_next", "fold_into_previous", "fold_normalization", "input_rank"]
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
-# Spatial axes of what a batch normalization layer takes; others take any.
-_SPATIAL_AXES = {
-    (nn.BatchNorm1d, FrozenBatchNorm1d): (0, 1),
-    (nn.BatchNorm2d, FrozenBatchNorm2d): (2,),
-    (nn.BatchNorm3d, FrozenBatchNorm3d): (3,),
-}
+# Spatial axes of what PyTorch's layers take, but for the synchronized one, which takes any.
+_SPATIAL_AXES = {nn.BatchNorm1d: (0, 1), nn.BatchNorm2d: (2,), nn.BatchNorm3d: (3,)}
 
 
 def fold_into_previous(layer: Any, bn: Any) -> nn.Module:
@@ -191,6 +192,11 @@ def _check_no_activation(bn: nn.Module) -> None:
             "bn: expected a layer without ReLU, got one with relu=True; fold(model, example) keeps "
             "the ReLU"
         )
+    if what_follows(bn):
+        raise FoldingError(
+            f"bn: expected the normalization alone, got {type(bn).__name__}, which calls "
+            f"{' and '.join(what_follows(bn))} after it; fold(model, example) keeps them"
+        )
 
 
 def _channels(layer: Any) -> tuple[int, int]:
@@ -207,16 +213,23 @@ def _check_fit(layer: Any, bn: Any, channels: int, side: str) -> None:
             f"bn: expected {channels} channels, as the layer's {side}, got {normalized}"
         )
     spatial = layer.weight.ndim - 2
-    for kinds, allowed in _SPATIAL_AXES.items():
-        if isinstance(bn, kinds) and spatial not in allowed:
-            raise FoldingError(
-                f"bn: expected a layer for {spatial} spatial axes, as the {side} of "
-                f"{type(layer).__name__}, got {type(bn).__name__}"
-            )
+    if not _takes(bn, spatial):
+        raise FoldingError(
+            f"bn: expected a layer for {spatial} spatial axes, as the {side} of "
+            f"{type(layer).__name__}, got {type(bn).__name__}"
+        )
     if bn.running_mean.device != layer.weight.device:
         raise FoldingError(
             f"bn: expected the layer's device, {layer.weight.device}, got {bn.running_mean.device}"
         )
+
+
+def _takes(bn: Any, spatial: int) -> bool:
+    """Whether a normalization accepts an input with that many spatial axes."""
+    layouts = getattr(bn, "_layouts", None)
+    if layouts is not None:
+        return spatial + 2 in layouts
+    return all(spatial in axes for kind, axes in _SPATIAL_AXES.items() if isinstance(bn, kind))
 
 
 def _check_constants_pass(layer: Any) -> None:

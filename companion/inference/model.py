@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from companion._torch import tensors_in
 
-from .frozen import NORMALIZATIONS, FoldingError
+from .frozen import FoldingError, is_normalization
 from .graph import fold_graph
 from .report import Folded, FoldReport, Kept
 from .tracing import Calls, observe, trace
@@ -37,14 +37,16 @@ def fold(
     The model is traced with ``torch.fx``. A normalization in evaluation mode whose input is the
     output of a linear or convolution layer, and the only use of it, becomes part of that layer;
     else, one whose output goes to such a layer alone becomes part of that one, where this is exact
-    (:func:`fold_into_next`). Residual and ReLU of a fused layer stay, as operations of their own.
+    (:func:`fold_into_next`). Residual and ReLU of a fused layer stay, as operations of their own,
+    and so do dropout and activation of a layer that has such, as timm's ``BatchNormAct2d``.
     All others stay as they are, and the report says why.
 
     Parameters
     ----------
     model
-        any module; the normalizations of ``torch.nn`` and of this package in it are folded that are
-        in evaluation mode, or frozen; others may train
+        any module; the normalizations of ``torch.nn``, of this package and of other libraries (see
+        :func:`companion.register_batch_norm`) in it are folded that are in evaluation mode, or
+        frozen; others may train
     example
         its positional arguments, or the one tensor that it takes; its values are not kept
     tolerance
@@ -158,9 +160,9 @@ class _Folding:
         for name, part in module.named_children():
             full = _join(path, name)
             calls = self.calls.get(full) if whole else None
-            if isinstance(part, NORMALIZATIONS):
+            if is_normalization(part):
                 self.kept.append(Kept(full, f"called from code that cannot be traced: {reason}"))
-            elif not any(isinstance(m, NORMALIZATIONS) for m in part.modules()):
+            elif not any(is_normalization(m) for m in part.modules()):
                 continue
             elif calls is not None and calls.alone:
                 before = len(self.folded)

@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 
 from companion._torch import has_hooks
 
-from .frozen import NORMALIZATIONS
+from .frozen import is_normalization
 
 __all__ = ["Calls", "observe", "trace"]
 
-_LAYERS = (*NORMALIZATIONS, nn.modules.conv._ConvNd, nn.Linear)
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 @dataclass
@@ -79,7 +79,7 @@ class _Tracer(fx.Tracer):
         self.culprit: nn.Module | None = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        stop = m in self.opaque or isinstance(m, _LAYERS)
+        stop = m in self.opaque or isinstance(m, _LAYERS) or is_normalization(m)
         return stop or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:

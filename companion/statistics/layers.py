@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, distributed, nn
 
+from companion._state import BatchNormState
 from companion._torch import BatchNormBase
 from companion.kernels import eager
 from companion.statistics.moments import RunningMoments, merge
 
-Layer = BatchNormBase
+# What keeps running statistics: PyTorch's layers, and this package's, plain ones or not.
+Layer: TypeAlias = BatchNormBase | BatchNormState
 
 
 def tracking_layers(model: nn.Module) -> dict[str, Layer]:

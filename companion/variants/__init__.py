@@ -1,4 +1,9 @@
-"""Relatives of batch normalization: other statistics in training, or other ones at inference."""
+"""Relatives of batch normalization: other statistics in training, or other ones at inference.
+
+Their parameters, buffers and state dictionaries are those of PyTorch's layers, of which they are no
+subclasses, :class:`SyncBatchNorm` excepted: PyTorch's tools would take them for batch normalization
+and drop what they do beyond it. This package's tools for whole models serve all of them.
+"""
 
 from companion.variants.adaptive import adapted_statistics
 from companion.variants.decorrelated import DecorrelatedBatchNorm1d, DecorrelatedBatchNorm2d
@@ -37,7 +42,7 @@ from companion.variants.renorm import (
     BatchRenorm3d,
     LinearSchedule,
 )
-from companion.variants.synchronized import SyncBatchNorm, convert_sync
+from companion.variants.synchronized import SyncBatchNorm, SyncBatchNormAct, convert_sync
 from companion.variants.weight_normalization import WeightNorm, weight_norm
 from companion.variants.weight_standardization import WeightStandardization, weight_standardize
 
@@ -70,6 +75,7 @@ __all__ = [
     "NoisyBatchNorm2d",
     "NoisyBatchNorm3d",
     "SyncBatchNorm",
+    "SyncBatchNormAct",
     "WeightNorm",
     "WeightStandardization",
     "adapted_statistics",

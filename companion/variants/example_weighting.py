@@ -10,6 +10,8 @@ Source: Summers & Dinneen (2020), arXiv:1906.03548; Singh & Shrivastava (2019),
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -112,7 +114,7 @@ class _ExampleWeightedBatchNorm(_CompanionBatchNorm):
         return with_layout_of(input, y.to(input.dtype).reshape(input.shape))
 
 
-class ExampleWeightedBatchNorm1d(_ExampleWeightedBatchNorm, BatchNorm1d):
+class ExampleWeightedBatchNorm1d(_ExampleWeightedBatchNorm):
     """Batch normalization of ``(N, C)`` or ``(N, C, L)`` with example weighting at inference.
 
     At inference, with mean m_i and biased variance v_i of example i over its own positions,
@@ -157,8 +159,8 @@ class ExampleWeightedBatchNorm1d(_ExampleWeightedBatchNorm, BatchNorm1d):
     and variance of the other B - 1 examples of a batch as running statistics, example i gets
     exactly the output of training on that batch.
 
-    *Training* is that of the layer it derives from. State dictionaries are, too: load those of a
-    model that is trained already. `backend` has no effect where examples share.
+    *Training* is batch normalization's. State dictionaries are, too: load those of a model that is
+    trained already. `backend` has no effect where examples share.
 
     References
     ----------
@@ -171,8 +173,10 @@ class ExampleWeightedBatchNorm1d(_ExampleWeightedBatchNorm, BatchNorm1d):
     tensor([[0.8165]])
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm1d._layouts
 
-class ExampleWeightedBatchNorm2d(_ExampleWeightedBatchNorm, BatchNorm2d):
+
+class ExampleWeightedBatchNorm2d(_ExampleWeightedBatchNorm):
     """Batch normalization of ``(N, C, H, W)`` with example weighting at inference.
 
     At inference, with mean m_i and biased variance v_i of example i over its own positions,
@@ -226,8 +230,10 @@ class ExampleWeightedBatchNorm2d(_ExampleWeightedBatchNorm, BatchNorm2d):
     True
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm2d._layouts
 
-class ExampleWeightedBatchNorm3d(_ExampleWeightedBatchNorm, BatchNorm3d):
+
+class ExampleWeightedBatchNorm3d(_ExampleWeightedBatchNorm):
     """Batch normalization of ``(N, C, D, H, W)`` with example weighting at inference.
 
     At inference, with mean m_i and biased variance v_i of example i over its own positions,
@@ -280,3 +286,5 @@ class ExampleWeightedBatchNorm3d(_ExampleWeightedBatchNorm, BatchNorm3d):
     >>> layer(torch.randn(1, 3, 2, 4, 4)).shape
     torch.Size([1, 3, 2, 4, 4])
     """
+
+    _layouts: ClassVar[dict[int, str]] = BatchNorm3d._layouts

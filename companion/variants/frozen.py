@@ -274,7 +274,8 @@ _RELATIVES = (_GhostBatchNorm, _NoisyBatchNorm, _BatchRenorm)
 def _frozen_class(layer: Layer) -> type[nn.Module] | None:
     """The class that does what `layer` does at inference; None if none of them does."""
     if isinstance(layer, _RELATIVES):
-        return next(frozen for cls, frozen in _FROZEN.items() if isinstance(layer, cls))
+        kinds = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
+        return next(frozen for frozen in kinds if frozen._layouts == layer._layouts)
     return _FROZEN.get(type(layer))
 
 

@@ -8,7 +8,7 @@ Source: Hoffer, Hubara & Soudry (2017), arXiv:1705.08741.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -174,7 +174,7 @@ def _unfold(y: Tensor, number: int) -> Tensor:
     return y.unflatten(1, (number, -1)).transpose(0, 1).flatten(0, 1)
 
 
-class GhostBatchNorm1d(_GhostBatchNorm, BatchNorm1d):
+class GhostBatchNorm1d(_GhostBatchNorm):
     """Ghost batch normalization of ``(N, C)`` or ``(N, C, L)``.
 
     In training the batch is cut, in its order, into ghost batches of `ghost_size` examples, and
@@ -214,7 +214,7 @@ class GhostBatchNorm1d(_GhostBatchNorm, BatchNorm1d):
     *Running statistics* move once per batch, by the average of the ghost batches' means and of
     their unbiased variances, each ghost batch counting alike.
 
-    *Inference* is that of the layer it derives from, and so is everything else.
+    *Inference* is batch normalization's, and so is everything else.
 
     References
     ----------
@@ -228,8 +228,10 @@ class GhostBatchNorm1d(_GhostBatchNorm, BatchNorm1d):
     True
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm1d._layouts
 
-class GhostBatchNorm2d(_GhostBatchNorm, BatchNorm2d):
+
+class GhostBatchNorm2d(_GhostBatchNorm):
     """Ghost batch normalization of ``(N, C, H, W)``.
 
     In training the batch is cut, in its order, into ghost batches of `ghost_size` examples, and
@@ -278,8 +280,10 @@ class GhostBatchNorm2d(_GhostBatchNorm, BatchNorm2d):
     torch.Size([5, 3, 4, 4])
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm2d._layouts
 
-class GhostBatchNorm3d(_GhostBatchNorm, BatchNorm3d):
+
+class GhostBatchNorm3d(_GhostBatchNorm):
     """Ghost batch normalization of ``(N, C, D, H, W)``.
 
     In training the batch is cut, in its order, into ghost batches of `ghost_size` examples, and
@@ -327,3 +331,5 @@ class GhostBatchNorm3d(_GhostBatchNorm, BatchNorm3d):
     >>> GhostBatchNorm3d(3, ghost_size=2)(torch.randn(4, 3, 2, 4, 4)).shape
     torch.Size([4, 3, 2, 4, 4])
     """
+
+    _layouts: ClassVar[dict[int, str]] = BatchNorm3d._layouts

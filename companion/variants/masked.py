@@ -10,7 +10,7 @@ sequences Laurent et al. (2015), arXiv:1510.01378, where they are called sequenc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -186,12 +186,12 @@ class _MaskedBatchNorm(_CompanionBatchNorm):
         return activation_moments(_pack(input.detach(), _checked_mask(input, mask)))
 
 
-class MaskedBatchNorm1d(_MaskedBatchNorm, BatchNorm1d):
+class MaskedBatchNorm1d(_MaskedBatchNorm):
     """Batch normalization of ``(N, C)`` or ``(N, C, L)`` with a mask ``(N,)`` or ``(N, L)``.
 
     ``layer(x, mask=mask)`` leaves positions where the mask is False out of statistics and
-    gradients, and returns 0 there; see :func:`masked_batch_norm`. Without a mask it is the layer
-    that it derives from, and so are parameters, buffers and options.
+    gradients, and returns 0 there; see :func:`masked_batch_norm`. Without a mask it is
+    batch normalization, and so are parameters, buffers and options.
 
     Answers pytorch/pytorch#70529.
 
@@ -223,13 +223,15 @@ class MaskedBatchNorm1d(_MaskedBatchNorm, BatchNorm1d):
     (2.0, 2.0)
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm1d._layouts
 
-class MaskedBatchNorm2d(_MaskedBatchNorm, BatchNorm2d):
+
+class MaskedBatchNorm2d(_MaskedBatchNorm):
     """Batch normalization of ``(N, C, H, W)`` with a mask ``(N, H, W)``.
 
     ``layer(x, mask=mask)`` leaves positions where the mask is False out of statistics and
-    gradients, and returns 0 there; see :func:`masked_batch_norm`. Without a mask it is the layer
-    that it derives from, and so are parameters, buffers and options.
+    gradients, and returns 0 there; see :func:`masked_batch_norm`. Without a mask it is
+    batch normalization, and so are parameters, buffers and options.
 
     Answers pytorch/pytorch#70529.
 
@@ -261,3 +263,5 @@ class MaskedBatchNorm2d(_MaskedBatchNorm, BatchNorm2d):
     >>> layer(x, mask=mask)[1, :, :, 2:].abs().max().item()
     0.0
     """
+
+    _layouts: ClassVar[dict[int, str]] = BatchNorm2d._layouts

@@ -9,6 +9,8 @@ Source: Santurkar, Tsipras, Ilyas & Mądry (2018), arXiv:1805.11604, section 2.1
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -123,7 +125,7 @@ class _NoisyBatchNorm(_CompanionBatchNorm):
         return scale.to(y.device), shift.to(y.device)
 
 
-class NoisyBatchNorm1d(_NoisyBatchNorm, BatchNorm1d):
+class NoisyBatchNorm1d(_NoisyBatchNorm):
     """Batch normalization of ``(N, C)`` or ``(N, C, L)`` with noise after it.
 
     In training y = s·BatchNorm(x) + m. In every call each channel draws
@@ -189,8 +191,10 @@ class NoisyBatchNorm1d(_NoisyBatchNorm, BatchNorm1d):
     True
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm1d._layouts
 
-class NoisyBatchNorm2d(_NoisyBatchNorm, BatchNorm2d):
+
+class NoisyBatchNorm2d(_NoisyBatchNorm):
     """Batch normalization of ``(N, C, H, W)`` with noise after it.
 
     In training y = s·BatchNorm(x) + m. In every call each channel draws
@@ -248,8 +252,10 @@ class NoisyBatchNorm2d(_NoisyBatchNorm, BatchNorm2d):
     False
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm2d._layouts
 
-class NoisyBatchNorm3d(_NoisyBatchNorm, BatchNorm3d):
+
+class NoisyBatchNorm3d(_NoisyBatchNorm):
     """Batch normalization of ``(N, C, D, H, W)`` with noise after it.
 
     In training y = s·BatchNorm(x) + m. In every call each channel draws
@@ -306,3 +312,5 @@ class NoisyBatchNorm3d(_NoisyBatchNorm, BatchNorm3d):
     >>> torch.equal(layer(x), layer(x))
     True
     """
+
+    _layouts: ClassVar[dict[int, str]] = BatchNorm3d._layouts

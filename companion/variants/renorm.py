@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -216,7 +217,7 @@ def _check_limit(name: str, limit: float | Schedule, least: float) -> None:
             raise ValueError(f"{name}: expected numbers not below {least}, got {end}")
 
 
-class BatchRenorm1d(_BatchRenorm, BatchNorm1d):
+class BatchRenorm1d(_BatchRenorm):
     """Batch renormalization of ``(N, C)`` or ``(N, C, L)``.
 
     In training
@@ -267,7 +268,7 @@ class BatchRenorm1d(_BatchRenorm, BatchNorm1d):
     that state dictionaries and inference are those of batch normalization. Batch normalization
     averages unbiased variances instead.
 
-    *Inference* is that of the layer it derives from, and so is everything else.
+    *Inference* is batch normalization's, and so is everything else.
 
     References
     ----------
@@ -282,8 +283,10 @@ class BatchRenorm1d(_BatchRenorm, BatchNorm1d):
     True
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm1d._layouts
 
-class BatchRenorm2d(_BatchRenorm, BatchNorm2d):
+
+class BatchRenorm2d(_BatchRenorm):
     """Batch renormalization of ``(N, C, H, W)``.
 
     In training
@@ -339,8 +342,10 @@ class BatchRenorm2d(_BatchRenorm, BatchNorm2d):
     torch.Size([2, 3, 4, 4])
     """
 
+    _layouts: ClassVar[dict[int, str]] = BatchNorm2d._layouts
 
-class BatchRenorm3d(_BatchRenorm, BatchNorm3d):
+
+class BatchRenorm3d(_BatchRenorm):
     """Batch renormalization of ``(N, C, D, H, W)``.
 
     In training
@@ -394,3 +399,5 @@ class BatchRenorm3d(_BatchRenorm, BatchNorm3d):
     >>> BatchRenorm3d(3)(torch.randn(2, 3, 2, 4, 4)).shape
     torch.Size([2, 3, 2, 4, 4])
     """
+
+    _layouts: ClassVar[dict[int, str]] = BatchNorm3d._layouts

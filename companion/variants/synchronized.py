@@ -11,26 +11,122 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from companion import differentiation
+from companion._torch import BatchNormBase
 from companion.checks import check_residual
-from companion.conversion.swap import swap_class
+from companion.conversion.swap import plain_class, swap_class
 from companion.functional import batch_norm_act, dispatch, sync_batch_norm
 from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
 from companion.synchronization import channels
 from companion.ways import Call
 
-__all__ = ["SyncBatchNorm", "convert_sync"]
+__all__ = ["SyncBatchNorm", "SyncBatchNormAct", "convert_sync"]
 
 _numbers = itertools.count()
 
 
-class SyncBatchNorm(_CompanionBatchNorm):
+class _SyncBatchNorm(_CompanionBatchNorm):
+    """What the two layers share: a group, and statistics over all of its processes."""
+
+    process_group: Any = None
+    check: bool = True
+    name: str = ""
+    # Tells layers apart that have no name, or the same.
+    number: int = -1
+    # What it was before it was converted.
+    local_class: type[nn.Module] | None = None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        skip_nonfinite: bool = False,
+        backend: str = "auto",
+        check: bool = True,
+        name: str = "",
+    ) -> None:
+        super().__init__(
+            *(num_features, eps, momentum, affine, track_running_stats, device, dtype),
+            bias=bias,
+            skip_nonfinite=skip_nonfinite,
+            backend=backend,
+        )
+        self.check, self.name = check, name
+        self._join(process_group)
+
+    def _join(self, process_group: Any) -> None:
+        channels.name_of(process_group)
+        self.process_group = process_group
+        self.number = next(_numbers)
+
+    def to_local(self) -> nn.Module:
+        """Become the layer again that :func:`convert_sync` found; returns the same object.
+
+        A layer that was made as a synchronized one stays it.
+        """
+        local = self.local_class
+        if local is not None:
+            # Of these, PyTorch's synchronized layer has a group.
+            kept = {"process_group"} if local is nn.SyncBatchNorm else set()
+            for name in _OWN - kept:
+                self.__dict__.pop(name, None)
+            swap_class(self, local)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy in the same group: groups cannot be copied."""
+        memo[id(self.process_group)] = self.process_group
+        result = type(self).__new__(type(self))
+        memo[id(self)] = result
+        result.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return result
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            shape = tuple(input.shape)
+            raise ValueError(f"input: expected dimensions (N, C, ...), got {input.dim()}: {shape}")
+
+    def extra_repr(self) -> str:
+        """The layer's text, and the options that are not as by default."""
+        text = super().extra_repr()
+        return text if self.check else f"{text}, check=False"
+
+    def _normalize(self, input: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        """Normalize with the statistics of all ranks, in training; add, apply a ReLU, track."""
+        arguments = self._arguments(input, residual, relu)
+        if not self.training or channels.ranks_in(self.process_group) == 1:
+            return dispatch(batch_norm_act, arguments, self.backend)
+        check_residual(input, residual)
+        layer = self.name or f"SyncBatchNorm({self.num_features})"
+        call = Call(*arguments)
+        y = sync_batch_norm(
+            *call[:8],
+            process_group=self.process_group,
+            num_batches_tracked=call.num_batches_tracked,
+            skip_nonfinite=call.skip_nonfinite,
+            backend=self.backend,
+            check=self.check,
+            layer=layer,
+            key=f"{layer} {self.number}",
+        )
+        return differentiation.act(y, residual, relu)
+
+
+class SyncBatchNorm(_SyncBatchNorm, BatchNormBase):
     """Batch normalization over all processes of a group, of ``(N, C)`` and ``(N, C, *)``.
 
     In training p processes compute what one process would with all their rows together, and their
@@ -55,8 +151,6 @@ class SyncBatchNorm(_CompanionBatchNorm):
         order, also where it has no rows
     device, dtype
         of parameters and statistics; the latter are float32 for half precision
-    relu
-        whether a ReLU follows, after the residual if there is one
     skip_nonfinite
         leave running statistics and count alone when a batch has statistics that are not finite
     backend
@@ -93,14 +187,74 @@ class SyncBatchNorm(_CompanionBatchNorm):
     (3.0, 2.0)
     """
 
-    process_group: Any = None
-    relu: bool = False
-    check: bool = True
-    name: str = ""
-    # Tells layers apart that have no name, or the same.
-    number: int = -1
-    # What it was before it was converted.
-    local_class: type[nn.Module] | None = None
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize `input` with the statistics of all ranks, in training; track them.
+
+        Parameters
+        ----------
+        input
+            floating-point tensor with `num_features` channels in axis 1
+
+        Returns
+        -------
+        Tensor
+            of the shape, type and memory format of `input`
+
+        Raises
+        ------
+        RuntimeError, ValueError, NotImplementedError, TypeError
+            as :func:`companion.functional.sync_batch_norm`
+        """
+        return self._normalize(input, None, False)
+
+
+class SyncBatchNormAct(_SyncBatchNorm):
+    """Synchronized batch normalization, residual and ReLU, of ``(N, C)`` and ``(N, C, *)``.
+
+    y = max(0, SyncBatchNorm(input) + residual): what :func:`convert_sync` makes of
+    :class:`companion.BatchNormAct2d` and its like.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        weight of a batch in the running statistics; None averages all batches alike
+    affine, bias
+        whether there is a weight per channel, and a bias next to it
+    track_running_stats
+        whether to keep running statistics; without them the statistics of the batch are used in
+        evaluation too
+    process_group
+        the processes; None: all. A process makes every call that the others make, in the same
+        order, also where it has no rows
+    device, dtype
+        of parameters and statistics; the latter are float32 for half precision
+    relu
+        whether there is a ReLU
+    skip_nonfinite
+        leave running statistics and count alone when a batch has statistics that are not finite
+    backend
+        see :func:`companion.functional.sync_batch_norm`
+    check
+        whether to compare channels, type, eps and momentum between all ranks at the first call
+    name
+        what errors call the layer; :func:`convert_sync` takes its name in the model
+
+    Notes
+    -----
+    See :class:`SyncBatchNorm`. No subclass of PyTorch's layers, see
+    :class:`companion.BatchNormAct2d`.
+
+    Examples
+    --------
+    >>> x, residual = torch.tensor([[2.0], [4.0]]), torch.tensor([[3.0], [-5.0]])
+    >>> layer = SyncBatchNormAct(1, eps=1e-12)
+    >>> layer(x).tolist(), layer(x, residual).tolist()
+    ([[0.0], [1.0]], [[2.0], [0.0]])
+    """
 
     def __init__(
         self,
@@ -113,7 +267,7 @@ class SyncBatchNorm(_CompanionBatchNorm):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         *,
-        relu: bool = False,
+        relu: bool = True,
         bias: bool = True,
         skip_nonfinite: bool = False,
         backend: str = "auto",
@@ -121,61 +275,31 @@ class SyncBatchNorm(_CompanionBatchNorm):
         name: str = "",
     ) -> None:
         super().__init__(
-            *(num_features, eps, momentum, affine, track_running_stats, device, dtype),
+            *(num_features, eps, momentum, affine, track_running_stats, process_group),
+            device,
+            dtype,
             bias=bias,
             skip_nonfinite=skip_nonfinite,
             backend=backend,
+            check=check,
+            name=name,
         )
-        self.relu, self.check, self.name = relu, check, name
-        self._join(process_group)
-
-    def _join(self, process_group: Any) -> None:
-        channels.name_of(process_group)
-        self.process_group = process_group
-        self.number = next(_numbers)
-
-    def to_local(self) -> nn.Module:
-        """Become the layer again that :func:`convert_sync` found; returns the same object.
-
-        A layer that was made as a `SyncBatchNorm` stays one.
-        """
-        local = self.local_class
-        if local is not None:
-            # Of these, PyTorch's synchronized layer has a group, and fused ones a ReLU.
-            kept = {"process_group"} if local is nn.SyncBatchNorm else {"relu"}
-            for name in _OWN - kept:
-                self.__dict__.pop(name, None)
-            swap_class(self, {SyncBatchNorm: local})
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
-        """A copy in the same group: groups cannot be copied."""
-        memo[id(self.process_group)] = self.process_group
-        result = type(self).__new__(type(self))
-        memo[id(self)] = result
-        result.__setstate__(copy.deepcopy(self.__dict__, memo))
-        return result
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            shape = tuple(input.shape)
-            raise ValueError(f"input: expected dimensions (N, C, ...), got {input.dim()}: {shape}")
+        self.relu = relu
 
     def extra_repr(self) -> str:
-        """The layer's text, and the options that are not as by default."""
+        """The layer's text, and `relu` where it is off."""
         text = super().extra_repr()
-        text += ", relu=True" if self.relu else ""
-        return text if self.check else f"{text}, check=False"
+        return text if self.relu else f"{text}, relu=False"
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize `input` with the statistics of all ranks, in training; track them.
+        """Normalize `input`, add `residual`, apply the ReLU; in training, track statistics.
 
         Parameters
         ----------
         input
             floating-point tensor with `num_features` channels in axis 1
         residual
-            shape, type and device of `input`, or None; added before the ReLU
+            shape, type and device of `input`, or None
 
         Returns
         -------
@@ -188,36 +312,23 @@ class SyncBatchNorm(_CompanionBatchNorm):
             as :func:`companion.functional.sync_batch_norm` and, for the residual,
             :func:`companion.functional.batch_norm_act`
         """
-        arguments = self._arguments(input, residual, self.relu)
-        if not self.training or channels.ranks_in(self.process_group) == 1:
-            return dispatch(batch_norm_act, arguments, self.backend)
-        check_residual(input, residual)
-        layer = self.name or f"SyncBatchNorm({self.num_features})"
-        call = Call(*arguments)
-        y = sync_batch_norm(
-            *call[:8],
-            process_group=self.process_group,
-            num_batches_tracked=call.num_batches_tracked,
-            skip_nonfinite=call.skip_nonfinite,
-            backend=self.backend,
-            check=self.check,
-            layer=layer,
-            key=f"{layer} {self.number}",
-        )
-        return differentiation.act(y, residual, self.relu)
+        return self._normalize(input, residual, self.relu)
 
 
 # What it has that other layers have not.
-_OWN = {"process_group", "relu", "check", "name", "number", "local_class"}
-_LOCAL = (
+_OWN = {"process_group", "check", "name", "number", "local_class"}
+_PLAIN = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(BatchNorm1d, BatchNorm2d, BatchNorm3d),
-    *(BatchNormAct1d, BatchNormAct2d, BatchNormAct3d),
 )
+_SYNCHRONIZED: dict[type[nn.Module], type[nn.Module]] = {
+    **dict.fromkeys(_PLAIN, SyncBatchNorm),
+    **dict.fromkeys((BatchNormAct1d, BatchNormAct2d, BatchNormAct3d), SyncBatchNormAct),
+}
 
 
 def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
-    """Make every batch normalization layer of `model`, in place, a :class:`SyncBatchNorm`.
+    """Make every batch normalization layer of `model`, in place, a synchronized one.
 
     Only the class of a layer changes, as with :func:`companion.convert`: it remains the same
     object, with its parameters, buffers, hooks, mode and attributes. Each gets its name in the
@@ -233,9 +344,10 @@ def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
     Returns
     -------
     nn.Module
-        `model`, the same object. Swapped are this package's and PyTorch's ``BatchNorm1d``, ``2d``
-        and ``3d``, this package's with a ReLU, and ``torch.nn.SyncBatchNorm``; other variants,
-        subclasses and lazy layers are left alone. ``companion.convert`` is the way back.
+        `model`, the same object. A :class:`SyncBatchNorm` becomes of this package's and PyTorch's
+        ``BatchNorm1d``, ``2d`` and ``3d`` and of ``torch.nn.SyncBatchNorm``, a
+        :class:`SyncBatchNormAct` of this package's with a ReLU; other variants, subclasses and lazy
+        layers are left alone. ``companion.convert`` is the way back.
 
     Raises
     ------
@@ -254,15 +366,14 @@ def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     channels.name_of(process_group)
     for name, module in model.named_modules():
-        former = type(module)
-        if nn.utils.parametrize.is_parametrized(module):
-            former = former.__bases__[0]
-        if isinstance(module, SyncBatchNorm) and process_group is not None:
-            module._join(process_group)
-        if former not in _LOCAL:
+        if isinstance(module, _SyncBatchNorm):
+            if process_group is not None:
+                module._join(process_group)
             continue
-        swap_class(module, dict.fromkeys(_LOCAL, SyncBatchNorm))
-        assert isinstance(module, SyncBatchNorm)
-        module.local_class, module.name = former, name
-        module._join(process_group or module.process_group)
+        former = plain_class(module)
+        if former in _SYNCHRONIZED:
+            swap_class(module, _SYNCHRONIZED[former])
+        if isinstance(module, _SyncBatchNorm):
+            module.local_class, module.name = former, name
+            module._join(process_group or module.process_group)
     return model

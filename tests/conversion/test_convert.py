@@ -101,10 +101,6 @@ def test_an_optimizer_keeps_working():
     assert not torch.equal(model[0].weight, torch.ones(3))
 
 
-class Special(nn.BatchNorm2d):
-    pass
-
-
 class OurSpecial(companion.BatchNorm2d):
     pass
 
@@ -113,7 +109,6 @@ class OurSpecial(companion.BatchNorm2d):
 @pytest.mark.parametrize(
     "layer",
     [
-        lambda: Special(3),
         lambda: OurSpecial(3),
         lambda: nn.SyncBatchNorm(3),
         lambda: nn.LazyBatchNorm2d(),

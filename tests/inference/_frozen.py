@@ -8,6 +8,7 @@ from torch import nn
 
 from companion import reference
 from companion.inference import fold
+from companion.statistics.layers import Layer
 
 
 def settled(bn, seed=0):
@@ -31,7 +32,7 @@ def settled(bn, seed=0):
 def settle(model):
     """:func:`settled` for every normalization of a model, which goes to evaluation mode."""
     for seed, module in enumerate(model.modules()):
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, Layer):
             settled(module, seed)
     return model.eval()
 
@@ -63,7 +64,7 @@ def sequence(*layers):
 
 
 def norms(model):
-    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [m for m in model.modules() if isinstance(m, Layer)]
 
 
 def state(model):

@@ -9,6 +9,7 @@ from torch import nn
 
 import companion
 from companion import reference
+from companion.statistics.layers import Layer
 
 LAYERS = pytest.mark.parametrize("layer", [nn.BatchNorm1d, companion.BatchNorm1d, nn.SyncBatchNorm])
 
@@ -40,7 +41,7 @@ def inputs_at_inference(model, batches):
     inputs = {}
     model = copy.deepcopy(model).eval()
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, Layer):
             module.register_forward_pre_hook(
                 lambda _, args, name=name: inputs.setdefault(name, []).append(args[0])
             )

@@ -245,7 +245,7 @@ def options_of_the_layer(group):
     expected = companion.BatchNorm1d(C, affine=False, dtype=torch.float64)(x)
     mine = expected.split(rows("uneven"))[dist.get_rank()]
     assert_close(without(part), mine, 1e-12, "y")
-    acting = companion.SyncBatchNorm(C, relu=True, process_group=group, dtype=torch.float64)
+    acting = companion.SyncBatchNormAct(C, process_group=group, dtype=torch.float64)
     assert_close(acting(part, part), (mine + part).relu(), 1e-12, "y after a residual and a ReLU")
     evaluating = companion.SyncBatchNorm(C, process_group=group).eval()
     assert torch.equal(evaluating(part.float()), companion.BatchNorm1d(C).eval()(part.float()))

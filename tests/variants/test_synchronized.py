@@ -22,6 +22,7 @@ LOCAL = {
     companion.BatchNormAct2d: (4, 3, 2, 2),
     companion.BatchNormAct3d: (4, 3, 2, 2, 2),
 }
+ACTING = (companion.BatchNormAct1d, companion.BatchNormAct2d, companion.BatchNormAct3d)
 
 
 def test_alone_it_is_batch_norm():
@@ -58,7 +59,8 @@ def test_a_layer_is_converted_and_becomes_itself_again(cls):
     before = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
     twin = copy.deepcopy(layer)
     assert convert_sync(layer) is layer
-    assert type(layer) is companion.SyncBatchNorm
+    acts = issubclass(cls, ACTING)
+    assert type(layer) is (companion.SyncBatchNormAct if acts else companion.SyncBatchNorm)
     assert torch.equal(layer(x), companion.convert(twin)(x))
     companion.convert(layer, to="companion" if cls.__module__.startswith("companion") else "torch")
     assert type(layer) is cls
@@ -148,15 +150,15 @@ def test_mistakes_are_named_before_anything_changes():
     with pytest.raises(RuntimeError, match="expected 3 channels"):
         companion.SyncBatchNorm(3)(torch.randn(2, 4))
     with pytest.raises(RuntimeError, match="residual: expected the input's shape"):
-        companion.SyncBatchNorm(3)(torch.randn(2, 3), torch.randn(3, 3))
+        companion.SyncBatchNormAct(3)(torch.randn(2, 3), torch.randn(3, 3))
 
 
 def test_copies_and_pickles():
-    layer = companion.SyncBatchNorm(3, relu=True, check=False, name="bn")
-    assert "relu=True" in repr(layer)
-    assert "check=False" in repr(layer)
+    layer = companion.SyncBatchNormAct(3, relu=False, check=False, name="bn")
+    assert "check=False, relu=False" in repr(layer)
+    assert "relu" not in repr(companion.SyncBatchNormAct(3))
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert (twin.relu, twin.check, twin.name) == (True, False, "bn")
+        assert (twin.relu, twin.check, twin.name) == (False, False, "bn")
         assert twin.weight is not layer.weight
         x = torch.randn(4, 3)
         assert torch.equal(twin(x), copy.deepcopy(layer)(x))

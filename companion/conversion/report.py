@@ -1,0 +1,102 @@
+"""What a change to a whole model did to each layer."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+__all__ = ["Changed", "ConversionReport", "Left", "class_name"]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A layer that is another one now.
+
+    Parameters
+    ----------
+    layer
+        its name in the model; empty for the model itself
+    before, after
+        what it was and what it is
+
+    Examples
+    --------
+    >>> print(Changed("1", "torch.nn.BatchNorm1d", "companion.BatchNorm1d"))
+    1: torch.nn.BatchNorm1d is now companion.BatchNorm1d
+    """
+
+    layer: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.layer or 'the model'}: {self.before} is now {self.after}"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A layer that was left alone, though it keeps running statistics or is related.
+
+    Parameters
+    ----------
+    layer
+        its name in the model; empty for the model itself
+    kind
+        its class
+    reason
+        why it was not changed
+
+    Examples
+    --------
+    >>> print(Left("2", "torch.nn.InstanceNorm2d", "no batch normalization"))
+    2: torch.nn.InstanceNorm2d left alone: no batch normalization
+    """
+
+    layer: str
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.layer or 'the model'}: {self.kind} left alone: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did to a model; one line each as text.
+
+    Parameters
+    ----------
+    changed
+        the layers that are other ones now, in the order of the model
+    left
+        the layers that were left alone, and why. Layers that already were what the conversion makes
+        are in neither
+
+    Examples
+    --------
+    >>> import torch
+    >>> from companion import convert
+    >>> layers = torch.nn.BatchNorm1d(3), torch.nn.LazyBatchNorm1d()
+    >>> model, report = convert(torch.nn.Sequential(*layers), report=True)
+    >>> print(report)
+    0: torch.nn.BatchNorm1d is now companion.BatchNorm1d
+    1: torch.nn.LazyBatchNorm1d left alone: lazy: it has no parameters before its first call
+    1 changed, 1 left alone
+    """
+
+    changed: tuple[Changed, ...]
+    left: tuple[Left, ...]
+
+    def __str__(self) -> str:
+        counts = f"{len(self.changed)} changed, {len(self.left)} left alone"
+        return "\n".join([*map(str, self.changed), *map(str, self.left), counts])
+
+
+def class_name(cls: type) -> str:
+    """The shortest name by which the class can be imported, of those that its module's have."""
+    parts = cls.__module__.split(".")
+    for length in range(1, len(parts)):
+        name = ".".join(parts[:length])
+        if getattr(sys.modules.get(name), cls.__name__, None) is cls:
+            return f"{name}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
