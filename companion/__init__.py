@@ -11,12 +11,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from companion import functional
     from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
-    from companion.conversion import convert, parameter_groups, register_batch_norm
+    from companion.conversion import (
+        convert,
+        convert_domains,
+        keep_domain,
+        parameter_groups,
+        register_batch_norm,
+    )
     from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
     from companion.inference import fold
     from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
     from companion.statistics import merge_statistics, update_precise
-    from companion.variants import SyncBatchNorm, SyncBatchNormAct, convert_sync, freeze
+    from companion.variants import (
+        SyncBatchNorm,
+        SyncBatchNormAct,
+        convert_sync,
+        freeze,
+        in_domain,
+    )
 
 __all__ = [
     "BatchNorm1d",
@@ -29,11 +41,14 @@ __all__ = [
     "SyncBatchNormAct",
     "accumulated_statistics",
     "convert",
+    "convert_domains",
     "convert_sync",
     "finite_statistics",
     "fold",
     "freeze",
     "functional",
+    "in_domain",
+    "keep_domain",
     "merge_statistics",
     "parameter_groups",
     "preserved_statistics",

@@ -1,5 +1,6 @@
 """Changes to the batch normalization of a whole model: other classes, the same numbers."""
 
+from companion.conversion.domains import convert_domains, keep_domain
 from companion.conversion.parameters import parameter_groups
 from companion.conversion.recognition import register_batch_norm
 from companion.conversion.report import Changed, ConversionReport, Left
@@ -10,6 +11,8 @@ __all__ = [
     "ConversionReport",
     "Left",
     "convert",
+    "convert_domains",
+    "keep_domain",
     "parameter_groups",
     "register_batch_norm",
 ]

@@ -7,6 +7,12 @@ and drop what they do beyond it. This package's tools for whole models serve all
 
 from companion.variants.adaptive import adapted_statistics
 from companion.variants.decorrelated import DecorrelatedBatchNorm1d, DecorrelatedBatchNorm2d
+from companion.variants.domain import (
+    DomainBatchNorm1d,
+    DomainBatchNorm2d,
+    DomainBatchNorm3d,
+    in_domain,
+)
 from companion.variants.entropy_minimization import tent
 from companion.variants.example_weighting import (
     ExampleWeightedBatchNorm1d,
@@ -52,6 +58,9 @@ __all__ = [
     "BatchRenorm3d",
     "DecorrelatedBatchNorm1d",
     "DecorrelatedBatchNorm2d",
+    "DomainBatchNorm1d",
+    "DomainBatchNorm2d",
+    "DomainBatchNorm3d",
     "ExampleWeightedBatchNorm1d",
     "ExampleWeightedBatchNorm2d",
     "ExampleWeightedBatchNorm3d",
@@ -82,6 +91,7 @@ __all__ = [
     "convert_sync",
     "freeze",
     "group_norm",
+    "in_domain",
     "instance_norm",
     "layer_norm",
     "masked_batch_norm",
