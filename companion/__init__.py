@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         keep_domain,
         parameter_groups,
         register_batch_norm,
+        to_group_norm,
     )
     from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
     from companion.inference import fold
@@ -53,6 +54,7 @@ __all__ = [
     "parameter_groups",
     "preserved_statistics",
     "register_batch_norm",
+    "to_group_norm",
     "update_precise",
 ]
 

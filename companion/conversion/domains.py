@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import is_parametrized
 
-from companion.variants._model import batch_norm_layers
 from companion.variants.domain import (
     DomainBatchNorm1d,
     DomainBatchNorm2d,
@@ -15,6 +16,8 @@ from companion.variants.domain import (
     checked_domains,
     layers_with,
 )
+
+from .group import independence, normalizes_batches
 
 __all__ = ["convert_domains", "keep_domain"]
 
@@ -60,8 +63,8 @@ def convert_domains(
 
     Notes
     -----
-    After an error nothing is changed. For synchronized layers call :func:`companion.convert_sync`
-    afterwards.
+    After an error nothing is changed. Frozen layers stay as they are. For synchronized layers call
+    :func:`companion.convert_sync` afterwards.
 
     *AdaBN* (arXiv:1603.04779) is this, without `own_affine`, and the statistics of the new domain
     measured: see the example.
@@ -86,12 +89,11 @@ def convert_domains(
     if any(isinstance(module, _DomainBatchNorm) for module in model.modules()):
         raise ValueError("model: expected one without domains, got one that has some")
     divided: dict[nn.Module, nn.Module] = {}
-    for path, layer in batch_norm_layers(model).items():
+    for path, layer in model.named_modules():
+        if not normalizes_batches(layer) or independence(layer) is not None:
+            continue
         found = [cls for plain, cls in _DIVIDED.items() if isinstance(layer, plain)]
-        unlike = nn.utils.parametrize.is_parametrized(layer) or (
-            isinstance(layer, nn.modules.lazy.LazyModuleMixin) and layer.has_uninitialized_params()
-        )
-        if not found or unlike:
+        if not found or is_parametrized(layer) or isinstance(layer, LazyModuleMixin):
             raise TypeError(
                 "model: expected BatchNorm1d, 2d or 3d, initialized and without parametrizations, "
                 f"got {type(layer).__name__} in {path or 'the model'!r}"
@@ -100,6 +102,8 @@ def convert_domains(
         nn.Module.__init__(made)
         made.divide(layer, domains, own_affine)
         divided[layer] = made.train(layer.training)
+    if not divided:
+        raise ValueError("model: expected at least 1 batch normalization layer, got none")
     return _replaced(model, divided)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from companion._torch import BatchNormBase
+from companion._torch import NormBase
 
 __all__ = ["parameter_groups"]
 
-_NORMALIZATION = (BatchNormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-# And whatever is called so: InstanceNorm1d, LlamaRMSNorm, BatchNormAct2d.
+_NORMALIZATION = (NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+# And whatever is called so: DecorrelatedBatchNorm2d, LlamaRMSNorm, BatchNormAct2d.
 _CALLED_SO = re.compile(r"Norm(Act)?([123]d)?$")
 _PARAMETRIZED = re.compile(r"(?:(?P<layer>.*)\.)?parametrizations\.(?P<own>[^.]+)\..+")
 

@@ -330,9 +330,26 @@ def test_errors_name_the_argument(call, error, message):
         call()
 
 
-def test_a_layer_that_would_mix_the_domains_is_refused_and_nothing_is_changed():
-    model = nn.Sequential(nn.BatchNorm1d(3), companion.SyncBatchNorm(3))
-    with pytest.raises(TypeError, match="without parametrizations, got SyncBatchNorm in '1'"):
+@pytest.mark.parametrize(
+    "layer",
+    [
+        companion.SyncBatchNorm(3),
+        companion.BatchNormAct1d(3),
+        variants.DecorrelatedBatchNorm1d(3),
+        variants.GhostBatchNorm1d(3, ghost_size=2),
+    ],
+)
+def test_a_layer_that_would_mix_the_domains_is_refused_and_nothing_is_changed(layer):
+    model = nn.Sequential(nn.BatchNorm1d(3), layer)
+    name = type(layer).__name__
+    with pytest.raises(TypeError, match=f"without parametrizations, got {name} in '1'"):
         convert_domains(model, ["a", "b"])
     assert type(model[0]) is nn.BatchNorm1d
     assert len(model[0].state_dict()) == 5
+
+
+def test_what_has_no_statistics_of_its_batch_stays():
+    frozen, instance = variants.freeze(nn.BatchNorm1d(3)), nn.InstanceNorm1d(3)
+    model = convert_domains(nn.Sequential(nn.BatchNorm1d(3), frozen, instance), ["a", "b"])
+    assert model[1] is frozen
+    assert model[2] is instance
