@@ -22,7 +22,8 @@ def literal_docstring(value):
     path = Path(sys.modules[value.__module__].__file__)
     body = ast.parse(path.read_text(encoding="utf-8")).body
     for name in value.__qualname__.split("."):
-        (node,) = (node for node in body if getattr(node, "name", None) == name)
+        # The last, of a function with overloads.
+        *_, node = (node for node in body if getattr(node, "name", None) == name)
         body = node.body
     return ast.get_docstring(node)
 

@@ -146,8 +146,8 @@ def to_group_norm(
     Examples
     --------
     >>> model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU())
-    >>> to_group_norm(model)[1]
-    GroupNorm(4, 64, eps=1e-05, affine=True)
+    >>> to_group_norm(model)[1].num_groups
+    4
     >>> model, report = to_group_norm(nn.Sequential(nn.BatchNorm1d(6)), num_groups=2, report=True)
     >>> print(report.changed[0])
     0: torch.nn.BatchNorm1d is now companion.variants.GroupNorm, 2 groups
