@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from companion import functional
 from companion._torch import has_hooks
 
+from .copying import copy_of
 from .frozen import FoldingError, frozen_norm, has_relu, is_normalization, what_follows
 from .layers import fold_into_next, fold_normalization, input_rank
 from .report import Folded, Kept
@@ -189,7 +189,7 @@ def fold_graph(root: nn.Module, graph: fx.Graph, example: tuple[Any, ...]) -> Gr
     example
         arguments of the graph; run on a copy, for the axes of what lies between
     """
-    ranks = _Ranks(copy.deepcopy(root), graph)
+    ranks = _Ranks(copy_of(root), graph)
     ranks.run(*example)
     folding = GraphFolding(root, graph, ranks.ndims)
     folding.fold()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .copying import copy_of
 from .frozen import (
     FoldingError,
     check_no_hooks,
@@ -174,7 +174,7 @@ def _checked(layer: Any) -> Any:
 def _without_parametrizations(layer: Any) -> Any:
     """A plain layer with the weights that the parametrizations give in evaluation mode."""
     # Copied by hand: PyTorch would take them from the class, which copies share.
-    copied = copy.deepcopy(layer).eval()
+    copied = copy_of(layer, "layer").eval()
     weights = {name: getattr(copied, name).detach() for name in copied.parametrizations}
     trained = {name: getattr(layer.parametrizations, name) for name in weights}
     plain = copied.train(layer.training)
@@ -267,7 +267,7 @@ def _with(layer: Any, grouped: Tensor, bias: Tensor) -> nn.Module:
     """A copy of `layer` with this weight, as :func:`_grouped`, and this bias."""
     weight = grouped.transpose(1, 2) if isinstance(layer, _TRANSPOSED) else grouped
     former = {"weight": layer.weight, "bias": layer.weight if layer.bias is None else layer.bias}
-    folded = copy.deepcopy(layer)
+    folded = copy_of(layer, "layer")
     for name, value in (("weight", weight.flatten(0, 1)), ("bias", bias)):
         rounded = value.to(former[name])
         if not bool(rounded.isfinite().all()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from companion._torch import tensors_in
 
+from .copying import copy_of
 from .frozen import FoldingError, is_normalization
 from .graph import fold_graph
 from .report import Folded, FoldReport, Kept
@@ -58,7 +58,8 @@ def fold(
     model : nn.Module
         a ``torch.fx.GraphModule`` that takes the arguments of the example, others having their
         default values. A layer ``a.b`` is named ``a_b_folded`` once it is folded, the rest as
-        before. `model` is not changed. Branches on ``self.training`` and the like are taken as they
+        before. `model` is not changed; tensors that autograd computed, such as a cached result, are
+        detached in the copy. Branches on ``self.training`` and the like are taken as they
         were when traced.
     report : FoldReport
         :class:`FoldReport`, which prints as text
@@ -69,7 +70,8 @@ def fold(
         `model` is not a module
     FoldingError
         on the example the two models differ by more than `tolerance`; the output holds no
-        floating-point tensor to compare; code around a part of the model uses more of it than
+        floating-point tensor to compare; an attribute of the model, such as a lock, cannot be
+        copied; code around a part of the model uses more of it than
         calling it, see below
 
     Notes
@@ -103,7 +105,7 @@ def fold(
     with torch.no_grad():
         expected = _outputs(model, arguments)
         folding = _Folding(model, arguments)
-        folded = folding.fold(copy.deepcopy(model), "", arguments)
+        folded = folding.fold(copy_of(model), "", arguments)
         error = _relative_error(expected, _outputs_of_folded(folded, arguments))
     if tolerance is None:
         tolerance = max(_TOLERANCES[value.dtype] for value in expected)
@@ -127,7 +129,7 @@ class _Folding:
     @cached_property
     def calls(self) -> dict[str, Calls]:
         """How the model calls its parts."""
-        return observe(copy.deepcopy(self.model), self.example)
+        return observe(copy_of(self.model), self.example)
 
     def fold(self, module: nn.Module, path: str, arguments: tuple[Any, ...]) -> nn.Module:
         """Fold in a module, which is changed; the result takes its place."""
@@ -182,7 +184,7 @@ def _outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
     devices = {value.device for value in model.parameters() if value.is_cuda}
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
-        result = copy.deepcopy(model)(*copy.deepcopy(arguments))
+        result = copy_of(model)(*copy_of(arguments, "example"))
     return [value for value in tensors_in(result) if value.is_floating_point()]
 
 
