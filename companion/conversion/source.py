@@ -114,20 +114,21 @@ def _imported(statements: Iterable[ast.AST]) -> Iterator[str]:
 def _compiled(function: FunctionType, parsed: _Parsed, free: tuple[str, ...]) -> CodeType:
     """Compile a method, in a class of its class's name, where the names in `free` are around."""
     around = function.__qualname__.split(".")[-2:-1]
-    # Names such as self.__x belong to the class; one that is all underscores leaves them.
-    name = around[0] if around and around[0].isidentifier() else "_"
+    # Names such as self.__x belong to the class, and so does what super() asks for.
+    name = around[0] if around and around[0].isidentifier() else None
     arguments = ", ".join(n for n in free if n != "__class__")
-    outside = "0" if name in free else f"global {name}"
-    outer = ast.parse(f"def f({arguments}):\n {outside}\n class {name}: 0")
+    outside = f" global {name}\n" if name and name not in free else ""
+    inside = f" class {name}: pass" if name else " pass"
+    outer = ast.parse(f"def f({arguments}):\n{outside}{inside}")
     factory: Any = outer.body[0]
-    factory.body[1].body = [parsed.definition]
+    (factory.body[-1] if name else factory).body = [parsed.definition]
     for module in parsed.imported:
         if module not in ("*", "__future__"):
             outer.body.insert(0, ast.Import([ast.alias(module)]))
     ast.fix_missing_locations(outer)
     flags = function.__code__.co_flags & _FUTURE
     code = compile(outer, function.__code__.co_filename, "exec", flags, dont_inherit=True)
-    for inner in ("f", name, parsed.definition.name):
+    for inner in ("f", *([name] if name else []), parsed.definition.name):
         code = next(c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == inner)
     return code
 

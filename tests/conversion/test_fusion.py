@@ -197,3 +197,356 @@ def test_networks_learn_as_before(network, count, dtype, layout, kernel_calls):
     expected = plain.eval()(inputs[3])
     torch.testing.assert_close(fused.eval()(inputs[3]), expected, **tolerance)
     assert len(kernel_calls) == 4 * count
+
+
+class Forms(nn.Module):
+    """What the forms below have at hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.side = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.bn, self.other = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.relu, self.relu6 = nn.ReLU(inplace=True), nn.ReLU6()
+        self.block = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1))
+        self.stack = nn.ModuleList([nn.BatchNorm2d(4), nn.ReLU()])
+        self.flag = True
+        for layer in (self.bn, self.other, self.stack[0]):
+            nn.init.uniform_(layer.weight, -1, 1)
+            nn.init.uniform_(layer.bias, -1, 1)
+
+    def method(self, x):
+        return 2 * x
+
+
+def nested(self, x):
+    return self.relu(self.bn(self.conv(x)))
+
+
+def functional(self, x):
+    return F.relu(self.bn(x), inplace=True) + torch.relu(input=x)
+
+
+def of_torch(self, x):
+    y = torch.relu(self.bn(self.conv(x)))
+    return y
+
+
+def method(self, x):
+    return self.bn(x).relu()
+
+
+def in_place(self, x):
+    x = self.bn(x)
+    x.relu_()
+    return x
+
+
+def in_place_method_returned(self, x):
+    out = self.bn(x)
+    return out.relu_()
+
+
+def assigned(self, x):
+    out: torch.Tensor = self.bn(x)
+    y = torch.relu_(out)
+    return self.side(y)
+
+
+def sum_to_the_right(self, x):
+    return F.relu(x + self.bn(self.conv(x)))
+
+
+def sum_to_the_left(self, x):
+    return F.relu(self.bn(self.conv(x)) + self.side(x))
+
+
+def sum_of_torch(self, x):
+    y = self.bn(x)
+    y = torch.add(x, y)
+    return self.relu(y)
+
+
+def sum_of_operator(self, x):
+    return operator.add(self.bn(x), x).relu()
+
+
+def sum_by_method(self, x):
+    return self.bn(x).add(x).relu()
+
+
+def sum_in_place(self, x):
+    out = self.bn(x)
+    out.add_(x)
+    return F.relu(out)
+
+
+def sum_of_two_layers(self, x):
+    return self.relu(self.bn(self.conv(x)) + self.other(x))
+
+
+def sum_into_another(self, x):
+    h = self.bn(x)
+    y = h + x
+    return self.relu(y)
+
+
+def with_code_between(self, x):
+    out = self.conv(x)
+    out = self.bn(out)
+    if x.shape[2] > 2 and self.flag:
+        x = torch.sigmoid(self.block(x.clone()))
+    else:
+        x = 2 * x
+    out += x
+    return self.relu(out)
+
+
+def in_a_list(self, x):
+    return self.stack[1](self.stack[0](x))
+
+
+def with_defaults(self, x, scale=2.0, *rest, shift=None, **others):
+    out = self.relu(self.bn(x))
+    if shift is not None:
+        out = out + shift
+    return out * scale if not rest else out * rest[0] * others.get("more", 1)
+
+
+def with_a_lambda(self, x):
+    return (lambda z: self.relu(self.bn(z)))(x)
+
+
+def in_a_condition(self, x):
+    if self.training:
+        x = self.bn(x)
+        x = self.relu(x)
+    return x
+
+
+FUSED = [
+    *(nested, functional, of_torch, method, in_place, in_place_method_returned, assigned),
+    *(sum_to_the_right, sum_to_the_left, sum_of_torch, sum_of_operator, sum_by_method),
+    *(sum_in_place, sum_of_two_layers, sum_into_another, with_code_between, in_a_list),
+    *(with_defaults, with_a_lambda, in_a_condition),
+]
+
+
+def with_forward(forward):
+    torch.manual_seed(0)
+    made = type("Made", (Forms,), {"forward": forward})()
+    return companion.convert(made.double())
+
+
+def assert_equal_in_both_modes(plain, fused, **options):
+    for training in (True, False):
+        results = []
+        for model in (plain, fused):
+            torch.manual_seed(1)
+            x = torch.randn(3, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+            model.train(training).zero_grad()
+            # Not a leaf, so that it may be changed in place.
+            y = model(x * 1.0, **options)
+            y.square().sum().backward()
+            grads = [p.grad for p in model.parameters() if p.grad is not None]
+            results.append([y.detach(), x.grad, *grads, *model.buffers()])
+        for mine, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("forward", FUSED)
+def test_forms_that_are_fused(forward, kernel_calls):
+    plain, fused = with_forward(forward), with_forward(forward)
+    outcomes = fuse(fused)
+    assert None in outcomes.values()
+    assert_equal_in_both_modes(plain, fused)
+    assert len(kernel_calls) == (1 if forward is in_a_condition else 2)
+
+
+def used_twice(self, x):
+    out = self.bn(x)
+    return self.relu(out) + out
+
+
+def used_after(self, x):
+    out = self.bn(x)
+    y = out + x
+    z = self.relu(y)
+    return z + y
+
+
+def in_place_on_a_used_one(self, x):
+    out = self.bn(x)
+    self.relu(out)
+    return out
+
+
+def another_activation(self, x):
+    return self.relu6(self.bn(x))
+
+
+def returned(self, x):
+    return self.bn(x)
+
+
+def two_sums(self, x):
+    out = self.bn(x)
+    out += x
+    out += x
+    return self.relu(out)
+
+
+def into_the_other(self, x):
+    y = self.side(x)
+    y += self.bn(x)
+    return self.relu(y)
+
+
+def input_changed_between(self, x):
+    out = self.bn(x)
+    x = self.block(x)
+    out += x
+    return self.relu(out)
+
+
+def input_changed_by_hand(self, x):
+    y = self.conv(x)
+    z = y
+    y = self.bn(y)
+    z.mul_(2)
+    return self.relu(y + z)
+
+
+def called_again(self, x):
+    out = self.bn(self.conv(x))
+    y = self.bn(x)
+    out += y
+    return self.relu(out)
+
+
+def by_a_method(self, x):
+    out = self.bn(self.conv(x))
+    out += self.method(x)
+    return self.relu(out)
+
+
+def perhaps(self, x):
+    out = self.bn(x)
+    if self.flag:
+        out = self.relu(out)
+    return out
+
+
+def perhaps_in_an_expression(self, x):
+    out = self.bn(x)
+    return self.relu(out) if self.flag else x
+
+
+def left_between(self, x):
+    out = self.bn(x)
+    if not self.flag:
+        return x
+    return self.relu(out)
+
+
+def alpha(self, x):
+    return self.relu(torch.add(self.bn(x), x, alpha=2))
+
+
+def looks_at_itself(self, x):
+    out = self.bn(x)
+    assert_nothing = locals()
+    out = self.relu(out)
+    return out if assert_nothing else x
+
+
+def in_a_try(self, x):
+    try:
+        out = self.bn(x)
+        out = self.relu(out)
+    except ValueError:
+        return x
+    return out
+
+
+def handed_on(self, x):
+    out = self.bn(self.conv(x))
+    y = Forms.method(self, x)
+    return self.relu(out + y)
+
+
+REFUSED = [
+    (used_twice, "its output is used elsewhere, too"),
+    (used_after, "its output is used elsewhere, too"),
+    (in_place_on_a_used_one, "its output is used elsewhere, too"),
+    (another_activation, "ReLU6 follows, not a ReLU"),
+    (returned, "the code returns its output"),
+    (two_sums, "more than one sum follows, not a ReLU"),
+    (into_the_other, "no ReLU follows"),
+    (input_changed_between, "its input may be changed before the ReLU"),
+    (input_changed_by_hand, "its input may be changed before the ReLU"),
+    (called_again, "it may be called again before the ReLU"),
+    (by_a_method, "self.method is called before the ReLU"),
+    (perhaps, "its output is used elsewhere, too"),
+    (perhaps_in_an_expression, "what follows it depends on a condition"),
+    (left_between, "the code may be left before a ReLU"),
+    (alpha, "no ReLU follows"),
+    (looks_at_itself, "the code around it shares its variables"),
+    (in_a_try, "it stands in a block that expects errors"),
+    (handed_on, "other code gets self before the ReLU"),
+]
+
+
+@pytest.mark.parametrize(("forward", "reason"), REFUSED)
+def test_forms_that_are_refused(forward, reason, kernel_calls):
+    plain, fused = with_forward(forward), with_forward(forward)
+    cls = type(fused)
+    assert fuse(fused)["bn"] == reason
+    assert type(fused) is cls
+    # Without gradients: of some of these, PyTorch has none in training.
+    x = torch.randn(3, 4, 5, 5).double()
+    with torch.no_grad():
+        assert torch.equal(plain(x.clone()), fused(x.clone()))
+    assert kernel_calls == []
+
+
+class Below(Forms):
+    """Code that its class gives a meaning: ``super()``, a private name, a closure."""
+
+    def __init__(self):
+        super().__init__()
+        self.__scale = 3
+
+    @torch.jit.ignore
+    def forward(self, x):
+        return self.relu(self.bn(x)) * self.__scale + super().method(x) + sum(len(NETWORKS) * [1])
+
+
+def test_code_that_needs_its_class(kernel_calls):
+    x = torch.randn(2, 4, 3, 3)
+    plain, fused, outcomes = pair(Below)
+    assert outcomes["bn"] is None
+    assert torch.equal(plain(x), fused(x))
+    assert len(kernel_calls) == 1
+
+
+def test_arguments_stay():
+    plain, fused = with_forward(with_defaults), with_forward(with_defaults)
+    fuse(fused)
+    assert_equal_in_both_modes(plain, fused, shift=torch.tensor(1.0), scale=3.0)
+    x = torch.randn(2, 4, 3, 3).double()
+    plain.eval(), fused.eval()
+    assert torch.equal(fused(x, 1.0, 2.0, more=3), plain(x, 1.0, 2.0, more=3))
+    with pytest.raises(TypeError, match=r"with_defaults\(\) missing 1 required positional"):
+        fused()
+
+
+def test_branches_and_attributes_stay_alive():
+    plain, fused, _ = pair(lambda: Basic(4, 4))
+    x = torch.randn(2, 4, 5, 5)
+    downsample = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+    for model in (plain, fused):
+        model.downsample, model.relu = downsample, nn.Tanh()
+    torch.testing.assert_close(fused(x), plain(x))
+    for model in (plain, fused):
+        model.relu, model.bn2 = nn.ReLU(), nn.Identity()
+    torch.testing.assert_close(fused(x), plain(x))
