@@ -43,14 +43,14 @@ class Part(NamedTuple):
     Parameters
     ----------
     kind
-        ``"norm"``, to be put together with what follows; ``"relu"``; ``"fresh"``, a layer whose
-        output nothing else can hold; ``"pure"``, one that changes no tensor in place; ``"module"``,
-        any other
+        ``"norm"``, to be put together with what follows; ``"relu"``; ``"identity"``; ``"fresh"``, a
+        layer whose output nothing else can hold; ``"pure"``, one that changes no tensor in place;
+        ``"module"``, any other
     name
         as reasons call it
     """
 
-    kind: Literal["norm", "relu", "fresh", "pure", "module"]
+    kind: Literal["norm", "relu", "identity", "fresh", "pure", "module"]
     name: str
 
 
@@ -86,6 +86,8 @@ class _Chain:
     """What to put in the place of which node."""
     between: list[ast.AST] = field(default_factory=list)
     """What runs after the normalization was called and before the ReLU is."""
+    settled: dict[ast.stmt, str] = field(default_factory=dict)
+    """Before which statements of a branch the variable's value has to be there."""
     summed: bool = False
 
 
@@ -120,6 +122,7 @@ def rewrite(
         except _Refused as refused:
             kept.setdefault(path, str(refused))
     edits: dict[ast.AST, str] = {}
+    settled: dict[ast.AST, set[str]] = {}
     fused = []
     # Of two that meet in one sum, the one that is called last is not put off.
     for chain in sorted(chains, key=lambda chain: len(chain.between)):
@@ -127,11 +130,13 @@ def rewrite(
             kept.setdefault(chain.path, "what it is added to is a normalization with that ReLU")
         else:
             edits |= chain.edits
+            for statement, name in chain.settled.items():
+                settled.setdefault(statement, set()).add(name)
             fused.append(chain.path)
     kept = {path: reason for path, reason in kept.items() if path not in fused}
     if not fused:
         return Rewritten(None, (), kept)
-    return Rewritten(edited(definition, edits), tuple(fused), kept)
+    return Rewritten(edited(definition, edits, settled), tuple(fused), kept)
 
 
 class _Method:
@@ -181,7 +186,11 @@ class _Method:
             if done in _RELUS and operands[0] is node:
                 chain.edits[user] = "act"
                 break
-            if done in _SUMS and not chain.summed and (done != "add_" or operands[0] is node):
+            if isinstance(done, Part) and done.kind == "identity" and operands == [node]:
+                chain.edits[user] = "act"
+                if isinstance(user, ast.expr):
+                    node = user
+            elif done in _SUMS and not chain.summed and (done != "add_" or operands[0] is node):
                 chain.edits[user], chain.summed = "iadd" if done == "add_" else "add", True
                 first = isinstance(node, ast.Name) or operands[0] is node
                 chain.between += [other for other in operands if other is not node and first]
@@ -252,6 +261,9 @@ class _Method:
         body, index = self.block(statement)
         for later in body[index + 1 :]:
             uses = _uses(later, name)
+            if isinstance(later, ast.If) and not _uses(later.test, name):
+                self.pass_by(later, name, chain)
+                continue
             if uses:
                 break
             if any(isinstance(node, _EXITS) for node in ast.walk(later)):
@@ -275,6 +287,17 @@ class _Method:
         elif _assigned(later) != name and not self.dies(later, name):
             raise _Refused(_ELSEWHERE)
         return loads[0]
+
+    def pass_by(self, choice: ast.If, name: str, chain: _Chain) -> None:
+        """Note what runs in a branch; one that needs the variable, or is left, gets its value."""
+        chain.between.append(choice.test)
+        for branch in (choice.body, choice.orelse):
+            nodes = [node for statement in branch for node in ast.walk(statement)]
+            exits = any(isinstance(node, _EXITS) for node in nodes)
+            if exits or any(isinstance(node, ast.Name) and node.id == name for node in nodes):
+                chain.settled[branch[0]] = name
+            else:
+                chain.between += branch
 
     def block(self, statement: ast.AST) -> tuple[list[ast.stmt], int]:
         """The statements among which one stands, and where."""

@@ -1,21 +1,25 @@
-"""Calls of four functions in the place of normalizations, sums and ReLUs."""
+"""Calls of five functions in the place of normalizations, sums and ReLUs."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = ["HELPERS", "edited"]
 
-HELPERS = ("_companion_norm", "_companion_add", "_companion_iadd", "_companion_act")
-"""The functions that the new code calls: ``norm(layer, x)``, ``add(left, right)``, the same in
-place, ``act(activation, value, ...)``; the last may be given a method's name."""
+HELPERS = tuple(f"_companion_{name}" for name in ("norm", "add", "iadd", "act", "settle"))
+"""The functions that the new code calls: ``norm(layer, x)``; ``add(left, right)``, and the same in
+place; ``act(activation, value, ...)``, which may be given a method's name; ``settle(value)``."""
 
-_NORM, _ADD, _IADD, _ACT = HELPERS
+_NORM, _ADD, _IADD, _ACT, _SETTLE = HELPERS
 
 
-def edited(definition: ast.FunctionDef, edits: Mapping[ast.AST, str]) -> ast.FunctionDef:
+def edited(
+    definition: ast.FunctionDef,
+    edits: Mapping[ast.AST, str],
+    settled: Mapping[ast.AST, Iterable[str]],
+) -> ast.FunctionDef:
     """Change nodes of a definition.
 
     Parameters
@@ -23,20 +27,33 @@ def edited(definition: ast.FunctionDef, edits: Mapping[ast.AST, str]) -> ast.Fun
     definition
         a function's, which is changed
     edits
-        what becomes of which node: ``"norm"``, ``"add"``, ``"iadd"`` and ``"act"`` are calls of the
-        four functions; ``"assign"`` keeps the result of a statement that changes a tensor in place
+        what becomes of which node: ``"norm"``, ``"add"``, ``"iadd"`` and ``"act"`` are calls of
+        functions; ``"assign"`` keeps the result of a statement that changes a tensor in place
+    settled
+        before which statement a variable is settled
     """
-    changed: ast.FunctionDef = _Rewriter(edits).visit(definition)
+    changed: ast.FunctionDef = _Rewriter(edits, settled).visit(definition)
     return ast.fix_missing_locations(changed)
 
 
 class _Rewriter(ast.NodeTransformer):
-    """Put the four functions where chains are."""
+    """Put the functions where chains are."""
 
-    def __init__(self, edits: Mapping[ast.AST, str]) -> None:
-        self.edits = edits
+    def __init__(
+        self, edits: Mapping[ast.AST, str], settled: Mapping[ast.AST, Iterable[str]]
+    ) -> None:
+        self.edits, self.settled = edits, settled
 
     def visit(self, node: ast.AST) -> Any:
+        """Change a node, and say what stands before it."""
+        before = [
+            _assign(name, _call(_SETTLE, node, [ast.Name(name, ast.Load())]))
+            for name in sorted(self.settled.get(node, ()))
+        ]
+        changed = self.changed(node)
+        return [*before, changed] if before else changed
+
+    def changed(self, node: ast.AST) -> Any:
         """Change what is inside first, then the node."""
         edit = self.edits.get(node)
         former: Any = node
@@ -47,8 +64,7 @@ class _Rewriter(ast.NodeTransformer):
         if edit in ("add", "iadd"):
             return self.sum(changed, _ADD if edit == "add" else _IADD)
         if edit == "assign":
-            target = ast.Name(variable, ast.Store())
-            return ast.copy_location(ast.Assign([target], changed.value), node)
+            return _assign(variable, changed.value)
         if edit == "act":
             return _call(_ACT, node, self.activation(changed), changed.keywords)
         return changed
@@ -58,7 +74,7 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.AugAssign):
             name = vars(node.target)["id"]
             value = _call(helper, node, [ast.Name(name, ast.Load()), node.value])
-            return ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], value), node)
+            return _assign(name, value)
         if isinstance(node, ast.BinOp):
             return _call(helper, node, [node.left, node.right])
         if len(node.args) == 2:
@@ -71,6 +87,10 @@ class _Rewriter(ast.NodeTransformer):
             return [node.func, *node.args]
         method: Any = node.func
         return [ast.Constant(method.attr), method.value]
+
+
+def _assign(name: str, value: ast.expr) -> ast.Assign:
+    return ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], value), value)
 
 
 def _call(

@@ -30,7 +30,7 @@ from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionB
 from .chains import Part, called_paths, rewrite
 from .edits import HELPERS
 from .source import SourceError, build, parse
-from .swap import swap_class
+from .swap import plain_class, swap_class
 
 __all__ = ["fuse", "unfuse"]
 
@@ -61,11 +61,11 @@ def _add(left: Any, right: Any) -> Any:
     if type(left) is _Pending:
         if _is_residual(right, left.input):
             return left._replace(residual=right)
-        left = _value(left)
+        left = _settle(left)
     elif type(right) is _Pending:
         if _is_residual(left, right.input):
             return right._replace(residual=left)
-        right = _value(right)
+        right = _settle(right)
     return left + right
 
 
@@ -74,7 +74,7 @@ def _iadd(left: Any, right: Any) -> Any:
     if type(left) is _Pending:
         if _is_residual(right, left.input):
             return left._replace(residual=right)
-        left = _value(left)
+        left = _settle(left)
     left += right
     return left
 
@@ -82,20 +82,24 @@ def _iadd(left: Any, right: Any) -> Any:
 def _act(activation: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
     """``activation(value)``, a function, a module or the name of a method; or all in one pass."""
     if type(value) is _Pending:
+        if type(activation) is nn.Identity and _is_as_made(activation):
+            return value
         if _is_relu(activation):
             layer = value.layer
             arguments = layer._arguments(value.input, value.residual, True)
             return dispatch(batch_norm_act, arguments, layer.backend)
-        value = _value(value)
+        value = _settle(value)
     if type(activation) is str:
         return getattr(value, activation)()
     return activation(value, *args, **kwargs)
 
 
-def _value(pending: _Pending) -> Tensor:
-    """What a normalization, and a sum, that were put off give."""
-    y: Tensor = pending.layer(pending.input)
-    return y if pending.residual is None else y + pending.residual
+def _settle(value: Any) -> Any:
+    """A value as a tensor, if it was put off."""
+    if type(value) is not _Pending:
+        return value
+    y = value.layer(value.input)
+    return y if value.residual is None else y + value.residual
 
 
 def _is_residual(value: Any, input: Tensor) -> bool:
@@ -120,19 +124,17 @@ def _is_relu(activation: Any) -> bool:
     return activation in _RELUS
 
 
-_FUNCTIONS = dict(zip(HELPERS, (_norm, _add, _iadd, _act), strict=True))
+_FUNCTIONS = dict(zip(HELPERS, (_norm, _add, _iadd, _act, _settle), strict=True))
 
 
 def _in_sequence(self: nn.Sequential, input: Any) -> Any:
     """Call one module after the other: a normalization and a ReLU in one pass."""
     for module in self:
-        if type(input) is _Pending:
-            if type(module) is nn.ReLU:
-                input = _act(module, input)
-                continue
-            input = _value(input)
-        input = _norm(module, input)
-    return _value(input) if type(input) is _Pending else input
+        if type(module) in (nn.ReLU, nn.Identity):
+            input = _act(module, input)
+        else:
+            input = _norm(module, _settle(input))
+    return _settle(input)
 
 
 def fuse(model: nn.Module) -> dict[str, str | None]:
@@ -163,10 +165,9 @@ def fuse(model: nn.Module) -> dict[str, str | None]:
 def unfuse(model: nn.Module) -> None:
     """Give the blocks of a fused model their own classes back."""
     for module in model.modules():
-        cls = type(module)
-        for fused in (cls, cls.__bases__[0]):
-            if "_fused_from" in vars(fused):
-                swap_class(module, {fused: vars(fused)["_fused_from"]})
+        own = vars(plain_class(module)).get("_fused_from")
+        if own is not None:
+            swap_class(module, own)
 
 
 def _fuse_block(block: nn.Module) -> _Outcomes:
@@ -206,7 +207,7 @@ def _obstacle(block: nn.Module, cls: type[nn.Module]) -> str | None:
 
 
 def _found_in_sequence(block: nn.Module) -> _Outcomes:
-    modules = list(block)  # type: ignore[call-overload]
+    modules = [m for m in block if type(m) is not nn.Identity]  # type: ignore[attr-defined]
     found: _Outcomes = {}
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         if type(module) not in _PLAIN or found.get(module, "") is None:
@@ -292,6 +293,8 @@ def _part(modules: list[nn.Module], refused: bool) -> Part:
         return Part("norm", name)
     if all(type(module) is nn.ReLU for module in modules):
         return Part("module", f"{name} with hooks") if refused else Part("relu", name)
+    if all(type(module) is nn.Identity for module in modules):
+        return Part("identity", name)
     inside = [inner for module in modules for inner in module.modules()]
     if not all(type(m).__module__.startswith(("torch.nn.", "companion.")) for m in inside):
         return Part("module", name)

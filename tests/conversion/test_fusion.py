@@ -1,19 +1,16 @@
 """Fused blocks: equal to what they were, whatever is done to them, and refused where in doubt."""
 
 import copy
-import io
 import operator
-import pickle
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
 import companion
 from companion.conversion import fusion
-from companion.conversion.fusion import fuse, unfuse
+from companion.conversion.fusion import fuse
 
 
 @pytest.fixture
@@ -54,8 +51,7 @@ class Basic(nn.Module):
         if self.downsample is not None:
             identity = self.downsample(x)
         out += identity
-        out = self.relu(out)
-        return out
+        return self.relu(out)
 
 
 class ResNet(nn.Module):
@@ -209,7 +205,7 @@ class Forms(nn.Module):
         self.relu, self.relu6 = nn.ReLU(inplace=True), nn.ReLU6()
         self.block = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1))
         self.stack = nn.ModuleList([nn.BatchNorm2d(4), nn.ReLU()])
-        self.flag = True
+        self.identity, self.attention, self.flag = nn.Identity(), None, True
         for layer in (self.bn, self.other, self.stack[0]):
             nn.init.uniform_(layer.weight, -1, 1)
             nn.init.uniform_(layer.bias, -1, 1)
@@ -227,8 +223,8 @@ def functional(self, x):
 
 
 def of_torch(self, x):
-    y = torch.relu(self.bn(self.conv(x)))
-    return y
+    y: torch.Tensor = torch.relu(self.bn(self.conv(x)))
+    return 2 * y
 
 
 def method(self, x):
@@ -294,9 +290,8 @@ def with_code_between(self, x):
     out = self.conv(x)
     out = self.bn(out)
     if x.shape[2] > 2 and self.flag:
-        x = torch.sigmoid(self.block(x.clone()))
-    else:
-        x = 2 * x
+        x = x.clone()
+        x = torch.sigmoid(self.block(x))
     out += x
     return self.relu(out)
 
@@ -323,11 +318,30 @@ def in_a_condition(self, x):
     return x
 
 
+def left_between(self, x):
+    out = self.bn(x)
+    if not self.flag:
+        return x
+    return self.relu(out)
+
+
+def used_in_a_branch(self, x):
+    """As timm's ResNet does with what a block may have."""
+    out = self.bn(x)
+    out = self.identity(out)
+    if self.attention is not None:
+        out = self.attention(out)
+    if x is None:
+        x = out
+    out += x
+    return self.relu(out)
+
+
 FUSED = [
     *(nested, functional, of_torch, method, in_place, in_place_method_returned, assigned),
     *(sum_to_the_right, sum_to_the_left, sum_of_torch, sum_of_operator, sum_by_method),
     *(sum_in_place, sum_of_two_layers, sum_into_another, with_code_between, in_a_list),
-    *(with_defaults, with_a_lambda, in_a_condition),
+    *(with_defaults, with_a_lambda, in_a_condition, left_between, used_in_a_branch),
 ]
 
 
@@ -360,6 +374,9 @@ def test_forms_that_are_fused(forward, kernel_calls):
     assert None in outcomes.values()
     assert_equal_in_both_modes(plain, fused)
     assert len(kernel_calls) == (1 if forward is in_a_condition else 2)
+    for model in (plain, fused):
+        model.flag, model.attention, model.identity = False, nn.Sigmoid(), nn.Tanh()
+    assert_equal_in_both_modes(plain, fused)
 
 
 def used_twice(self, x):
@@ -441,10 +458,11 @@ def perhaps_in_an_expression(self, x):
     return self.relu(out) if self.flag else x
 
 
-def left_between(self, x):
+def left_by_a_loop(self, x):
     out = self.bn(x)
-    if not self.flag:
-        return x
+    for _ in range(2):
+        if not self.flag:
+            return x
     return self.relu(out)
 
 
@@ -486,9 +504,9 @@ REFUSED = [
     (input_changed_by_hand, "its input may be changed before the ReLU"),
     (called_again, "it may be called again before the ReLU"),
     (by_a_method, "self.method is called before the ReLU"),
-    (perhaps, "its output is used elsewhere, too"),
+    (perhaps, "the code returns its output"),
     (perhaps_in_an_expression, "what follows it depends on a condition"),
-    (left_between, "the code may be left before a ReLU"),
+    (left_by_a_loop, "the code may be left before a ReLU"),
     (alpha, "no ReLU follows"),
     (looks_at_itself, "the code around it shares its variables"),
     (in_a_try, "it stands in a block that expects errors"),
