@@ -330,7 +330,7 @@ def used_in_a_branch(self, x):
     out = self.bn(x)
     out = self.identity(out)
     if self.attention is not None:
-        out = self.attention(out)
+        out = out * self.attention(out)
     if x is None:
         x = out
     out += x
