@@ -25,16 +25,14 @@ from torch.nn import functional as F
 
 from companion._torch import has_global_hooks, has_hooks
 from companion.functional import batch_norm_act, dispatch
-from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
+from companion.modules import _CompanionBatchNorm
 
 from .chains import Part, called_paths, rewrite
 from .edits import HELPERS
 from .source import SourceError, build, parse
-from .swap import plain_class, swap_class
 
-__all__ = ["fuse", "unfuse"]
+__all__ = ["fuse", "own_class"]
 
-_PLAIN = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
@@ -52,8 +50,9 @@ class _Pending(NamedTuple):
 
 def _norm(layer: Any, input: Any) -> Any:
     """``layer(input)``, put off if the layer is a plain one."""
-    plain = type(layer) in _PLAIN and type(input) is Tensor and _is_as_made(layer)
-    return _Pending(layer, input, None) if plain else layer(input)
+    if _is_plain(layer) and type(input) is Tensor and _is_as_made(layer):
+        return _Pending(layer, input, None)
+    return layer(input)
 
 
 def _add(left: Any, right: Any) -> Any:
@@ -113,6 +112,11 @@ def _is_residual(value: Any, input: Tensor) -> bool:
     )
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Whether batch normalization is all that a module does; this includes parametrized layers."""
+    return getattr(type(module), "forward", None) is _CompanionBatchNorm.forward
+
+
 def _is_as_made(module: nn.Module) -> bool:
     """Whether a call of a module is its class's ``forward``, and nothing else."""
     return not (has_hooks(module) or has_global_hooks() or "forward" in module.__dict__)
@@ -158,33 +162,32 @@ def fuse(model: nn.Module) -> dict[str, str | None]:
     return {
         name: outcomes.get(module, "no code of the model calls it by its name")
         for name, module in model.named_modules()
-        if type(module) in _PLAIN
+        if _is_plain(module)
     }
 
 
-def unfuse(model: nn.Module) -> None:
-    """Give the blocks of a fused model their own classes back."""
-    for module in model.modules():
-        own = vars(plain_class(module)).get("_fused_from")
-        if own is not None:
-            swap_class(module, own)
+def own_class(cls: type[nn.Module]) -> type[nn.Module] | None:
+    """The class that a block had before it got `cls`, when it was fused; None if it was not."""
+    own: type[nn.Module] | None = vars(cls).get("_fused_from")
+    return own
 
 
 def _fuse_block(block: nn.Module) -> _Outcomes:
     """Fuse what the code of one module calls: for each layer that it calls, None or why not."""
-    cls = vars(type(block)).get("_fused_from", type(block))
-    if type(block) in _PLAIN or not any(type(module) in _PLAIN for module in block.modules()):
+    cls: Any = own_class(type(block)) or type(block)
+    if _is_plain(block) or not any(map(_is_plain, block.modules())):
         return {}
     parts: _Parts = frozenset()
+    obstacle = _obstacle(block, cls)
+    if obstacle is not None:
+        layers = [layer for child in block.children() for layer in _listed(child)]
+        return dict.fromkeys(layers, f"{cls.__name__}, which holds it, {obstacle}")
     if cls.forward is nn.Sequential.forward:
         found = _found_in_sequence(block)
     elif cls.__module__.startswith("torch."):
         return {}
     else:
         found, parts = _found_in_code(block, cls)
-    obstacle = _obstacle(block, cls)
-    if obstacle is not None:
-        return dict.fromkeys(found, f"{cls.__name__}, which calls it, {obstacle}")
     if None in found.values():
         block.__class__ = _fused_class(cls, parts)
     return found
@@ -210,7 +213,7 @@ def _found_in_sequence(block: nn.Module) -> _Outcomes:
     modules = [m for m in block if type(m) is not nn.Identity]  # type: ignore[attr-defined]
     found: _Outcomes = {}
     for module, following in zip(modules, [*modules[1:], None], strict=True):
-        if type(module) not in _PLAIN or found.get(module, "") is None:
+        if not _is_plain(module) or found.get(module, "") is None:
             continue
         if following is None:
             found[module] = f"it is the last of a {type(block).__name__}"
@@ -256,7 +259,7 @@ def _parts_at(
     for path, at in modules.items():
         reasons = [_hooked(m) or _named_twice(m, named) for m in at]
         parts[path] = _part(at, any(reasons))
-        found |= {m: r for m, r in zip(at, reasons, strict=True) if r and type(m) in _PLAIN}
+        found |= {m: r for m, r in zip(at, reasons, strict=True) if r and _is_plain(m)}
     for path in paths & vars(block).keys():
         function = vars(block)[path]
         is_relu = any(function is relu for relu in _RELUS)
@@ -268,11 +271,11 @@ def _parts_at(
 def _listed(module: nn.Module) -> Iterator[nn.Module]:
     """The plain layers that a module is, or that it lists."""
     inside = module.children() if isinstance(module, nn.ModuleList | nn.ModuleDict) else [module]
-    return (m for m in inside if type(m) in _PLAIN)
+    return (m for m in inside if _is_plain(m))
 
 
 def _named_twice(module: nn.Module, named: list[nn.Module]) -> str | None:
-    if type(module) not in _PLAIN or sum(other is module for other in named) == 1:
+    if not _is_plain(module) or sum(other is module for other in named) == 1:
         return None
     return "it has several names"
 
@@ -289,7 +292,7 @@ def _modules_at(block: nn.Module, path: str) -> list[nn.Module]:
 def _part(modules: list[nn.Module], refused: bool) -> Part:
     """What modules, reached by one path, are to the code that calls them."""
     name = " or ".join(sorted({type(module).__name__ for module in modules}))
-    if all(type(module) in _PLAIN for module in modules) and not refused:
+    if all(map(_is_plain, modules)) and not refused:
         return Part("norm", name)
     if all(type(module) is nn.ReLU for module in modules):
         return Part("module", f"{name} with hooks") if refused else Part("relu", name)
@@ -357,7 +360,7 @@ def _fused_class(cls: type[nn.Module], parts: _Parts) -> type[nn.Module]:
 def _reduce(self: nn.Module, protocol: int) -> Any:
     """What pickle and copy take a fused block for: one of its own class, to be fused again."""
     cls = type(self)
-    own = vars(cls).get("_fused_from")
+    own = own_class(cls)
     if own is None:
         # A class below the fused one, which another tool has made, knows how to be pickled.
         fused: Any = next(base for base in cls.__mro__ if "_fused_from" in vars(base))

@@ -1,16 +1,23 @@
 """Fused blocks: equal to what they were, whatever is done to them, and refused where in doubt."""
 
 import copy
+import io
 import operator
+from functools import wraps
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 
 import companion
+from companion import convert
 from companion.conversion import fusion
 from companion.conversion.fusion import fuse
+from companion.inference import fold
 
 
 @pytest.fixture
@@ -167,7 +174,7 @@ NETWORKS = [(ResNet, 5), (DenseNet, 7), (UNet, 5), (Lists, 2), (mobile_net, 3), 
 def pair(network, dtype=torch.float32):
     """A converted network, and one that is fused, too."""
     torch.manual_seed(0)
-    plain = companion.convert(network().to(dtype))
+    plain = convert(network().to(dtype))
     fused = copy.deepcopy(plain)
     return plain, fused, fuse(fused)
 
@@ -348,7 +355,7 @@ FUSED = [
 def with_forward(forward):
     torch.manual_seed(0)
     made = type("Made", (Forms,), {"forward": forward})()
-    return companion.convert(made.double())
+    return convert(made.double())
 
 
 def assert_equal_in_both_modes(plain, fused, **options):
@@ -568,3 +575,323 @@ def test_branches_and_attributes_stay_alive():
     for model in (plain, fused):
         model.relu, model.bn2 = nn.ReLU(), nn.Identity()
     torch.testing.assert_close(fused(x), plain(x))
+
+
+def test_what_a_model_is_stays():
+    plain, fused, _ = pair(ResNet)
+    block = fused.layer1[0]
+    assert isinstance(block, Basic)
+    assert repr(fused) == repr(plain)
+    assert list(fused.state_dict()) == list(plain.state_dict())
+    assert [type(m) for m in block.children()] == [type(m) for m in plain.layer1[0].children()]
+    # Blocks alike have one class, which a compiler then sees once.
+    assert type(pair(lambda: Basic(3, 5))[1]) is type(block)
+    assert convert(fused, to="torch") is fused
+    assert type(block) is Basic
+    assert type(block.bn1) is nn.BatchNorm2d
+
+
+def test_a_model_that_was_not_converted():
+    plain, model = copy.deepcopy(ResNet()), ResNet()
+    model.load_state_dict(plain.state_dict())
+    model, report = convert(model, fuse=True, report=True)
+    assert len(report.changed) == 6
+    assert report.fused == ("bn1", "layer1.0.bn1", "layer1.0.bn2", "layer1.1.bn1", "layer1.1.bn2")
+    assert str(report.unfused[0]) == (
+        "layer1.1.downsample.1: not fused: it is the last of a Sequential"
+    )
+    assert str(report).endswith("6 changed, 0 left alone, 5 fused, 1 not")
+    x = torch.randn(4, 3, 12, 12)
+    torch.testing.assert_close(model(x), plain(x))
+    assert (
+        convert(nn.Sequential(nn.BatchNorm1d(2), nn.ReLU()), fuse=True)(x[0, 0, :, :2]).min() >= 0
+    )
+    with pytest.raises(ValueError, match=r"^fuse: expected False on the way to PyTorch, got True"):
+        convert(model, to="torch", fuse=True)
+
+
+@pytest.mark.parametrize(("network", "count"), NETWORKS)
+def test_copies_and_files(network, count, kernel_calls):
+    _, fused, _ = pair(network)
+    x = torch.randn(4, 3, 12, 12)
+    expected = fused.eval()(x)
+    file = io.BytesIO()
+    torch.save(fused, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(fused), torch.load(file, weights_only=False)):
+        kernel_calls.clear()
+        assert torch.equal(twin(x), expected)
+        assert len(kernel_calls) == count
+        assert [type(m) for m in twin.modules()] == [type(m) for m in fused.modules()]
+
+
+def test_a_sequential_may_change(kernel_calls):
+    model = convert(vgg(), fuse=True)
+    x = torch.randn(4, 3, 12, 12)
+    convs = model[:6]
+    assert torch.equal(convs[:2](x), nn.Sequential(*convs[:2])(x))
+    kernel_calls.clear()
+    convs[2], convs[4], convs[5] = nn.ReLU6(), nn.Identity(), nn.BatchNorm2d(4)
+    convs.append(nn.ReLU())
+    reference = nn.Sequential(*copy.deepcopy(convs))
+    torch.testing.assert_close(convs(x), reference(x))
+    assert kernel_calls == []
+    convert(convs)(x)
+    assert len(kernel_calls) == 1
+
+
+def test_hooks_are_called(kernel_calls):
+    _, fused, _ = pair(lambda: Basic(4, 4))
+    x, seen = torch.randn(2, 4, 5, 5), []
+    expected = fused.eval()(x)
+    kernel_calls.clear()
+    for layer in (fused.bn1, fused.relu, fused.bn2):
+        handle = layer.register_forward_hook(lambda layer, *_: seen.append(layer))
+        torch.testing.assert_close(fused(x), expected)
+        handle.remove()
+    assert seen == [fused.bn1, fused.relu, fused.relu, fused.bn2]
+    # With a hook on the ReLU, neither runs in one pass.
+    assert len(kernel_calls) == 2
+    handle = register_module_forward_hook(lambda layer, *_: seen.append(layer))
+    fused(x)
+    handle.remove()
+    assert len(seen) == 4 + 7
+    fused.bn1.forward = lambda x: 0 * x
+    fused.bn2.forward = lambda x: 0 * x
+    assert torch.equal(fused(x), x.relu())
+    assert len(kernel_calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "calls"),
+    [
+        (companion.freeze, 0),
+        (companion.convert_sync, 0),
+        (lambda model: model.requires_grad_(False), 5),
+        (lambda model: model.double(), 5),
+        (lambda model: convert(model, to="torch"), 0),
+        (lambda model: parametrize.register_parametrization(model.bn1, "weight", nn.Tanh()), 5),
+        (lambda model: parametrize.register_parametrization(model, "scale", nn.Tanh()), 5),
+    ],
+)
+def test_what_may_be_done_to_a_model(change, calls, kernel_calls):
+    plain, fused, _ = pair(ResNet)
+    for model in (plain, fused):
+        model.scale = nn.Parameter(torch.ones(2))
+        change(model)
+    x = torch.randn(4, 3, 12, 12, dtype=plain.scale.dtype)
+    torch.testing.assert_close(fused(x), plain(x))
+    assert len(kernel_calls) == calls
+    torch.testing.assert_close(fused.eval()(x), plain.eval()(x))
+    convert(fused, to="torch")
+    assert type(fused.layer1[0]) is Basic
+    torch.testing.assert_close(fused(x), plain(x))
+
+
+def test_the_way_back_below_a_parametrization():
+    _, fused, _ = pair(ResNet)
+    fused.scale = nn.Parameter(torch.ones(2))
+    parametrize.register_parametrization(fused, "scale", nn.Tanh())
+    convert(fused, to="torch")
+    parametrize.remove_parametrizations(fused, "scale")
+    assert type(fused) is ResNet
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_whole_and_once(dynamic):
+    torch.compiler.reset()
+    plain, fused, _ = pair(ResNet)
+    graphs = []
+
+    def backend(module, _):
+        graphs.append(module)
+        return module.forward
+
+    compiled = torch.compile(fused, fullgraph=True, backend=backend, dynamic=dynamic)
+    for n in (4, 5, 6) if dynamic else (4, 4):
+        x = torch.randn(n, 3, 12, 12)
+        torch.testing.assert_close(compiled(x), plain(x))
+    assert len(graphs) == 1
+    operators = [node for node in graphs[0].graph.nodes if "companion" in str(node.target)]
+    # The six layers, five of them with their ReLU.
+    assert [node.args[7] for node in operators].count(True) == 5
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(fused.state_dict()[name], value)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("network", [network for network, _ in NETWORKS])
+def test_exported_traced_and_folded(network):
+    plain, fused, _ = pair(network)
+    x = torch.randn(4, 3, 12, 12)
+    for model in (plain, fused):
+        model(x)
+        model.eval()
+    expected = plain(x)
+    for strict in (True, False):
+        exported = torch.export.export(fused, (x,), strict=strict).module()
+        torch.testing.assert_close(exported(x), expected)
+    folded, report = fold(fused, x)
+    torch.testing.assert_close(folded(x), expected)
+    _, expected_report = fold(plain, x)
+    assert set(report.folded) == set(expected_report.folded)
+    if network is not DenseNet:
+        # DenseNet's code asks for the type of its argument.
+        torch.testing.assert_close(torch.fx.symbolic_trace(fused)(x), expected)
+    torch.testing.assert_close(torch.jit.trace(fused, x)(x), expected)
+
+
+def test_checkpointing_and_transforms():
+    plain, fused, _ = pair(ResNet, torch.float64)
+    inputs = torch.randn(3, 4, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    grads = []
+    for model in (plain, fused):
+        checkpoint(model, inputs[0], use_reentrant=False).square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(*grads)
+    torch.testing.assert_close(list(fused.buffers()), list(plain.buffers()))
+    for model in (plain, fused):
+        model.eval()
+    torch.testing.assert_close(torch.vmap(fused)(inputs), torch.vmap(plain)(inputs))
+    tangent = torch.ones_like(inputs[0])
+    both = [torch.func.jvp(model, (inputs[0],), (tangent,)) for model in (plain, fused)]
+    torch.testing.assert_close(*both)
+
+
+def test_autocast():
+    plain, fused, _ = pair(ResNet)
+    x, outputs = torch.randn(4, 3, 12, 12), []
+    for model in (plain, fused):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs.append(model(x))
+    assert outputs[0].dtype is outputs[1].dtype is torch.bfloat16
+    torch.testing.assert_close(*outputs, rtol=5e-2, atol=5e-2)
+
+
+@pytest.mark.parametrize(
+    "residual",
+    [
+        torch.randn(1, 4, 1, 1),
+        torch.randn(3, 4, 5, 5).double(),
+        torch.randn(3, 4, 5, 5).to(memory_format=torch.channels_last),
+        2.0,
+    ],
+)
+def test_sums_that_the_kernel_does_not_take(residual, kernel_calls):
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm2d(4)
+
+        def forward(self, x, y):
+            left, right = F.relu(self.bn(x) + y), F.relu(y + self.bn(x))
+            out = self.bn(x)
+            out += y
+            return left, right, F.relu(out)
+
+    plain, fused, outcomes = pair(Added)
+    x = torch.randn(3, 4, 5, 5)
+    for one, other in zip(plain(x, residual), fused(x, residual), strict=True):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
+        assert one.dtype == other.dtype
+    assert outcomes == {"bn": None}
+    assert kernel_calls == []
+
+
+def checked(function):
+    @wraps(function)
+    def wrapper(self, *args):
+        return function(self, *args) + 1
+
+    return wrapper
+
+
+class Told(Forms):
+    def __init_subclass__(cls):
+        cls.told = True
+
+
+class Meta(type):
+    pass
+
+
+def made(**methods):
+    return type("Made", (Forms,), {"forward": nested, **methods})()
+
+
+def without_source():
+    names = {}
+    exec(compile("def forward(self, x):\n    return self.relu(self.bn(x))\n", "<x>", "exec"), names)
+    return made(forward=names["forward"])
+
+
+def edited():
+    names = {}
+    code = (
+        "\n" * (nested.__code__.co_firstlineno - 1)
+        + "def nested(self, x):\n    return x + self.bn(x)"
+    )
+    exec(compile(code, __file__, "exec"), names)
+    return made(forward=names["nested"])
+
+
+def with_hooks(name):
+    model = made()
+    getattr(model, name).register_forward_hook(lambda *_: None)
+    return model
+
+
+def with_a_forward():
+    model = made()
+    model.forward = lambda x: model.bn(x)
+    return model
+
+
+def with_another_name():
+    model = made()
+    model.again = nn.Sequential(model.bn)
+    return model
+
+
+def parametrized():
+    model = made()
+    model.scale = nn.Parameter(torch.ones(2))
+    parametrize.register_parametrization(model, "scale", nn.Tanh())
+    return model
+
+
+OBSTACLES = [
+    (without_source, "the source of forward is not available"),
+    (edited, "the source of nested is not what runs"),
+    (lambda: made(forward=checked(nested)), "no code of the model calls it by its name"),
+    (lambda: with_hooks("bn"), "BatchNorm2d has hooks, or its own forward"),
+    (lambda: with_hooks("relu"), "ReLU with hooks follows, not a ReLU"),
+    (with_a_forward, "Made, which holds it, has a forward function set on the instance"),
+    (with_another_name, "it has several names"),
+    (
+        lambda: torch.fx.symbolic_trace(made()),
+        "GraphModuleImpl, which holds it, was made by torch.jit or torch.fx",
+    ),
+    (parametrized, "ParametrizedMade, which holds it, has parametrizations"),
+    (
+        lambda: type("Made", (Told,), {"forward": nested})(),
+        "Made, which holds it, has a class that does more than be inherited from",
+    ),
+    (
+        lambda: Meta("Made", (Forms,), {"forward": nested})(),
+        "Made, which holds it, has a class that does more than be inherited from",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "reason"), OBSTACLES)
+def test_blocks_that_are_refused(make, reason, kernel_calls):
+    model = make()
+    convert(model)
+    cls, x = type(model), torch.randn(2, 4, 3, 3)
+    expected = model(x)
+    assert fuse(model)["bn"] == reason
+    assert type(model) is cls
+    assert torch.equal(model(x), expected)
+    assert kernel_calls == []
