@@ -73,6 +73,11 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
+def has_global_hooks() -> bool:
+    """Whether something is called before or after every module."""
+    return bool(nn.modules.module._has_any_global_hook())
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in a tensor, or in tuples, lists and dictionaries of them, inside one another."""
     return [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, Tensor)]

@@ -4,13 +4,14 @@ from companion.conversion.domains import convert_domains, keep_domain
 from companion.conversion.group import to_group_norm
 from companion.conversion.parameters import parameter_groups
 from companion.conversion.recognition import register_batch_norm
-from companion.conversion.report import Changed, ConversionReport, Left
+from companion.conversion.report import Changed, ConversionReport, Left, Unfused
 from companion.conversion.swap import convert
 
 __all__ = [
     "Changed",
     "ConversionReport",
     "Left",
+    "Unfused",
     "convert",
     "convert_domains",
     "keep_domain",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-__all__ = ["Changed", "ConversionReport", "Left", "class_name"]
+__all__ = ["Changed", "ConversionReport", "Left", "Unfused", "class_name"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,30 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Unfused:
+    """A layer that does not run in one pass with a ReLU.
+
+    Parameters
+    ----------
+    layer
+        its name in the model
+    reason
+        why it does not
+
+    Examples
+    --------
+    >>> print(Unfused("bn1", "the code returns its output"))
+    bn1: not fused: the code returns its output
+    """
+
+    layer: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.layer or 'the model'}: not fused: {self.reason}"
+
+
+@dataclass(frozen=True)
 class ConversionReport:
     """What a conversion did to a model; one line each as text.
 
@@ -71,6 +95,10 @@ class ConversionReport:
     left
         the layers that were left alone, and why. Layers that already were what the conversion makes
         are in neither
+    fused
+        with ``convert(fuse=True)``: the layers that run in one pass with the ReLU after them
+    unfused
+        those that do not, and why
 
     Examples
     --------
@@ -86,10 +114,17 @@ class ConversionReport:
 
     changed: tuple[Changed, ...]
     left: tuple[Left, ...]
+    fused: tuple[str, ...] = ()
+    unfused: tuple[Unfused, ...] = ()
 
     def __str__(self) -> str:
         counts = f"{len(self.changed)} changed, {len(self.left)} left alone"
-        return "\n".join([*map(str, self.changed), *map(str, self.left), counts])
+        lines = [*map(str, self.changed), *map(str, self.left)]
+        if self.fused or self.unfused:
+            lines += [f"{layer or 'the model'}: fused with a ReLU" for layer in self.fused]
+            lines += map(str, self.unfused)
+            counts += f", {len(self.fused)} fused, {len(self.unfused)} not"
+        return "\n".join([*lines, counts])
 
 
 def class_name(cls: type) -> str:

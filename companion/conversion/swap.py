@@ -15,9 +15,10 @@ from companion._state import STATISTICS
 from companion.kernels.eager import HALF_PRECISION
 from companion.modules import _CompanionBatchNorm
 
+from . import fusion
 from .below import companion_class, described, origin
 from .recognition import torch_base
-from .report import Changed, ConversionReport, Left, class_name
+from .report import Changed, ConversionReport, Left, Unfused, class_name
 
 __all__ = ["convert", "obstacle", "plain_class", "swap_class"]
 
@@ -29,17 +30,19 @@ _OPTIONS = ("skip_nonfinite", "backend")
 
 
 @overload
-def convert(model: nn.Module, to: str = ..., *, report: Literal[False] = ...) -> nn.Module: ...
+def convert(
+    model: nn.Module, to: str = ..., *, fuse: bool = ..., report: Literal[False] = ...
+) -> nn.Module: ...
 
 
 @overload
 def convert(
-    model: nn.Module, to: str = ..., *, report: Literal[True]
+    model: nn.Module, to: str = ..., *, fuse: bool = ..., report: Literal[True]
 ) -> tuple[nn.Module, ConversionReport]: ...
 
 
 def convert(
-    model: nn.Module, to: str = "companion", *, report: bool = False
+    model: nn.Module, to: str = "companion", *, fuse: bool = False, report: bool = False
 ) -> nn.Module | tuple[nn.Module, ConversionReport]:
     """Swap every batch normalization layer in `model`, in place, for this package's or back.
 
@@ -53,6 +56,9 @@ def convert(
         any module; may be a batch normalization layer itself
     to
         ``"companion"``; ``"torch"``: the classes that the layers had, or those of ``torch.nn``
+    fuse
+        whether to compute, where code of the model calls a layer, adds something or not, and calls
+        a ReLU, all of it in one pass
     report
         whether to say what was done
 
@@ -69,8 +75,8 @@ def convert(
     TypeError
         `model` is not a module
     ValueError
-        `to` is neither of the two; on the way to PyTorch a statistic overflows the type of its
-        layer's weight. Nothing is changed then
+        `to` is neither of the two; `fuse` on the way to PyTorch; on that way a statistic overflows
+        the type of its layer's weight. Nothing is changed then
 
     Notes
     -----
@@ -83,6 +89,14 @@ def convert(
     *Left alone* are layers whose ``forward`` is not known or was set on the instance, lazy ones,
     those with sharded parameters, and PyTorch's synchronized ones, see
     :func:`companion.convert_sync`. Layers with parametrizations are swapped below them.
+
+    *Fusing.* Layers and ReLUs stay where they are. A block, a ``Sequential`` or a module of yours,
+    whose code calls one after the other gets a class below its own, whose methods call the fused
+    kernel instead, wherever both are still plain ones, without hooks, when they are called. All
+    else of its code stays, as its state dictionary does. Values, gradients and statistics are what
+    they were, but for rounding in half precision. What is found, in the source of the methods: the
+    calls may stand inside one another, or on lines of their own with a variable between that
+    nothing else reads. The report names each layer where that is not so, and why.
 
     *The way back.* What :func:`companion.convert_sync` had converted becomes local again. The
     options `skip_nonfinite` and `backend` have no counterpart in PyTorch and are dropped on the
@@ -102,6 +116,8 @@ def convert(
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if to not in _TARGETS:
         raise ValueError(f"to: expected 'companion' or 'torch', got {to!r}")
+    if fuse and to == "torch":
+        raise ValueError("fuse: expected False on the way to PyTorch, got True")
     typed = list(_typed_as_weights(model)) if to == "torch" else []
     changed: list[Changed] = []
     left: list[Left] = []
@@ -110,6 +126,9 @@ def convert(
         to_local: Any = getattr(module, "to_local", None)
         if to_local is not None:
             to_local()
+        if to == "torch" and (own := fusion.own_class(plain_class(module))):
+            swap_class(module, own)
+            continue
         target = _TARGETS[to](plain_class(module))
         if target is not None and (to == "torch" or obstacle(module) is None):
             swap_class(module, target)
@@ -123,7 +142,12 @@ def convert(
     for module, name, statistic in typed:
         if not isinstance(module, _CompanionBatchNorm):
             setattr(module, name, statistic)
-    return (model, ConversionReport(tuple(changed), tuple(left))) if report else model
+    outcomes = fusion.fuse(model) if fuse else {}
+    if not report:
+        return model
+    fused = tuple(name for name, reason in outcomes.items() if reason is None)
+    unfused = tuple(Unfused(name, reason) for name, reason in outcomes.items() if reason)
+    return model, ConversionReport(tuple(changed), tuple(left), fused, unfused)
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
