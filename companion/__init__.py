@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         convert_sync,
         freeze,
         in_domain,
+        unfreeze,
     )
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "preserved_statistics",
     "register_batch_norm",
     "to_group_norm",
+    "unfreeze",
     "update_precise",
 ]
 

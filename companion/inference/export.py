@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from companion.modules import _CompanionBatchNorm
+from companion.variants.frozen import _FrozenBatchNorm
 
 __all__ = ["torch_operators"]
 
@@ -25,7 +26,8 @@ def torch_operators(model: nn.Module) -> Iterator[nn.Module]:
     ----------
     model
         any module. Its layers have ``backend="torch"`` inside the context, and afterwards what they
-        had before. Fused layers are served too, for which ``companion.convert`` has no counterpart.
+        had before. Fused and frozen layers are served too, for which ``companion.convert`` has no
+        counterpart.
 
     Raises
     ------
@@ -43,7 +45,11 @@ def torch_operators(model: nn.Module) -> Iterator[nn.Module]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    layers = [module for module in model.modules() if isinstance(module, _CompanionBatchNorm)]
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, _CompanionBatchNorm | _FrozenBatchNorm)
+    ]
     former = [vars(layer).get("backend") for layer in layers]
     for layer in layers:
         layer.backend = "torch"

@@ -11,7 +11,7 @@ from companion._torch import BatchNormBase, has_hooks
 from companion.conversion.recognition import PLAIN, following, form_of
 from companion.fused import _BatchNormAct
 from companion.modules import _CompanionBatchNorm
-from companion.variants.frozen import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
+from companion.variants.frozen import _FrozenBatchNorm
 from companion.variants.ghost import GhostBatchNorm1d
 from companion.variants.noisy import NoisyBatchNorm1d
 from companion.variants.renorm import BatchRenorm1d
@@ -29,8 +29,7 @@ __all__ = [
     "what_follows",
 ]
 
-_FROZEN = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
-NORMALIZATIONS = (BatchNormBase, _CompanionBatchNorm, *_FROZEN)
+NORMALIZATIONS = (BatchNormBase, _CompanionBatchNorm, _FrozenBatchNorm)
 
 # A class that computes something else in evaluation mode has a `forward` of its own.
 _KNOWN = (
@@ -43,7 +42,7 @@ _KNOWN = (
     BatchRenorm1d.forward,
     SyncBatchNorm.forward,
     SyncBatchNormAct.forward,
-    FrozenBatchNorm1d.forward,
+    _FrozenBatchNorm.forward,
 )
 
 
@@ -108,7 +107,7 @@ def frozen_norm(bn: Any) -> FrozenNorm:
 
 def has_relu(bn: nn.Module) -> bool:
     """Whether a layer applies a ReLU after normalizing."""
-    return isinstance(bn, _BatchNormAct | SyncBatchNormAct) and bn.relu
+    return isinstance(bn, _BatchNormAct | SyncBatchNormAct | _FrozenBatchNorm) and bn.relu
 
 
 def is_normalization(module: Any) -> bool:
@@ -134,7 +133,7 @@ def _check_frozen(bn: Any) -> None:
             "bn: expected a batch normalization layer of PyTorch, of this package, or one that "
             f"register_batch_norm knows, got {type(bn).__name__}"
         )
-    frozen = isinstance(bn, _FROZEN) or (form or PLAIN).frozen
+    frozen = isinstance(bn, _FrozenBatchNorm) or (form or PLAIN).frozen
     if bn.training and not frozen:
         raise FoldingError(
             "bn: expected evaluation mode, got training mode, in which its statistics are the "

@@ -19,11 +19,12 @@ from companion.variants.example_weighting import (
     ExampleWeightedBatchNorm2d,
     ExampleWeightedBatchNorm3d,
 )
+from companion.variants.freezing import freeze, unfreeze
 from companion.variants.frozen import (
+    FrozenBatchNorm,
     FrozenBatchNorm1d,
     FrozenBatchNorm2d,
     FrozenBatchNorm3d,
-    freeze,
 )
 from companion.variants.ghost import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
 from companion.variants.group import GroupNorm, group_norm
@@ -64,6 +65,7 @@ __all__ = [
     "ExampleWeightedBatchNorm1d",
     "ExampleWeightedBatchNorm2d",
     "ExampleWeightedBatchNorm3d",
+    "FrozenBatchNorm",
     "FrozenBatchNorm1d",
     "FrozenBatchNorm2d",
     "FrozenBatchNorm3d",
@@ -97,6 +99,7 @@ __all__ = [
     "masked_batch_norm",
     "monte_carlo_predict",
     "tent",
+    "unfreeze",
     "weight_norm",
     "weight_standardize",
 ]

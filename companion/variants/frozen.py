@@ -11,27 +11,38 @@ Source: He, Zhang, Ren & Sun (2016), arXiv:1512.03385, appendix A, which fine-tu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from companion.functional import batch_norm
+from companion.functional import batch_norm_act, dispatch
 from companion.kernels.eager import HALF_PRECISION
+from companion.kernels.select import BACKENDS
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from companion.statistics.layers import Layer
 
-from .ghost import _GhostBatchNorm
-from .noisy import _NoisyBatchNorm
-from .renorm import _BatchRenorm
+from .synchronized import copied_in_group
 
-__all__ = ["FrozenBatchNorm1d", "FrozenBatchNorm2d", "FrozenBatchNorm3d", "freeze"]
+__all__ = ["FrozenBatchNorm", "FrozenBatchNorm1d", "FrozenBatchNorm2d", "FrozenBatchNorm3d"]
+
+
+class Former(NamedTuple):
+    """What a layer was before it was frozen: its class and its parameters."""
+
+    cls: type[nn.Module]
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
 
 
 class _FrozenBatchNorm(nn.Module):
-    """What the three layers share. Not a batch normalization layer to ``isinstance``."""
+    """What the layers share. Not a batch normalization layer to ``isinstance``."""
 
-    _layouts: ClassVar[dict[int, str]]
+    # Layers without take any number of axes from two on.
+    _layouts: ClassVar[dict[int, str] | None] = None
+    # Defaults for layers that were frozen; None of one that was made frozen.
+    relu: bool = False
+    backend: str = "auto"
+    former: Former | None = None
 
     # Batch normalization's state.
     weight: Tensor | None
@@ -50,12 +61,17 @@ class _FrozenBatchNorm(nn.Module):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         *,
+        relu: bool = False,
         bias: bool = True,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if not track_running_stats:
             raise ValueError("track_running_stats: expected True, the layer has no others")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.relu, self.backend = relu, backend
         ones = torch.ones(num_features, device=device, dtype=dtype)
         self.register_buffer("weight", ones.clone() if affine else None)
         self.register_buffer("bias", torch.zeros_like(ones) if affine and bias else None)
@@ -64,9 +80,21 @@ class _FrozenBatchNorm(nn.Module):
         # Of no use here: state dictionaries go from and to batch normalization layers.
         self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
 
+    def reset_parameters(self) -> None:
+        """Set statistics, weight and bias to their initial values."""
+        for name, value in (("running_var", 1.0), ("weight", 1.0)):
+            _fill(getattr(self, name), value)
+        for name in ("running_mean", "bias", "num_batches_tracked"):
+            _fill(getattr(self, name), 0.0)
+
     def extra_repr(self) -> str:
-        """The number of channels, ε, and whether there is a weight."""
-        return f"{self.num_features}, eps={self.eps}, affine={self.weight is not None}"
+        """The number of channels, ε, whether there is a weight, and a ReLU where there is one."""
+        text = f"{self.num_features}, eps={self.eps}, affine={self.weight is not None}"
+        return f"{text}, relu=True" if self.relu else text
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy in the process group of the layer that was frozen."""
+        return copied_in_group(self, memo)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move and convert, but never turn statistics into half precision."""
@@ -82,16 +110,20 @@ class _FrozenBatchNorm(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
     ) -> None:
         """Load as PyTorch's batch normalization does, which of old had no count."""
-        state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
+        own = self.num_batches_tracked
+        count = torch.zeros_like(own, device="cpu") if own.is_meta else own
+        state_dict.setdefault(f"{prefix}num_batches_tracked", count)
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize `input` with the frozen statistics, in training mode too.
 
         Parameters
         ----------
         input
             floating-point tensor with `num_features` channels in axis 1, any number of values
+        residual
+            shape, type and device of `input`, or None; added after normalizing
 
         Returns
         -------
@@ -107,19 +139,70 @@ class _FrozenBatchNorm(nn.Module):
         ----------
         Eq. (13) mini-batch-algorithm/inference.
         """
-        if isinstance(input, Tensor) and input.dim() not in self._layouts:
-            expected = " or ".join(f"{rank} {axes}" for rank, axes in self._layouts.items())
+        layouts = self._layouts
+        if layouts is not None and isinstance(input, Tensor) and input.dim() not in layouts:
+            expected = " or ".join(f"{rank} {axes}" for rank, axes in layouts.items())
             shape = tuple(input.shape)
             raise ValueError(f"input: expected dimensions {expected}, got {input.dim()}: {shape}")
-        return batch_norm(
-            *(input, self.running_mean, self.running_var, self.weight, self.bias),
-            training=False,
-            eps=self.eps,
-        )
+        fixed = (self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        arguments = (input, *fixed, None, False, residual, self.relu)
+        return dispatch(batch_norm_act, arguments, self.backend)
+
+
+def _fill(buffer: Tensor | None, value: float) -> None:
+    if buffer is not None:
+        buffer.fill_(value)
 
 
 def _at_least_single(statistic: Tensor) -> Tensor:
     return statistic.to(torch.float32) if statistic.dtype in HALF_PRECISION else statistic
+
+
+class FrozenBatchNorm(_FrozenBatchNorm):
+    """Batch normalization of ``(N, C)`` and ``(N, C, *)`` that stays in evaluation mode.
+
+    y = (x - running_mean)/√(running_var + ε)·weight + bias, whatever the mode, with buffers that
+    no optimizer and no gradient reaches.
+
+    Parameters
+    ----------
+    num_features
+        C, the number of channels
+    eps
+        added to the variance, inside the root
+    momentum
+        of no effect; there for code that builds batch normalization layers
+    affine, bias
+        whether there is a weight, and a bias next to it
+    track_running_stats
+        True; there for code that builds batch normalization layers
+    device, dtype
+        of the buffers; the statistics are float32 for half precision
+    relu
+        whether a ReLU follows, after the residual that ``forward`` may be given
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
+
+    Raises
+    ------
+    ValueError
+        `track_running_stats` is False
+
+    Notes
+    -----
+    What :func:`freeze` makes of synchronized layers, which take any number of axes. See
+    :class:`FrozenBatchNorm1d`.
+
+    References
+    ----------
+    Eq. (13) of the chapter `mini-batch-algorithm`; He et al. (2016), arXiv:1512.03385.
+
+    Examples
+    --------
+    >>> layer = FrozenBatchNorm(3, relu=True)
+    >>> layer(torch.randn(2, 3), torch.randn(2, 3)).shape, layer(torch.randn(2, 3, 4, 4)).shape
+    (torch.Size([2, 3]), torch.Size([2, 3, 4, 4]))
+    """
 
 
 class FrozenBatchNorm1d(_FrozenBatchNorm):
@@ -142,6 +225,10 @@ class FrozenBatchNorm1d(_FrozenBatchNorm):
         True; there for code that builds batch normalization layers
     device, dtype
         of the buffers; the statistics are float32 for half precision
+    relu
+        whether a ReLU follows, after the residual that ``forward`` may be given
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Raises
     ------
@@ -170,7 +257,7 @@ class FrozenBatchNorm1d(_FrozenBatchNorm):
     True
     """
 
-    _layouts: ClassVar[dict[int, str]] = BatchNorm1d._layouts
+    _layouts: ClassVar[dict[int, str] | None] = BatchNorm1d._layouts
 
 
 class FrozenBatchNorm2d(_FrozenBatchNorm):
@@ -193,6 +280,10 @@ class FrozenBatchNorm2d(_FrozenBatchNorm):
         True; there for code that builds batch normalization layers
     device, dtype
         of the buffers; the statistics are float32 for half precision
+    relu
+        whether a ReLU follows, after the residual that ``forward`` may be given
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Raises
     ------
@@ -213,7 +304,7 @@ class FrozenBatchNorm2d(_FrozenBatchNorm):
     []
     """
 
-    _layouts: ClassVar[dict[int, str]] = BatchNorm2d._layouts
+    _layouts: ClassVar[dict[int, str] | None] = BatchNorm2d._layouts
 
 
 class FrozenBatchNorm3d(_FrozenBatchNorm):
@@ -236,6 +327,10 @@ class FrozenBatchNorm3d(_FrozenBatchNorm):
         True; there for code that builds batch normalization layers
     device, dtype
         of the buffers; the statistics are float32 for half precision
+    relu
+        whether a ReLU follows, after the residual that ``forward`` may be given
+    backend
+        the kernels that compute, see :func:`companion.functional.batch_norm`
 
     Raises
     ------
@@ -256,94 +351,4 @@ class FrozenBatchNorm3d(_FrozenBatchNorm):
     torch.Size([1, 3, 1, 1, 1])
     """
 
-    _layouts: ClassVar[dict[int, str]] = BatchNorm3d._layouts
-
-
-_FROZEN: dict[type[nn.Module], type[_FrozenBatchNorm]] = {
-    nn.BatchNorm1d: FrozenBatchNorm1d,
-    nn.BatchNorm2d: FrozenBatchNorm2d,
-    nn.BatchNorm3d: FrozenBatchNorm3d,
-    BatchNorm1d: FrozenBatchNorm1d,
-    BatchNorm2d: FrozenBatchNorm2d,
-    BatchNorm3d: FrozenBatchNorm3d,
-}
-# Relatives that are batch normalization at inference.
-_RELATIVES = (_GhostBatchNorm, _NoisyBatchNorm, _BatchRenorm)
-
-
-def _frozen_class(layer: Layer) -> type[nn.Module] | None:
-    """The class that does what `layer` does at inference; None if none of them does."""
-    if isinstance(layer, _RELATIVES):
-        kinds = (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)
-        return next(frozen for frozen in kinds if frozen._layouts == layer._layouts)
-    return _FROZEN.get(type(layer))
-
-
-def freeze(model: nn.Module) -> nn.Module:
-    """Swap every batch normalization layer in `model`, in place, for a frozen one.
-
-    A layer remains the same object, with its hooks, its numbers and the keys of its state
-    dictionary; its class changes, and its parameters become buffers.
-
-    Parameters
-    ----------
-    model
-        any module; may be a batch normalization layer itself
-
-    Returns
-    -------
-    nn.Module
-        `model`, the same object. Its output in evaluation mode is what it was; layers that are
-        frozen already are left alone.
-
-    Raises
-    ------
-    TypeError
-        `model` is not a module, or a batch normalization layer in it is none of PyTorch's or this
-        package's three, nor a ghost, noisy or renormalizing one, which are batch normalization at
-        inference: a layer left out would go on learning
-    ValueError
-        a layer keeps no running statistics
-
-    Notes
-    -----
-    Nothing is changed then.
-
-    An optimizer made before keeps the former parameters, without effect on the model.
-
-    Examples
-    --------
-    >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
-    >>> freeze(model).train()[1]
-    FrozenBatchNorm1d(4, eps=1e-05, affine=True)
-    >>> [name for name, _ in model.named_parameters()]
-    ['0.weight', '0.bias']
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
-    for name, layer in layers.items():
-        where = repr(name) if name else "the model"
-        if _frozen_class(layer) is None:
-            raise TypeError(
-                "model: expected BatchNorm1d, 2d or 3d, PyTorch's or this package's, or a ghost, "
-                f"noisy or renormalizing one, got {type(layer).__name__} in {where}"
-            )
-        if layer.running_mean is None:
-            raise ValueError(f"model: expected layers with running statistics, got none in {where}")
-    for layer in layers.values():
-        _freeze(layer)
-    return model
-
-
-def _freeze(layer: Layer) -> None:
-    frozen = _frozen_class(layer)
-    # All layers have been looked at; this tells the type checker.
-    assert frozen is not None
-    for name in ("weight", "bias"):
-        value = getattr(layer, name)
-        delattr(layer, name)
-        # A copy: an optimizer may hold the parameter, with a gradient still to be applied.
-        layer.register_buffer(name, None if value is None else value.detach().clone())
-    module: nn.Module = layer
-    module.__class__ = frozen
+    _layouts: ClassVar[dict[int, str] | None] = BatchNorm3d._layouts

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,17 @@ from companion.ways import Call
 __all__ = ["SyncBatchNorm", "SyncBatchNormAct", "convert_sync"]
 
 _numbers = itertools.count()
+M = TypeVar("M", bound=nn.Module)
+
+
+def copied_in_group(layer: M, memo: dict[int, Any]) -> M:
+    """A deep copy that is in the same process group, if it is in one."""
+    group = vars(layer).get("process_group")
+    memo[id(group)] = group
+    result = type(layer).__new__(type(layer))
+    memo[id(layer)] = result
+    result.__setstate__(copy.deepcopy(vars(layer), memo))
+    return result
 
 
 class _SyncBatchNorm(_CompanionBatchNorm):
@@ -89,11 +100,7 @@ class _SyncBatchNorm(_CompanionBatchNorm):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy in the same group: groups cannot be copied."""
-        memo[id(self.process_group)] = self.process_group
-        result = type(self).__new__(type(self))
-        memo[id(self)] = result
-        result.__setstate__(copy.deepcopy(self.__dict__, memo))
-        return result
+        return copied_in_group(self, memo)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:

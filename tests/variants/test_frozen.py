@@ -1,22 +1,28 @@
 import copy
+import functools
+import pickle
 
 import pytest
 import torch
 from _family import SHAPES, batch, randomized
 from torch import nn
+from torch.nn.utils import parametrize, prune
 from torch.optim.swa_utils import update_bn
 
 import companion
 from companion import reference
 from companion.variants import (
     BatchRenorm1d,
+    DecorrelatedBatchNorm1d,
     ExampleWeightedBatchNorm1d,
+    FrozenBatchNorm,
     FrozenBatchNorm1d,
     FrozenBatchNorm2d,
     FrozenBatchNorm3d,
     GhostBatchNorm2d,
     NoisyBatchNorm3d,
     freeze,
+    unfreeze,
 )
 
 CLASSES = {2: FrozenBatchNorm1d, 3: FrozenBatchNorm1d, 4: FrozenBatchNorm2d, 5: FrozenBatchNorm3d}
@@ -31,6 +37,10 @@ def network(package):
     for _ in range(3):
         model(images())
     return model.eval()
+
+
+def through_a_pickle(model):
+    return pickle.loads(pickle.dumps(model))
 
 
 def images():
@@ -200,17 +210,33 @@ def test_relatives_that_are_batch_normalization_at_inference(layer, shape):
     assert torch.equal(layer.train()(x), expected)
 
 
+class Own(nn.BatchNorm1d):
+    pass
+
+
 def test_a_layer_that_would_go_on_learning_is_refused_and_nothing_changed():
     for refused in (
         ExampleWeightedBatchNorm1d(3, alpha=0.5),
-        nn.SyncBatchNorm(3),
+        DecorrelatedBatchNorm1d(3),
         nn.LazyBatchNorm1d(),
+        Own(3),
     ):
         model = nn.Sequential(nn.BatchNorm1d(3), refused)
         with pytest.raises(TypeError, match=f"got {type(refused).__name__} in '1'"):
             freeze(model)
         assert type(model[0]) is nn.BatchNorm1d
         assert len(list(model[0].parameters())) == 2
+    parametrized, pruned = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    parametrize.register_parametrization(parametrized, "weight", nn.Softplus())
+    prune.random_unstructured(pruned, "bias", 0.5)
+    for refused, name in (
+        (parametrized, "parametrizations.weight.original"),
+        (pruned, "bias_orig"),
+    ):
+        model = nn.Sequential(nn.BatchNorm1d(3), refused)
+        with pytest.raises(ValueError, match=f"weight and bias, got '{name}' in '1'"):
+            freeze(model)
+        assert type(model[0]) is nn.BatchNorm1d
     model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False))
     with pytest.raises(ValueError, match="with running statistics, got none in '1'"):
         freeze(model)
@@ -220,3 +246,152 @@ def test_a_layer_that_would_go_on_learning_is_refused_and_nothing_changed():
     with pytest.raises(ValueError, match="track_running_stats: expected True"):
         FrozenBatchNorm1d(3, track_running_stats=False)
     assert FrozenBatchNorm1d(3, bias=False).bias is None
+
+
+WITH_RESIDUAL = (companion.BatchNormAct2d, companion.SyncBatchNormAct)
+THERE_AND_BACK = {
+    nn.BatchNorm2d: FrozenBatchNorm2d,
+    nn.SyncBatchNorm: FrozenBatchNorm,
+    companion.BatchNorm2d: FrozenBatchNorm2d,
+    companion.BatchNormAct2d: FrozenBatchNorm2d,
+    companion.SyncBatchNorm: FrozenBatchNorm,
+    companion.SyncBatchNormAct: FrozenBatchNorm,
+    functools.partial(GhostBatchNorm2d, ghost_size=4): FrozenBatchNorm2d,
+}
+
+
+def attributes(layer):
+    return {name: value for name, value in vars(layer).items() if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("make", THERE_AND_BACK, ids=str)
+@pytest.mark.parametrize("options", [{}, {"affine": False}])
+def test_a_layer_is_frozen_and_becomes_itself_again(make, options):
+    layer, x = randomized(make(3, **options)), batch(SHAPES["2d"], torch.float32)
+    arguments = (x, x.flip(0)) if isinstance(layer, WITH_RESIDUAL) else (x,)
+    cls, before, parameters = type(layer), attributes(layer), list(layer.parameters())
+    keys = list(layer.state_dict())
+    for parameter in parameters[:1]:
+        parameter.requires_grad_(False)
+    # PyTorch's synchronized layer takes these batches in evaluation mode only.
+    expected = layer.eval()(*arguments)
+    before["training"] = False
+    assert freeze(layer) is layer
+    assert type(layer) is THERE_AND_BACK[make]
+    assert list(layer.parameters()) == []
+    assert torch.allclose(layer.train()(*arguments), expected, rtol=0, atol=1e-6)
+    state = copy.deepcopy(layer.state_dict())
+    assert unfreeze(layer.eval()) is layer
+    assert type(layer) is cls
+    assert attributes(layer) == before
+    assert list(layer.state_dict()) == keys
+    assert_equal(dict(sorted(layer.state_dict().items())), dict(sorted(state.items())))
+    assert [id(value) for value in layer.parameters()] == [id(value) for value in parameters]
+    assert [value.requires_grad for value in parameters] == [False, True][: len(parameters)]
+    assert torch.equal(layer(*arguments), expected)
+    if cls is not nn.SyncBatchNorm:
+        layer.train()(*arguments)
+        assert not torch.equal(layer.running_mean, state["running_mean"])
+
+
+@SOURCES
+@pytest.mark.parametrize("copied", [lambda x: x, copy.deepcopy, through_a_pickle])
+def test_training_goes_on_after_unfreezing(package, copied):
+    torch.manual_seed(1)
+    model = network(package)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model.train()(images()).square().sum().backward()
+    freeze(model)
+    # By a checkpoint, and to another type.
+    state = {name: value * 2 for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    model.double()
+    twin = copied(model)
+    unfreeze(twin)
+    assert type(twin[1]) is package.BatchNorm2d
+    assert twin[1].weight.dtype == torch.float64
+    assert twin[1].weight.grad is None
+    assert torch.equal(twin[1].weight, state["1.weight"].double())
+    assert [name for name, _ in twin.named_parameters()] == [
+        name for name, _ in network(package).named_parameters()
+    ]
+    if twin is not model:
+        assert type(model[1]) is FrozenBatchNorm2d
+        optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    before = norms(twin)
+    twin.train()(images().double()).square().sum().backward()
+    optimizer.step()
+    after = norms(twin)
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_was_made_frozen_stays_and_is_not_touched():
+    layer = FrozenBatchNorm2d(3, relu=True)
+    model = nn.Sequential(layer, freeze(companion.BatchNormAct1d(3, relu=False)))
+    before = dict(vars(layer))
+    unfreeze(model)
+    assert type(layer) is FrozenBatchNorm2d
+    assert vars(layer) == before
+    assert type(model[1]) is companion.BatchNormAct1d
+    assert "relu=True" in repr(layer)
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
+        unfreeze([])
+
+
+def test_a_residual_and_the_relu_come_after_the_frozen_normalization():
+    layer = randomized(FrozenBatchNorm2d(3, dtype=torch.float64))
+    fused = FrozenBatchNorm2d(3, dtype=torch.float64, relu=True)
+    fused.load_state_dict(layer.state_dict())
+    x, residual = batch(SHAPES["2d"]).requires_grad_(), batch(SHAPES["2d"], seed=2).requires_grad_()
+    y, expected = fused(x, residual), (layer(x) + residual).relu()
+    assert torch.allclose(y, expected, rtol=0, atol=1e-12)
+    weights = batch(SHAPES["2d"], seed=3)
+    for mine, other in zip(
+        *(torch.autograd.grad(value, (x, residual), weights) for value in (y, expected)),
+        strict=True,
+    ):
+        assert torch.allclose(mine, other, rtol=0, atol=1e-12)
+    with pytest.raises(RuntimeError, match="residual: expected the input's shape"):
+        fused(x, residual[:1])
+    with pytest.raises(ValueError, match="backend: expected one of"):
+        FrozenBatchNorm2d(3, backend="none")
+
+
+def test_a_frozen_fused_layer_folds_and_exports():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), companion.BatchNormAct2d(4), nn.Conv2d(4, 3, 1))
+    model.append(companion.SyncBatchNormAct(3))
+    randomized(model[1]), randomized(model[3])
+    freeze(model)
+    x = images()
+    expected = model(x)
+    folded, report = companion.fold(model, x)
+    assert [entry.layer for entry in report.folded] == ["0", "2"]
+    assert torch.allclose(folded(x), expected, rtol=0, atol=1e-5)
+    with companion.inference.torch_operators(model):
+        program = torch.export.export(model.eval(), (x,))
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert sum("batch_norm" in target for target in targets) == 2
+    assert model[1].backend == "auto"
+
+
+def test_empty_ones_are_filled_by_reset_parameters():
+    layer = FrozenBatchNorm2d(3, device="meta").to_empty(device="cpu")
+    layer.reset_parameters()
+    assert_equal(layer.state_dict(), FrozenBatchNorm2d(3).state_dict())
+    released = {name: value for name, value in layer.state_dict().items() if name[0] != "n"}
+    empty = FrozenBatchNorm2d(3, device="meta")
+    empty.load_state_dict(released, assign=True)
+    assert_equal(empty.state_dict(), layer.state_dict())
+
+
+def test_a_copy_is_in_the_group_of_the_layer_that_was_frozen():
+    class Group:
+        def __deepcopy__(self, _memo):
+            raise TypeError("groups cannot be copied")
+
+    layer = companion.SyncBatchNorm(3)
+    layer.process_group = Group()
+    twin = unfreeze(copy.deepcopy(freeze(layer)))
+    assert type(twin) is companion.SyncBatchNorm
+    assert twin.process_group is layer.process_group
+    assert twin.weight is not layer.weight

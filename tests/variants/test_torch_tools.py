@@ -45,7 +45,7 @@ def made(cls):
     parameters = inspect.signature(cls).parameters.values()
     required = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     layer = cls(3, dtype=torch.float64, **{name: OWN[name] for name in required})
-    rank = max(getattr(layer, "_layouts", {4: ""}))
+    rank = max(getattr(layer, "_layouts", None) or {4: ""})
     return randomized(layer), batch((8, 3, 4, 2, 5)[:rank])
 
 
