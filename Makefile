@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Runs cells in the page. A book that was built without it lacks that alone.
 THEBE := _build/thebe
+# timm and torchvision, for the slow tests alone.
+NETWORKS := $(VENV)/.networks
 # On its own: it needs a jsonschema that JupyterLab is too new for.
 CFFCONVERT := $(VENV)/cffconvert
 # What the lock says of PyTorch and of what comes with it.
@@ -35,7 +37,7 @@ test: $(INSTALLED) book ## run every behaviour's tests, in minutes: units, the b
 	$(PYTEST) --durations=30 --durations-min=1 tests
 	$(NBVAL) book/notebooks/*.ipynb
 
-test-all: $(INSTALLED) book ## run every test there is, the slow ones too, and measure coverage
+test-all: $(INSTALLED) $(NETWORKS) book ## run every test there is, the slow ones too, and measure coverage
 	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=60 --durations-min=1 -m "" --cov --cov-report=term-missing:skip-covered tests
 	$(NBVAL) book/notebooks/*.ipynb book/notebooks/solutions
@@ -82,7 +84,7 @@ lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types and CITATION.cff
 
 lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--upgrade renews it
 	$(BIN)/python -m uv pip compile pyproject.toml \
-		--extra book --extra course --extra test --extra dev $(UPGRADE) \
+		--extra book --extra course --extra test --extra dev --extra networks $(UPGRADE) \
 		--universal --python-version 3.11 --no-emit-package setuptools --no-emit-package wheel \
 		--no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
@@ -103,6 +105,11 @@ endif
 	# nbgrader makes the course here; without this JupyterLab would show its menu to readers.
 	rm -rf $(VENV)/etc/jupyter/jupyter_server_config.d/nbgrader.json \
 		$(VENV)/share/jupyter/labextensions/@jupyter/nbgrader
+	touch $@
+
+$(NETWORKS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(VENV)/constraints.txt --editable '.[networks]'
 	touch $@
 
 $(THEBE): tools/thebe.py | $(INSTALLED)

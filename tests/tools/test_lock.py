@@ -33,7 +33,8 @@ def pythons():
 def complaint(platform, python):
     """What uv finds wrong with the lock there, downloading descriptions of wheels only."""
     command = [find_uv_bin(), "pip", "compile", "pyproject.toml", "--quiet"]
-    command += ["--extra", "book", "--extra", "course", "--extra", "test", "--extra", "dev"]
+    for extra in ("book", "course", "test", "dev", "networks"):
+        command += ["--extra", extra]
     command += ["--constraint", "requirements.lock", "--only-binary", ":all:"]
     command += ["--python-platform", platform, "--python-version", python]
     # Which Python resolves; without it uv asks every one that it can find.
