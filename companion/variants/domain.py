@@ -168,7 +168,8 @@ class DomainBatchNorm1d(_DomainBatchNorm):
     (:func:`companion.update_precise`, :func:`adapted_statistics`, the contexts) reach the present
     domain's. Parameters that the domains share stay shared, when they are copied, moved or loaded.
 
-    *Compilation.* ``torch.compile`` compiles once for each domain.
+    *Compilation.* ``torch.compile`` compiles once for each domain. What is traced, exported or
+    folded is of the domain that was present then.
 
     *Checkpointing.* What a backward pass recomputes is of the domain that is present then: call
     ``backward`` inside of the context.

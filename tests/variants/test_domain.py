@@ -1,5 +1,6 @@
 """Layers with statistics for each of several domains, alone and in whole networks."""
 
+import contextlib
 import copy
 import inspect
 import pickle
@@ -9,6 +10,7 @@ import torch
 from _family import SHAPES, batch, randomized
 from _layer import HALVES
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import companion
 from companion import convert_domains, in_domain, keep_domain, update_precise, variants
@@ -277,9 +279,26 @@ def test_a_domain_folds():
     model.eval()
     with in_domain(model, "b"):
         expected = model(images(3))
-    folded, report = companion.fold(keep_domain(copy.deepcopy(model), "b"), images(3))
-    assert torch.allclose(folded(images(3)), expected, rtol=0, atol=1e-12)
-    assert len(report.folded) == 2
+    for other, domain in ((keep_domain(copy.deepcopy(model), "b"), None), (model, "b")):
+        with in_domain(other, domain) if domain else contextlib.nullcontext():
+            folded, report = companion.fold(other, images(3))
+        assert torch.allclose(folded(images(3)), expected, rtol=0, atol=1e-12)
+        assert len(report.folded) == 2
+
+
+def test_what_is_recomputed_inside_of_the_context_is_of_its_domain():
+    layer = layer_of("2d")
+    alike = copy.deepcopy(layer)
+    gradients = []
+    for checkpointed, own in ((True, layer), (False, alike)):
+        x = batch(SHAPES["2d"]).requires_grad_()
+        with in_domain(own, "sketch"):
+            y = checkpoint(own, x, use_reentrant=False) if checkpointed else own(x)
+            (y * batch(SHAPES["2d"], seed=2)).sum().backward()
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)
+    for key, value in layer.state_dict().items():
+        assert torch.equal(value, alike.state_dict()[key])
 
 
 LAYERED = convert_domains(nn.Sequential(nn.BatchNorm1d(3)), ["a", "b"])
