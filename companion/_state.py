@@ -82,26 +82,33 @@ class BatchNormState(NormBase):
 
     def _check_input(self, input: Tensor) -> None:
         self._check_input_dim(input)
-        if input.shape[1] != self.num_features:
+        if input.shape[1] == self.num_features:
+            return
+        # Who prunes channels by hand may leave `num_features` as it was: what is held counts.
+        held = (self.weight, self.bias, self.running_mean, self.running_var)
+        channels = next((len(value) for value in held if value is not None), self.num_features)
+        if input.shape[1] != channels:
             raise RuntimeError(
-                f"input: expected {self.num_features} channels in dimension 1, "
+                f"input: expected {channels} channels in dimension 1, "
                 f"got {input.shape[1]}: {tuple(input.shape)}"
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move and convert as PyTorch does, but never turn statistics into half precision.
 
-        In half precision a running average stops moving. A statistic that `fn` would convert
-        keeps its values and its type, and goes where `fn` put it.
+        In half precision a running average stops moving, and a count stops counting, which
+        ``layer.type(dtype)`` would convert too. What `fn` would convert so keeps its values and
+        its type, and goes where `fn` put it.
         """
-        former = {name: getattr(self, name) for name in STATISTICS}
+        former = {name: getattr(self, name, None) for name in (*STATISTICS, "num_batches_tracked")}
         parent: Any = super()
         result = parent._apply(fn, recurse)
         for name, buffer in former.items():
             if buffer is None or buffer.dtype in HALF_PRECISION:
                 continue
             converted = getattr(self, name)
-            if converted.dtype in HALF_PRECISION:
+            counts = not buffer.is_floating_point()
+            if converted.dtype in HALF_PRECISION or (counts and converted.is_floating_point()):
                 setattr(self, name, buffer.to(converted.device))
         return result
 

@@ -26,6 +26,9 @@ BatchNormBase = nn.modules.batchnorm._BatchNorm
 NormBase = nn.modules.batchnorm._NormBase
 """Their state alone: what the base has in common with that of PyTorch's instance normalization."""
 
+StandIn: type[Any] = torch.fx.Proxy
+"""What torch.fx calls a model with. Public; here without its type, which is no tensor's."""
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -76,6 +79,26 @@ def has_hooks(module: nn.Module) -> bool:
 def has_global_hooks() -> bool:
     """Whether something is called before or after every module."""
     return bool(nn.modules.module._has_any_global_hook())
+
+
+def called_by_tracer(layer: nn.Module, *arguments: Any) -> Any:
+    """What a layer returns for one of ``torch.fx``'s stand-ins: one call of it in the graph.
+
+    As for PyTorch's own layers, which torch.fx knows by the name of their package: it does not look
+    inside, so that modes, options and statistics are those of the layer when the graph is run.
+    """
+    tracer = arguments[0].tracer
+    if getattr(tracer, "root", layer) is layer:
+        raise TypeError(
+            f"input: expected a tensor, got {type(arguments[0]).__name__}: torch.fx traces a model "
+            "that calls the layer, not the layer alone"
+        )
+    name = tracer.path_of_module(layer)
+    if not has_hooks(layer):
+        return tracer.create_proxy("call_module", name, arguments, {})
+    # The hooks are in the graph already, or will be.
+    itself = tracer.create_proxy("get_attr", name, (), {})
+    return tracer.create_proxy("call_method", "forward", (itself, *arguments), {})
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -7,6 +7,7 @@ for the same mistake. Nothing here reads a tensor's values, so nothing here wait
 from __future__ import annotations
 
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,7 @@ def check_arguments(
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None:
             _check_per_channel(x, name, parameter, *expected)
+    _check_saved(("input", x), ("weight", weight), ("bias", bias))
     if count is not None and count.device != x.device:
         raise RuntimeError(
             f"num_batches_tracked: expected a tensor on the input's device, {x.device}, "
@@ -119,10 +121,11 @@ def _check_momentum(momentum: object, num_batches_tracked: object) -> None:
     if not isinstance(num_batches_tracked, Tensor):
         came = type(num_batches_tracked).__name__
         raise TypeError(f"num_batches_tracked: expected a tensor or None, got {came}")
-    if num_batches_tracked.ndim != 0 or num_batches_tracked.is_floating_point():
+    # One that counts as PyTorch's layer makes it, or as its `type` or an old file has it.
+    dtype, shape = num_batches_tracked.dtype, tuple(num_batches_tracked.shape)
+    if shape not in ((), (1,)) or dtype is torch.bool or dtype.is_complex:
         raise RuntimeError(
-            "num_batches_tracked: expected an integer tensor of shape (), "
-            f"got {num_batches_tracked.dtype} of shape {tuple(num_batches_tracked.shape)}"
+            f"num_batches_tracked: expected one number, of shape (), got {dtype} of shape {shape}"
         )
 
 
@@ -151,6 +154,19 @@ def _check_statistic(name: str, value: Tensor, moves: bool) -> None:
         raise RuntimeError(
             f"{name}: expected a tensor to update in place, got one made in inference mode"
         )
+
+
+def _check_saved(*named: tuple[str, Any]) -> None:
+    """Check that autograd can save what it will need, if it will."""
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return
+    if any(value is not None and value.requires_grad for _, value in named):
+        for name, value in named:
+            if value is not None and value.is_inference():
+                raise RuntimeError(
+                    f"{name}: expected a tensor that autograd can save, got one made in inference "
+                    "mode; a clone of it is one"
+                )
 
 
 def _check_per_channel(

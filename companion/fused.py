@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ._torch import StandIn, called_by_tracer
 from .functional import batch_norm_act, dispatch
 from .modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
 
@@ -64,6 +65,8 @@ class _BatchNormAct(_CompanionBatchNorm):
         ValueError, RuntimeError, NotImplementedError, TypeError
             as :func:`companion.functional.batch_norm_act`; nothing is changed then
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input, residual)
         arguments = self._arguments(input, residual, self.relu)
         return dispatch(batch_norm_act, arguments, self.backend)
 

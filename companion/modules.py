@@ -15,6 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ._state import BatchNormState
+from ._torch import StandIn, called_by_tracer
 from .functional import batch_norm, dispatch
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -42,6 +43,8 @@ class _CompanionBatchNorm(BatchNormState):
             for an input of the wrong rank or channel count, and as
             :func:`companion.functional.batch_norm`; nothing is changed then
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         return dispatch(batch_norm, self._arguments(input), self.backend)
 
 

@@ -179,7 +179,7 @@ def _can_be_moved(running: Running) -> bool:
     mean, var, count = running.mean, running.var, running.num_batches_tracked
     if mean is not None and var is not None and not (mean.is_contiguous() and var.is_contiguous()):
         return False
-    return count is None or count.dtype is torch.int64
+    return count is None or (count.dtype is torch.int64 and count.ndim == 0)
 
 
 def choose(x: Tensor, backend: str) -> str:

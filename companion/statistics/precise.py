@@ -220,7 +220,8 @@ def _collect(
             stack.callback(hook.remove)
         feed(stack.enter_context(progress_bar(num_samples, progress)))
     for name, layer in layers.items():
-        none = RunningMoments.empty(layer.num_features, device_of(layer))
+        assert layer.running_mean is not None  # that is what a tracking layer is
+        none = RunningMoments.empty(len(layer.running_mean), device_of(layer))
         local = collected.get(name, _Collected(none))
         together = across_processes(layer, local.moments, process_group)
         if together.count == 1:

@@ -63,6 +63,8 @@ def check_input(x: object, least: int, layout: str) -> None:
         raise TypeError(f"input: expected a tensor, got {type(x).__name__}")
     if x.dtype not in _FLOATING:
         raise TypeError(f"input: expected float16, bfloat16, float32 or float64, got {x.dtype}")
+    if x.layout is not torch.strided:
+        raise TypeError(f"input: expected a dense tensor, got {x.layout}")
     if x.ndim < least:
         raise ValueError(
             f"input: expected at least {least} dimensions {layout}, got {x.ndim}: {tuple(x.shape)}"

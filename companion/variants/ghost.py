@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from companion._torch import StandIn, called_by_tracer
 from companion.functional import batch_norm
 from companion.kernels.eager import values_per_channel
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
@@ -91,6 +92,8 @@ class _GhostBatchNorm(_CompanionBatchNorm):
         ----------
         Eq. (11) regularization-noise/ghost-noise.
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         if not self.training or not isinstance(input, Tensor) or input.ndim < 2:
             return super().forward(input)
         if len(input) < 2 * self.ghost_size:
@@ -147,7 +150,7 @@ class _GhostBatchNorm(_CompanionBatchNorm):
         ):
             running = getattr(self, name)
             values = torch.cat([copy for copy in copies if copy is not None])
-            average = values.to(torch.float64).view(-1, self.num_features).mean(dim=0)
+            average = values.to(torch.float64).view(-1, running.numel()).mean(dim=0)
             average = average.to(running.dtype)
             if before is not None and after is not None:
                 # A part that was not counted: not finite and skipped, or recomputed.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from companion._torch import StandIn, called_by_tracer
 from companion.kernels.layouts import with_layout_of
 
 from ._standardize import check_input, check_parameter, scale_and_shift, standardize
@@ -111,10 +112,15 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input`, ``(N, C, *)`` with C = `num_channels`; as :func:`group_norm`."""
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         check_input(input, 2, "(N, C, ...)")
-        if input.shape[1] != self.num_channels:
+        # Who prunes channels by hand may leave `num_channels` as it was: what is held counts.
+        held = (self.weight, self.bias)
+        channels = next((len(value) for value in held if value is not None), self.num_channels)
+        if input.shape[1] != channels:
             raise ValueError(
-                f"input: expected {self.num_channels} channels in dimension 1, "
+                f"input: expected {channels} channels in dimension 1, "
                 f"got {input.shape[1]}: {tuple(input.shape)}"
             )
         return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

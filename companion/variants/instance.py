@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from companion._torch import StandIn, called_by_tracer
 from companion.kernels.layouts import with_layout_of
 
 from ._standardize import check_input, check_parameter, scale_and_shift, standardize
@@ -93,6 +94,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         ValueError, TypeError
             another rank or number of channels, and as :func:`instance_norm`
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         check_input(input, 1, "(N, C, ...)")
         if input.ndim not in self._layouts:
             expected = " or ".join(f"{rank} {axes}" for rank, axes in self._layouts.items())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from companion._torch import StandIn, called_by_tracer
 from companion.kernels.layouts import with_layout_of
 
 from ._standardize import check_input, check_parameter, standardize
@@ -109,4 +110,6 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input`, ``(*, *normalized_shape)``; as :func:`layer_norm`."""
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)

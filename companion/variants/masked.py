@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from companion._torch import StandIn, called_by_tracer
 from companion.functional import batch_norm
 from companion.kernels.eager import values_per_channel
 from companion.kernels.layouts import with_layout_of
@@ -169,6 +170,8 @@ class _MaskedBatchNorm(_CompanionBatchNorm):
         Exception
             as the layer without a mask and as :func:`masked_batch_norm`; nothing is changed then
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input, mask)
         if mask is None:
             return super().forward(input)
         call = Call(*self._arguments(input))

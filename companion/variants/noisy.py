@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from companion._torch import StandIn, called_by_tracer
 from companion.kernels.eager import compute_dtype
 from companion.kernels.layouts import with_layout_of
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
@@ -95,6 +96,8 @@ class _NoisyBatchNorm(_CompanionBatchNorm):
         ----------
         Santurkar et al. (2018), arXiv:1805.11604, appendix, "noisy" batch normalization.
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         if self.training and self.generator is not None and recomputing():
             raise RuntimeError(
                 "generator: expected None under activation checkpointing, which restores the "

@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from companion._torch import StandIn, called_by_tracer
 from companion.checks import check_arguments
 from companion.functional import batch_norm
 from companion.kernels import eager
@@ -133,6 +134,8 @@ class _BatchRenorm(_CompanionBatchNorm):
         ----------
         Ioffe (2017), arXiv:1702.03275, Algorithm 1.
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         if not self.training or not isinstance(input, Tensor) or self.running_mean is None:
             return super().forward(input)
         self._check_input(input)
@@ -155,23 +158,37 @@ class _BatchRenorm(_CompanionBatchNorm):
         return y
 
     def _running(self) -> Running:
-        statistics = (self.running_mean, self.running_var, self.num_batches_tracked)
-        return Running(*statistics, self.momentum, self.skip_nonfinite)
+        count, momentum = self.num_batches_tracked, self.momentum
+        if momentum is None and count is None:
+            # Nothing to average over: as in PyTorch, statistics that are there do not move.
+            momentum = 0.0
+        statistics = (self.running_mean, self.running_var, count)
+        return Running(*statistics, momentum, self.skip_nonfinite)
 
-    def _tracked(self) -> tuple[Tensor, Tensor, Tensor]:
-        """μ and σ = √(running_var + ε), float64 (the paper averages this one), and the count."""
-        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
-        # The constructor saw to it; these tell the type checker.
+    def _tracked(self) -> tuple[Tensor, Tensor]:
+        """μ and σ = √(running_var + ε), float64; the paper averages this one."""
+        mean, var = self.running_mean, self.running_var
+        # The forward pass saw to it; these tell the type checker.
         assert mean is not None
         assert var is not None
-        assert count is not None
         wide_mean, wide_var = mean.to(torch.float64), var.to(torch.float64)
-        return wide_mean, (wide_var + self.eps).sqrt(), count
+        return wide_mean, (wide_var + self.eps).sqrt()
+
+    def _step(self, like: Tensor) -> Tensor:
+        """What the limits are functions of: the count, as a float64 tensor."""
+        if self.num_batches_tracked is not None:
+            return self.num_batches_tracked.to(torch.float64)
+        if callable(self.r_max) or callable(self.d_max):
+            raise TypeError(
+                "num_batches_tracked: expected a tensor where r_max or d_max is a function of the "
+                "step, got None"
+            )
+        return like.new_zeros(())
 
     def _correction(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """r = σ_B/σ and d = (μ_B - μ)/σ, each within its limits; float64, ``(C,)``."""
-        running_mean, running_std, count = self._tracked()
-        step = count.to(torch.float64)
+        running_mean, running_std = self._tracked()
+        step = self._step(mean)
         r_max, d_max = _at(self.r_max, step), _at(self.d_max, step)
         r = (std / running_std).clamp(1.0 / r_max, r_max)
         d = ((mean - running_mean) / running_std).clamp(-d_max, d_max)
@@ -180,9 +197,10 @@ class _BatchRenorm(_CompanionBatchNorm):
     @torch.no_grad()
     def _track(self, mean: Tensor, std: Tensor) -> None:
         """Move running mean, standard deviation and count by one batch."""
-        running_mean, running_std, count = self._tracked()
-        factor: float | Tensor = 0.0 if self.momentum is None else self.momentum
-        if self.momentum is None:
+        running_mean, running_std = self._tracked()
+        count, momentum = self.num_batches_tracked, self.momentum
+        factor: float | Tensor = 0.0 if momentum is None else momentum
+        if momentum is None and count is not None:
             factor = (count.to(torch.float64) + 1.0).reciprocal()
         moved_mean = moved_average(running_mean, mean, factor)
         moved_var = moved_average(running_std, std, factor).square() - self.eps
@@ -195,7 +213,8 @@ class _BatchRenorm(_CompanionBatchNorm):
             assert former is not None
             # With a factor of 1, only to be kept within the range of its type.
             former.copy_(torch.where(counts, moved_average(former, moved, 1.0), former))
-        count.add_(counts)
+        if count is not None:
+            count.add_(counts)
 
 
 def _at(limit: float | Schedule, step: Tensor) -> Tensor:

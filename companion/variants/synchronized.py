@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from companion import differentiation
-from companion._torch import BatchNormBase
+from companion._torch import BatchNormBase, StandIn, called_by_tracer
 from companion.checks import check_residual
 from companion.conversion.swap import plain_class, swap_class
 from companion.functional import batch_norm_act, dispatch, sync_batch_norm
@@ -212,6 +212,8 @@ class SyncBatchNorm(_SyncBatchNorm, BatchNormBase):
         RuntimeError, ValueError, NotImplementedError, TypeError
             as :func:`companion.functional.sync_batch_norm`
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         return self._normalize(input, None, False)
 
 
@@ -319,6 +321,8 @@ class SyncBatchNormAct(_SyncBatchNorm):
             as :func:`companion.functional.sync_batch_norm` and, for the residual,
             :func:`companion.functional.batch_norm_act`
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input, residual)
         return self._normalize(input, residual, self.relu)
 
 

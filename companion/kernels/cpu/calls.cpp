@@ -459,6 +459,11 @@ PyObject* batch_norm(PyObject* /*module*/, PyObject* const* given, Py_ssize_t co
        (plain(residual) && residual.scalar_type() == x.scalar_type() &&
         residual.sizes() == x.sizes()));
   if (!fits) Py_RETURN_NONE;
+  const bool differentiates = needs_gradient({&x, &weight, &bias, &residual});
+  for (const auto* tensor : {&x, &weight, &bias}) {
+    // Autograd cannot save those of inference mode, which is to be said before anything moves.
+    if (differentiates && tensor->defined() && tensor->is_inference()) Py_RETURN_NONE;
+  }
   const Pass* pass = pass_over(x, options.training ? 1 : 0);
   if (pass == nullptr) Py_RETURN_NONE;
   if (options.training && torch::autograd::get_current_graph_task_id() != -1) {
@@ -469,7 +474,7 @@ PyObject* batch_norm(PyObject* /*module*/, PyObject* const* given, Py_ssize_t co
   Tensor y;
   {
     const py::gil_scoped_release others_may_run;
-    if (needs_gradient({&x, &weight, &bias, &residual})) {
+    if (differentiates) {
       y = BatchNorm::apply(x, optional(weight), optional(bias), optional(residual), pass, &running,
                            &options);
     } else {
