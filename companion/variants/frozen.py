@@ -97,12 +97,14 @@ class _FrozenBatchNorm(nn.Module):
         return copied_in_group(self, memo)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Move and convert, but never turn statistics into half precision."""
-        former = {name: getattr(self, name) for name in ("running_mean", "running_var")}
+        """Move and convert, but never turn statistics into half precision, nor a count."""
+        names = ("running_mean", "running_var", "num_batches_tracked")
+        former = {name: getattr(self, name) for name in names}
         super()._apply(fn, recurse)
         for name, buffer in former.items():
             converted = getattr(self, name)
-            if converted.dtype in HALF_PRECISION:
+            counts = not buffer.is_floating_point()
+            if converted.dtype in HALF_PRECISION or (counts and converted.is_floating_point()):
                 setattr(self, name, _at_least_single(buffer).to(converted.device))
         return self
 

@@ -378,6 +378,9 @@ def test_empty_ones_are_filled_by_reset_parameters():
     layer = FrozenBatchNorm2d(3, device="meta").to_empty(device="cpu")
     layer.reset_parameters()
     assert_equal(layer.state_dict(), FrozenBatchNorm2d(3).state_dict())
+    layer.type(torch.float64)
+    assert layer.num_batches_tracked.dtype == torch.int64
+    layer.float()
     released = {name: value for name, value in layer.state_dict().items() if name[0] != "n"}
     empty = FrozenBatchNorm2d(3, device="meta")
     empty.load_state_dict(released, assign=True)
