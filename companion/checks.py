@@ -47,7 +47,12 @@ def check_arguments(
         as listed in :func:`companion.functional.batch_norm`
     """
     mean, var, count, momentum, _ = running
-    x = _check_input(input, mean is None and var is None, training)
+    x = _check_input(input)
+    if x.shape == (0,) and weight is None and bias is None:
+        # Nothing, of any number of channels: PyTorch takes it where no parameter says how many.
+        return
+    if x.ndim < 2:
+        _refuse_rank(x, mean is None and var is None, training)
     # Asked in this order, the slow question is asked of few inputs.
     if alone and training and x.shape[0] == 1 and eager.values_per_channel(x) == 1:
         raise ValueError(
@@ -87,7 +92,7 @@ def check_residual(x: Tensor, residual: object) -> None:
             raise RuntimeError(f"residual: expected the input's {name}, {expected}, got {came}")
 
 
-def _check_input(value: object, without_statistics: bool, training: bool) -> Tensor:
+def _check_input(value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"input: expected a tensor, got {type(value).__name__}")
     if value.dtype not in _FLOATING or value.layout is not torch.strided:
@@ -95,12 +100,14 @@ def _check_input(value: object, without_statistics: bool, training: bool) -> Ten
             "input: expected a dense tensor of float16, bfloat16, float32 or float64, "
             f"got {value.dtype}, {value.layout}"
         )
-    if value.ndim < 2:
-        shape = tuple(value.shape)
-        missing = training and (value.ndim == 0 or without_statistics)
-        error = IndexError if missing else RuntimeError
-        raise error(f"input: expected at least 2 dimensions (N, C, ...), got {len(shape)}: {shape}")
     return value
+
+
+def _refuse_rank(x: Tensor, without_statistics: bool, training: bool) -> None:
+    shape = tuple(x.shape)
+    missing = training and (x.ndim == 0 or without_statistics)
+    error = IndexError if missing else RuntimeError
+    raise error(f"input: expected at least 2 dimensions (N, C, ...), got {len(shape)}: {shape}")
 
 
 def _check_eps(eps: object, training: bool) -> None:

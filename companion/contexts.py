@@ -19,9 +19,15 @@ from torch.nn.parameter import is_lazy
 
 from companion._torch import NormBase
 from companion.kernels.interface import Running
-from companion.running import recomputing, update_running
-from companion.statistics.layers import Layer, across_processes, input_moments, tracking_layers
-from companion.statistics.moments import RunningMoments, merge
+from companion.running import move_running, recomputing
+from companion.statistics.layers import (
+    Layer,
+    across_processes,
+    input_moments,
+    several_processes,
+    tracking_layers,
+)
+from companion.statistics.moments import RunningMoments, merge_rows
 
 __all__ = ["accumulated_statistics", "finite_statistics", "preserved_statistics"]
 
@@ -158,14 +164,18 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
                 f"with {name or 'a layer'!r} inside accumulated_statistics"
             )
     tracked = [layer for layer in layers.values() if layer.track_running_stats]
-    accumulated: dict[Layer, RunningMoments] = {}
+    # Counts, means and M₂, as tensors: what is compiled then does not depend on how many values
+    # there are so far, and nothing is read on the host.
+    accumulated: dict[Layer, tuple[Tensor, Tensor, Tensor]] = {}
 
     def note(layer: Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Tensor) -> None:
         if layer.training and not recomputing():
             moments = input_moments(layer, args, kwargs)
-            accumulated[layer] = (
-                merge(accumulated[layer], moments) if layer in accumulated else moments
-            )
+            count = moments.mean.new_full((), float(moments.count))
+            latest = (count, moments.mean, moments.m2)
+            if layer in accumulated:
+                latest = merge_rows(*map(torch.stack, zip(accumulated[layer], latest, strict=True)))
+            accumulated[layer] = latest
 
     with ExitStack() as stack:
         for layer in tracked:
@@ -177,19 +187,19 @@ def accumulated_statistics(model: nn.Module) -> Iterator[None]:
         yield
     for layer in tracked:
         if layer in accumulated:
-            _commit(layer, across_processes(layer, accumulated[layer]))
+            _commit(layer, *accumulated[layer])
 
 
 @torch.no_grad()
-def _commit(layer: Layer, moments: RunningMoments) -> None:
+def _commit(layer: Layer, count: Tensor, mean: Tensor, m2: Tensor) -> None:
     """Move the layer's running statistics by one batch with these moments."""
+    if several_processes():
+        together = across_processes(layer, RunningMoments(int(count), mean, m2))
+        count, mean, m2 = count.new_tensor(together.count), together.mean, together.m2
     skip = bool(getattr(layer, "skip_nonfinite", False))
-    counts = layer.num_batches_tracked
-    running = Running(layer.running_mean, layer.running_var, counts, layer.momentum, skip)
-    if moments.count == 0:
-        update_running(running, None, None, 0)
-    else:
-        update_running(running, moments.mean, moments.var, moments.count)
+    batches = layer.num_batches_tracked
+    running = Running(layer.running_mean, layer.running_var, batches, layer.momentum, skip)
+    move_running(running, mean, m2 / (count - 1.0), count > 0)
 
 
 @cache

@@ -28,7 +28,7 @@ from .checks import check_arguments, check_residual
 from .kernels import select
 from .kernels.interface import Running
 from .kernels.select import Way
-from .running import move_running, recomputing
+from .running import move_running, recomputing, update_running
 from .synchronization import channels
 from .synchronization.messages import Statistics
 from .synchronization.operators import sync_normalize
@@ -381,6 +381,11 @@ def dispatch(function: Callable[..., Tensor], arguments: tuple[Any, ...], backen
     running = Running(mean, var, count, momentum, skip_nonfinite)
     check_arguments(x, running, weight, bias, training, eps)
     check_residual(x, residual)
+    if x.ndim < 2:
+        # Checked: it is empty.
+        if training and not recomputing():
+            update_running(running, None, None, 0)
+        return x.clone()
     way, backend = select.way(x, running, backend)
     if way is Way.COMPILED:
         return ways.compiled(call, running, backend)

@@ -131,9 +131,11 @@ class BatchNorm2d(_CompanionBatchNorm, nn.BatchNorm2d):
     and checkpointing see :func:`companion.functional.batch_norm`.
 
     Tools that ask for PyTorch's exact class (``torch.ao.quantization``'s fusers,
-    ``torch.jit.script``, ``torch.fx``'s fusion) do not know these layers: call
-    ``companion.convert(model, to="torch")`` first. To fuse a model for inference no other tool is
-    needed: :func:`companion.inference.fold` folds these layers and PyTorch's.
+    ``torch.jit.script``, ``torch.fx``'s fusion) do not know these layers, and those that move their
+    state into one of PyTorch's (``convert_sync_batchnorm``) make a layer of half-precision weights
+    and float32 statistics, which does not run: call ``companion.convert(model, to="torch")`` first.
+    ``torch.fx`` sees a layer as one call, as it does PyTorch's. To fuse a model for inference no
+    other tool is needed: :func:`companion.inference.fold` folds these layers and PyTorch's.
 
     References
     ----------

@@ -93,9 +93,17 @@ def by_torch(call: Call) -> Tensor:
         momentum = 0.0 if count is None else 1.0 / (float(count) + 1.0)
     if call.training and recomputing():
         mean = var = count = None
-    y = F.batch_norm(
-        call.input, mean, var, call.weight, call.bias, call.training, momentum, call.eps
-    )
+    own = (mean, var)
+    weight, bias = call.weight, call.bias
+    if len({value.dtype for value in (mean, var, weight, bias) if value is not None}) > 1:
+        # Its kernels want all but the input in one type: that of single precision, here.
+        mean, var, weight, bias = (
+            None if value is None else value.to(torch.float32) for value in (*own, weight, bias)
+        )
+    y = F.batch_norm(call.input, mean, var, weight, bias, call.training, momentum, call.eps)
+    for former, moved in zip(own, (mean, var), strict=True):
+        if call.training and former is not None and moved is not None and former is not moved:
+            former.copy_(moved)
     if call.training and count is not None:
         count.add_(1)
     return y

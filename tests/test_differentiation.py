@@ -322,9 +322,19 @@ def test_compiled_code_uses_the_function_it_can_trace():
 
 def test_fx_traces_the_layer_as_one_call():
     traced, x = torch.fx.symbolic_trace(Net().eval()), torch.randn(2, 3, 8, 8)
+    targets = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    assert targets == ["conv", "norm"]
+    for training in (False, True):
+        # The mode is the layer's, not that of when it was traced.
+        assert max_difference(traced.train(training)(x), Net().train(training)(x)) == 0.0
+
+
+def test_fx_traces_the_function_as_one_call():
+    traced = torch.fx.symbolic_trace(lambda x, mean, var: batch_norm(x, mean, var))
     targets = [node.target for node in traced.graph.nodes if node.op == "call_function"]
     assert targets == [batch_norm]
-    assert max_difference(traced(x), Net().eval()(x)) == 0.0
+    x, mean, var = torch.randn(4, 3), torch.zeros(3), torch.ones(3)
+    assert torch.equal(traced(x, mean, var), batch_norm(x, mean, var))
 
 
 def test_tensor_subclasses_keep_their_class():

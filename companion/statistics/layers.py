@@ -93,6 +93,17 @@ def across_processes(
 
 
 @contextmanager
+def hooks_are_called() -> Iterator[None]:
+    """Let ``torch.compile``'s models run as they were written, for a while.
+
+    What was compiled may take no notice of hooks that came later, and what is compiled with them
+    would be compiled again when they go, or when what they count has changed.
+    """
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put `model` in evaluation mode; afterwards every module is in the mode it had."""
     modes = [(module, module.training) for module in model.modules()]

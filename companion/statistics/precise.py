@@ -21,6 +21,7 @@ from companion.statistics.layers import (
     Layer,
     across_processes,
     evaluation_mode,
+    hooks_are_called,
     input_moments,
     input_of,
     restored_statistics,
@@ -87,8 +88,7 @@ def update_precise(
         a number under 1; several passes over an iterator; a layer with fewer than two values, or
         with moments that are not finite in the statistics' type
     RuntimeError
-        no layer was called (that is so if a compiled model ignores hooks: give the module that was
-        compiled)
+        no layer was called (as of a model that was traced or exported, whose layers are its own)
     Exception
         whatever `loader` and `model` raise
 
@@ -103,6 +103,8 @@ def update_precise(
     *Count.* ``num_batches_tracked`` becomes the number of the layer's calls in a pass.
 
     *Device.* Inputs move to the device of the model's first parameter.
+
+    *Compiled models* run as they were written meanwhile: what is compiled may ignore hooks.
 
     *A batch with one value per channel* has no variance: in the first pass it is normalized with
     what was merged so far, itself included.
@@ -215,6 +217,7 @@ def _collect(
     for name, result in before.items():
         _adopt(layers[name], result.moments.mean, result.moments.unbiased_var)
     with ExitStack() as stack:
+        stack.enter_context(hooks_are_called())
         for name, layer in layers.items():
             hook = layer.register_forward_pre_hook(partial(note, name), with_kwargs=True)
             stack.callback(hook.remove)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from companion.statistics.layers import Layer, input_moments
+from companion.statistics.layers import Layer, hooks_are_called, input_moments
 
 
 def batch_norm_layers(model: nn.Module) -> dict[str, Layer]:
@@ -37,12 +37,24 @@ def adopting_statistics(layers: list[Layer], share: float = 1.0) -> Iterator[Non
 
     The share is taken of the way from the statistics that the layer has when the context begins to
     the mean and biased variance of the input. The tensors that were there are not written to.
+
+    Raises
+    ------
+    RuntimeError
+        at the end, if no layer was called
     """
     with ExitStack() as stack:
+        stack.enter_context(hooks_are_called())
         for layer in layers:
             hook = layer.register_forward_pre_hook(_adopting(layer, share), with_kwargs=True)
             stack.callback(hook.remove)
+        own = [layer.running_mean for layer in layers]
         yield
+    if all(layer.running_mean is mean for layer, mean in zip(layers, own, strict=True)):
+        raise RuntimeError(
+            "model: expected calls of its batch normalization layers, got none; a model that was "
+            "traced or exported has layers of its own: give the one that it was made from"
+        )
 
 
 def _adopting(

@@ -56,6 +56,8 @@ def adapted_statistics(
     ValueError
         no example; `source_size` below 0; a model without batch normalization layers, or with one
         that keeps no running statistics
+    RuntimeError
+        no layer was called (as of a model that was traced or exported, whose layers are its own)
 
     Notes
     -----

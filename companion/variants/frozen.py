@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from companion._torch import StandIn, called_by_tracer
 from companion.functional import batch_norm_act, dispatch
 from companion.kernels.eager import HALF_PRECISION
 from companion.kernels.select import BACKENDS
@@ -141,6 +142,8 @@ class _FrozenBatchNorm(nn.Module):
         ----------
         Eq. (13) mini-batch-algorithm/inference.
         """
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input, residual)
         layouts = self._layouts
         if layouts is not None and isinstance(input, Tensor) and input.dim() not in layouts:
             expected = " or ".join(f"{rank} {axes}" for rank, axes in layouts.items())

@@ -59,6 +59,8 @@ def monte_carlo_predict(
     ValueError
         a number out of its range; a model without batch normalization layers, or with one that
         keeps no running statistics
+    RuntimeError
+        no layer was called (as of a model that was traced or exported, whose layers are its own)
 
     Notes
     -----
