@@ -179,6 +179,28 @@ def test_a_relu_and_a_residual_are_not_lost(make, relu):
     assert ("relu" in str(layer)) == relu
 
 
+class Residual(nn.Module):
+    """What ``convert(fuse=True)`` changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x)) + x)
+
+
+def test_a_fused_model_becomes_what_it_would_without():
+    plain = randomized(Residual())
+    fused = companion.convert(copy.deepcopy(plain), fuse=True)
+    assert type(fused) is not type(plain)
+    x = images(2, 4)
+    divided = companion.convert_domains(copy.deepcopy(fused), ["a", "b"])
+    with companion.in_domain(divided, "b"):
+        assert torch.allclose(divided(x), copy.deepcopy(plain)(x), rtol=0, atol=1e-12)
+    assert torch.equal(to_group_norm(fused, 2)(x), to_group_norm(plain, 2)(x))
+
+
 @pytest.mark.parametrize("convert", [lambda model: model, companion.convert])
 def test_what_another_librarys_layer_does_afterwards_is_not_lost(convert):
     layer = convert(randomized(NormAct(4, act=nn.SiLU())))
