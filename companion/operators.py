@@ -24,6 +24,7 @@ _OPTIONS = "float eps, bool relu, str backend"
     mutates_args=(),
     schema=f"(Tensor x, {_PARAMETERS}, Tensor? residual, Tensor? mean, Tensor? var, {_OPTIONS})"
     " -> (Tensor, Tensor)",
+    tags=(torch.Tag.flexible_layout,),
 )
 def normalize(
     x: Tensor,
@@ -53,6 +54,7 @@ def _normalize_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
     mutates_args=(),
     schema=f"(Tensor grad_y, Tensor x, Tensor? y, Tensor statistics, {_PARAMETERS}, {_OPTIONS}, "
     "bool residual, bool training) -> (Tensor, Tensor, Tensor, Tensor)",
+    tags=(torch.Tag.flexible_layout,),
 )
 def differentiate(
     grad_y: Tensor,
@@ -75,9 +77,10 @@ def differentiate(
         x.new_empty(0) if gradient is None else gradient
         for gradient in (gradients.weight, gradients.bias, gradients.residual)
     ]
-    # An operator's results must not share memory with its arguments.
-    copied = others[2].clone() if others[2] is grad_y else others[2]
-    return gradients.x, others[0], others[1], copied
+    if others[2] is grad_y:
+        # An operator's results must not share memory with its arguments.
+        others[2] = empty_with_layout_of(x).copy_(grad_y)
+    return gradients.x, others[0], others[1], others[2]
 
 
 @differentiate.register_fake

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from companion import functional
 
-from . import document, operations, session, sync
+from . import document, models, operations, session, sync
 from .session import Request
 from .suite import DTYPES, Case, suite
 
@@ -64,6 +65,12 @@ def add_to(commands: Any) -> None:
         help="measure instead what synchronization over 1, 2 and 4 processes costs, and what it "
         "would over 8, 64 and 1024 (with --device, --quick, --seconds-per-case and --json)",
     )
+    parser.add_argument(
+        "--models",
+        action="store_true",
+        help="measure instead whole training steps and evaluations of whole networks (with "
+        "--threads, --quick, --only, --list, --compile, --seconds-per-case and --json)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     parser.set_defaults(run=run, parser=parser)
 
@@ -96,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     if options.sync:
         return _run_sync(options)
+    if options.models:
+        return _run_models(options)
     try:
         cases = _cases(options)
         compiled, note = (False, None) if options.list else _check(options)
@@ -118,6 +127,11 @@ def run(options: argparse.Namespace) -> int:
             compile_note=note,
         ),
     )
+    return _finish(results, options)
+
+
+def _finish(results: Any, options: argparse.Namespace) -> int:
+    """Write the file, if one was asked for; returns the exit status of the run."""
     status = _write(results, options)
     if status == 0 and results["summary"]["interrupted"]:
         status = 130
@@ -145,14 +159,40 @@ _NOT_WITH_SYNC = {
     "only": None,
     "list": False,
     "compile": None,
+    "models": False,
 }
+_NOT_WITH_MODELS = {"device": "cpu", "dtype": None, "backend": "auto"}
+
+
+def _refuse(options: argparse.Namespace, among: dict[str, Any], chosen: str) -> None:
+    """End the program if an option was given that has no meaning with the chosen one."""
+    for name, default in among.items():
+        if getattr(options, name) != default:
+            options.parser.error(f"--{name} has no meaning with {chosen}")
+
+
+def _run_models(options: argparse.Namespace) -> int:
+    """Run ``bench --models``; returns the exit status."""
+    _refuse(options, _NOT_WITH_MODELS, "--models")
+    try:
+        compiled = False if options.list else _check(options)[0]
+        cases = models.suite(options.quick, compiled)
+        if options.only is not None:
+            cases = [case for case in cases if options.only.search(case.name)]
+        _check_chosen(cases, options)
+    except _Mistake as error:
+        options.parser.error(str(error))
+    if options.list:
+        print(*(case.name for case in cases), sep="\n")
+        return 0
+    seconds = options.seconds_per_case
+    asked = models.request(cases, options.quick, seconds, options.threads)
+    return _finish(models.run(asked), options)
 
 
 def _run_sync(options: argparse.Namespace) -> int:
     """Run ``bench --sync``; returns the exit status."""
-    for name, default in _NOT_WITH_SYNC.items():
-        if getattr(options, name) != default:
-            options.parser.error(f"--{name} has no meaning with --sync")
+    _refuse(options, _NOT_WITH_SYNC, "--sync")
     try:
         _check_progress_bar()
         _check_json(options.json)
@@ -176,9 +216,13 @@ def _cases(options: argparse.Namespace) -> list[Case]:
         cases = [case for case in cases if not case.module]
     if options.only is not None:
         cases = [case for case in cases if options.only.search(case.path)]
+    _check_chosen(cases, options)
+    return cases
+
+
+def _check_chosen(cases: Sequence[Any], options: argparse.Namespace) -> None:
     if not cases:
         raise _Mistake(f"--only {options.only.pattern}: no case matches; --list lists them")
-    return cases
 
 
 def _check(options: argparse.Namespace) -> tuple[bool, str | None]:

@@ -6,8 +6,10 @@ import ctypes
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -101,6 +103,23 @@ def versions() -> dict[str, str | None]:
         "numba": version("numba"),
         "triton": version("triton"),
         "cuda": torch.version.cuda,
+    }
+
+
+def describe() -> dict[str, Any]:
+    """When, where and with which versions something is measured: the head of a record."""
+    found = revision()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": None if found is None else found[0],
+        "modified": None if found is None else found[1],
+        "versions": versions(),
+        "machine": {
+            "processor": processor(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": cores(),
+            "load": load(),
+        },
     }
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import platform
 import queue
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import torch
@@ -104,19 +102,9 @@ def run(request: Request) -> dict[str, Any]:
 
 def _document(request: Request) -> dict[str, Any]:
     """Everything but the measurements."""
-    revision = machine.revision()
     return {
         "schema": SCHEMA,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "revision": None if revision is None else revision[0],
-        "modified": None if revision is None else revision[1],
-        "versions": machine.versions(),
-        "machine": {
-            "processor": machine.processor(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "cores": machine.cores(),
-            "load": machine.load(),
-        },
+        **machine.describe(),
         "settings": {
             "device": request.device,
             "processes": list(request.processes),

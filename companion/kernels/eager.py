@@ -13,13 +13,14 @@ Source: Ioffe & Szegedy (2015), arXiv:1502.03167; chapters `mini-batch-algorithm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .layouts import with_layout_of
+from .layouts import computed_once, with_layout_of
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -133,7 +134,9 @@ def batch_stats(x: Tensor) -> tuple[Tensor, Tensor]:
     first = x.detach()[0]
     for _ in x.shape[2:]:
         first = first[:, 0]
-    shift = torch.nan_to_num(first.to(torch.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    # 0 for what is not finite: NaN is not less than anything.
+    finite = torch.where(first.abs() < math.inf, first, torch.zeros_like(first))
+    shift = computed_once(finite).to(torch.float64)
     total, squares = torch.zeros_like(shift), torch.zeros_like(shift)
     for (block,) in _blocks(x):
         shifted = block.to(torch.float64) - _along_channels(shift, x)
@@ -168,9 +171,9 @@ def _line(centre: Tensor, slope: Tensor, shift: Tensor | None, like: Tensor) -> 
     dtype = compute_dtype(like.dtype)
     high, low = _split(centre, dtype)
     constant = -low * slope if shift is None else shift - low * slope
-    high = _along_channels(high, like)
-    factor = _along_channels(slope.to(dtype), like)
-    added = _along_channels(constant.to(dtype), like)
+    high = _along_channels(computed_once(high), like)
+    factor = _along_channels(computed_once(slope.to(dtype)), like)
+    added = _along_channels(computed_once(constant.to(dtype)), like)
     return lambda x: torch.addcmul(added, x - high, factor)
 
 
@@ -297,13 +300,13 @@ def project(
     total, grad_weight = sums
     inverse, dtype = inv_std(var, eps), compute_dtype(x.dtype)
     high, low = _split(total / m, dtype)
-    high = _along_channels(high, x)
+    high = _along_channels(computed_once(high), x)
     along = _line(mean, -inverse * grad_weight / m, -low, x)
-    slope = _along_channels(_scale(weight, inverse).to(dtype), x)
+    slope = _along_channels(computed_once(_scale(weight, inverse).to(dtype)), x)
 
     def projected(g: Tensor, part: Tensor) -> Tensor:
         # With x̂ = (x - mean)/s.
-        grad = ((g - high) + along(part)) * slope
+        grad = (along(part) + (g - high)) * slope
         return (grad if through is None else grad + through(part)).to(x.dtype)
 
     return with_layout_of(x, _by_blocks(projected, grad_y, x))
@@ -335,7 +338,7 @@ def fixed_backward(
     inverse = inv_std(var, eps)
     scale = _scale(weight, inverse)
     total, product = moments_with(grad_y, x, mean)
-    slope = _along_channels(scale.to(compute_dtype(x.dtype)), x)
+    slope = _along_channels(computed_once(scale.to(compute_dtype(x.dtype))), x)
     grad_x = _by_blocks(lambda g: (g * slope).to(x.dtype), grad_y)
     return InputGradients(
         x=with_layout_of(x, grad_x),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import _torch
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether PyTorch would give a result computed from `x` the channels-last memory format.
@@ -26,7 +28,12 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def with_layout_of(x: Tensor, result: Tensor) -> Tensor:
-    """Give `result` the memory format PyTorch would: channels-last as in `x`, else contiguous."""
+    """Give `result` the memory format PyTorch would: channels-last as in `x`, else contiguous.
+
+    A compiler chooses the formats inside its graph; whatever is asked of it here costs a copy.
+    """
+    if is_fused():
+        return result
     if is_channels_last(x):
         # Not contiguous(memory_format=...): vmap has no rule for it.
         return result.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -38,3 +45,21 @@ def empty_with_layout_of(x: Tensor) -> Tensor:
     if is_channels_last(x):
         return x.new_empty([x.shape[axis] for axis in (0, *range(2, x.ndim), 1)]).movedim(-1, 1)
     return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def is_fused() -> bool:
+    """Whether operations are put into the graph of a compiler, which will fuse them."""
+    return (
+        torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
+        and not _torch.transforms_are_active()
+    )
+
+
+def computed_once(value: Tensor) -> Tensor:
+    """`value`, ``(C,)``, which a compiler is to store instead of computing it for each element.
+
+    It would fuse what a value per channel is computed from into the loops over the activation. A
+    view by strides needs memory to view, and nothing else.
+    """
+    return torch.as_strided(value, value.shape, (1,)) if is_fused() else value
