@@ -7,12 +7,13 @@ and its state dictionary stay.
 
 from __future__ import annotations
 
+import copyreg
 from functools import cache
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from companion._torch import BatchNormBase, has_hooks
+from companion._torch import BatchNormBase, StandIn, called_by_tracer, has_hooks
 from companion.functional import batch_norm, batch_norm_act, dispatch
 from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
 
@@ -32,16 +33,16 @@ class _AnyRank(_CompanionBatchNorm, BatchNormBase):
     """For classes that are below the base of PyTorch's three, and see to the rank themselves."""
 
 
-class _Made(nn.Module):
+class _MadeType(type):
+    """The type of the classes that are made here, by which pickle knows how to make them again."""
+
+
+class _Made(nn.Module, metaclass=_MadeType):
     """What all classes of this file have in common."""
 
     form: ClassVar[Form]
     # The class that a layer had.
     origin: ClassVar[type[nn.Module]]
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """As of the class that the layer had: this one has no name to be found by."""
-        return _remake, (self.origin,), self.__getstate__()
 
 
 class _Then(_Made):
@@ -49,6 +50,8 @@ class _Then(_Made):
 
     def forward(self: Any, input: Tensor) -> Tensor:
         """Normalize `input`, as BatchNorm2d, and call what follows; a ReLU in the same pass."""
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         parts = [part for _, part in following(self, self.form.then)]
         relu = bool(parts) and type(parts[0]) is nn.ReLU and not has_hooks(parts[0])
         y = dispatch(batch_norm_act, self._arguments(input, None, relu), self.backend)
@@ -62,18 +65,14 @@ class _FrozenThen(_Made):
 
     def forward(self: Any, input: Tensor) -> Tensor:
         """Normalize `input` with the layer's statistics, and call what follows."""
+        if isinstance(input, StandIn):
+            return called_by_tracer(self, input)
         y = batch_norm(
             *(input, self.running_mean, self.running_var, self.weight, self.bias), eps=self.eps
         )
         for _, part in following(self, self.form.then):
             y = part(y)
         return y
-
-
-def _remake(cls: type[nn.Module]) -> nn.Module:
-    """A layer, without its state, of the class made below `cls`."""
-    made: Any = companion_class(cls)
-    return made.__new__(made)
 
 
 def companion_class(cls: type[nn.Module]) -> type[nn.Module] | None:
@@ -102,7 +101,17 @@ def _made(cls: type[nn.Module], form: Form) -> type[nn.Module]:
     if form.eps is not None and not hasattr(cls, "eps"):
         own["eps"] = form.eps
     own |= {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return type(cls.__name__, bases, own)
+    kind: Any = type(cls)
+    return _metaclass(kind)(cls.__name__, bases, own)
+
+
+@cache
+def _metaclass(theirs: Any) -> Any:
+    """The type of classes that are made below one of this type."""
+    kind: Any = _MadeType if theirs is type else type("_MadeType", (_MadeType, theirs), {})
+    # A class that has no name to be found by is pickled as the one that it was made below.
+    copyreg.pickle(kind, lambda cls: (companion_class, (cls.origin,)))
+    return kind
 
 
 def origin(cls: type[nn.Module]) -> type[nn.Module] | None:

@@ -23,7 +23,15 @@ from torch.nn import functional as F
 
 from companion._torch import BatchNormBase, has_hooks
 
-__all__ = ["PLAIN", "Form", "following", "form_of", "register_batch_norm", "torch_base"]
+__all__ = [
+    "PLAIN",
+    "Form",
+    "following",
+    "form_of",
+    "register_batch_norm",
+    "torch_base",
+    "what_follows",
+]
 
 _Module = TypeVar("_Module", bound=type[nn.Module])
 
@@ -108,6 +116,14 @@ def following(module: nn.Module, then: tuple[str, ...]) -> Iterator[tuple[str, n
         part = getattr(module, name, None)
         if part is not None and (type(part) is not nn.Identity or has_hooks(part)):
             yield name, part
+
+
+def what_follows(module: nn.Module) -> tuple[str, ...]:
+    """The names of the submodules that a layer calls after normalizing."""
+    ours = type(module).__module__.startswith("companion.")
+    # Frozen and synchronized layers of this package remember what theirs were.
+    named = getattr(module, "then", ()) if ours else (form_of(type(module)) or PLAIN).then
+    return tuple(name for name, _ in following(module, named))
 
 
 def register_batch_norm(

@@ -102,10 +102,10 @@ class ConversionReport:
 
     Examples
     --------
-    >>> import torch
+    >>> from torch import nn
     >>> from companion import convert
-    >>> layers = torch.nn.BatchNorm1d(3), torch.nn.LazyBatchNorm1d()
-    >>> model, report = convert(torch.nn.Sequential(*layers), report=True)
+    >>> model = nn.Sequential(nn.BatchNorm1d(3), nn.LazyBatchNorm1d())
+    >>> model, report = convert(model, report=True)
     >>> print(report)
     0: torch.nn.BatchNorm1d is now companion.BatchNorm1d
     1: torch.nn.LazyBatchNorm1d left alone: lazy: it has no parameters before its first call

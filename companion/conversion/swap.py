@@ -17,10 +17,18 @@ from companion.modules import _CompanionBatchNorm
 
 from . import fusion
 from .below import companion_class, described, origin
-from .recognition import torch_base
+from .recognition import form_of, torch_base
 from .report import Changed, ConversionReport, Left, Unfused, class_name
 
-__all__ = ["convert", "obstacle", "plain_class", "swap_class"]
+__all__ = [
+    "convert",
+    "described",
+    "is_ours",
+    "obstacle",
+    "plain_class",
+    "reason_to_leave",
+    "swap_class",
+]
 
 _TARGETS: dict[str, Callable[[Any], type[nn.Module] | None]] = {
     "companion": companion_class,
@@ -181,18 +189,30 @@ def obstacle(module: nn.Module) -> str | None:
 
 def _reason(module: nn.Module, to: str) -> str | None:
     """Why a layer keeps its class; None of what is no normalization, or is what it should be."""
-    cls = plain_class(module)
-    base, keeps_statistics = torch_base(cls), module._buffers.get("running_mean") is not None
-    if isinstance(module, _CompanionBatchNorm) or cls.__module__.startswith("companion."):
+    if is_ours(module):
+        keeps_statistics = module._buffers.get("running_mean") is not None
         if to == "companion" or not keeps_statistics:
             return None
         return "PyTorch has no layer that does what it does"
-    if to == "torch" or not (base or keeps_statistics):
-        return None
-    if base and (reason := obstacle(module)):
-        return reason
-    if base is nn.SyncBatchNorm:
+    if to == "companion" and torch_base(plain_class(module)) is nn.SyncBatchNorm:
         return "synchronized over processes, which convert_sync serves"
+    return reason_to_leave(module) if to == "companion" else None
+
+
+def is_ours(module: nn.Module) -> bool:
+    """Whether a module is a layer of this package, or has its arithmetic."""
+    ours = plain_class(module).__module__.startswith("companion.")
+    return ours or isinstance(module, _CompanionBatchNorm)
+
+
+def reason_to_leave(module: nn.Module) -> str | None:
+    """Why no conversion serves a layer that is not ours; None of what is no normalization."""
+    cls = plain_class(module)
+    known = torch_base(cls) or form_of(cls)
+    if not known and module._buffers.get("running_mean") is None:
+        return None
+    if known and (reason := obstacle(module)):
+        return reason
     if isinstance(module, _InstanceNorm):
         return "instance normalization"
     return (

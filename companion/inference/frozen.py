@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from companion._torch import BatchNormBase, has_hooks
-from companion.conversion.recognition import PLAIN, following, form_of
+from companion.conversion.recognition import PLAIN, form_of
 from companion.fused import _BatchNormAct
 from companion.modules import _CompanionBatchNorm
 from companion.variants.frozen import _FrozenBatchNorm
@@ -26,7 +26,6 @@ __all__ = [
     "frozen_norm",
     "has_relu",
     "is_normalization",
-    "what_follows",
 ]
 
 NORMALIZATIONS = (BatchNormBase, _CompanionBatchNorm, _FrozenBatchNorm)
@@ -113,11 +112,6 @@ def has_relu(bn: nn.Module) -> bool:
 def is_normalization(module: Any) -> bool:
     """Whether a module is a layer to be folded: PyTorch's, this package's, or one recognized."""
     return isinstance(module, NORMALIZATIONS) or (form_of(type(module)) or PLAIN).frozen
-
-
-def what_follows(bn: nn.Module) -> list[str]:
-    """The names of the submodules that another library's layer calls after normalizing."""
-    return [name for name, _ in following(bn, (form_of(type(bn)) or PLAIN).then)]
 
 
 def float64(value: Tensor) -> Tensor:

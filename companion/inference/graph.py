@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from companion import functional
 from companion._torch import has_hooks
+from companion.conversion.recognition import what_follows
 
 from .copying import copy_of
-from .frozen import FoldingError, frozen_norm, has_relu, is_normalization, what_follows
+from .frozen import FoldingError, frozen_norm, has_relu, is_normalization
 from .layers import fold_into_next, fold_normalization, input_rank
 from .report import Folded, Kept
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from companion.conversion.recognition import what_follows
+
 from .copying import copy_of
 from .frozen import (
     FoldingError,
@@ -15,7 +17,6 @@ from .frozen import (
     float64,
     frozen_norm,
     has_relu,
-    what_follows,
 )
 
 __all__ = ["fold_into_next", "fold_into_previous", "fold_normalization", "input_rank"]

@@ -49,7 +49,8 @@ from companion.variants.renorm import (
     BatchRenorm3d,
     LinearSchedule,
 )
-from companion.variants.synchronized import SyncBatchNorm, SyncBatchNormAct, convert_sync
+from companion.variants.synchronized import SyncBatchNorm, SyncBatchNormAct
+from companion.variants.synchronizing import convert_sync
 from companion.variants.weight_normalization import WeightNorm, weight_norm
 from companion.variants.weight_standardization import WeightStandardization, weight_standardize
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from companion._torch import StandIn, called_by_tracer
+from companion.conversion.recognition import following
 from companion.functional import batch_norm_act, dispatch
 from companion.kernels.eager import HALF_PRECISION
 from companion.kernels.select import BACKENDS
@@ -44,6 +45,8 @@ class _FrozenBatchNorm(nn.Module):
     relu: bool = False
     backend: str = "auto"
     former: Former | None = None
+    # The submodules that it called after normalizing, if it was another library's.
+    then: tuple[str, ...] = ()
 
     # Batch normalization's state.
     weight: Tensor | None
@@ -151,7 +154,10 @@ class _FrozenBatchNorm(nn.Module):
             raise ValueError(f"input: expected dimensions {expected}, got {input.dim()}: {shape}")
         fixed = (self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         arguments = (input, *fixed, None, False, residual, self.relu)
-        return dispatch(batch_norm_act, arguments, self.backend)
+        y = dispatch(batch_norm_act, arguments, self.backend)
+        for _, part in following(self, self.then):
+            y = part(y)
+        return y
 
 
 def _fill(buffer: Tensor | None, value: float) -> None:

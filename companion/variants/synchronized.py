@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from companion import differentiation
 from companion._torch import BatchNormBase, StandIn, called_by_tracer
 from companion.checks import check_residual
-from companion.conversion.swap import plain_class, swap_class
+from companion.conversion.recognition import following
+from companion.conversion.swap import swap_class
 from companion.functional import batch_norm_act, dispatch, sync_batch_norm
-from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
-from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, _CompanionBatchNorm
+from companion.modules import _CompanionBatchNorm
 from companion.synchronization import channels
 from companion.ways import Call
 
-__all__ = ["SyncBatchNorm", "SyncBatchNormAct", "convert_sync"]
+__all__ = ["SyncBatchNorm", "SyncBatchNormAct"]
 
 _numbers = itertools.count()
 M = TypeVar("M", bound=nn.Module)
@@ -52,6 +52,8 @@ class _SyncBatchNorm(_CompanionBatchNorm):
     number: int = -1
     # What it was before it was converted.
     local_class: type[nn.Module] | None = None
+    # The submodules that it called after normalizing, if it was another library's.
+    then: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class _SyncBatchNorm(_CompanionBatchNorm):
         local = self.local_class
         if local is not None:
             # Of these, PyTorch's synchronized layer has a group.
-            kept = {"process_group"} if local is nn.SyncBatchNorm else set()
+            kept = {"process_group"} if issubclass(local, nn.SyncBatchNorm) else set()
             for name in _OWN - kept:
                 self.__dict__.pop(name, None)
             swap_class(self, local)
@@ -214,7 +216,10 @@ class SyncBatchNorm(_SyncBatchNorm, BatchNormBase):
         """
         if isinstance(input, StandIn):
             return called_by_tracer(self, input)
-        return self._normalize(input, None, False)
+        y = self._normalize(input, None, False)
+        for _, part in following(self, self.then):
+            y = part(y)
+        return y
 
 
 class SyncBatchNormAct(_SyncBatchNorm):
@@ -327,64 +332,4 @@ class SyncBatchNormAct(_SyncBatchNorm):
 
 
 # What it has that other layers have not.
-_OWN = {"process_group", "check", "name", "number", "local_class"}
-_PLAIN = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
-    *(BatchNorm1d, BatchNorm2d, BatchNorm3d),
-)
-_SYNCHRONIZED: dict[type[nn.Module], type[nn.Module]] = {
-    **dict.fromkeys(_PLAIN, SyncBatchNorm),
-    **dict.fromkeys((BatchNormAct1d, BatchNormAct2d, BatchNormAct3d), SyncBatchNormAct),
-}
-
-
-def convert_sync(model: nn.Module, process_group: Any = None) -> nn.Module:
-    """Make every batch normalization layer of `model`, in place, a synchronized one.
-
-    Only the class of a layer changes, as with :func:`companion.convert`: it remains the same
-    object, with its parameters, buffers, hooks, mode and attributes. Each gets its name in the
-    model, by which errors call it.
-
-    Parameters
-    ----------
-    model
-        any module; may be a batch normalization layer itself
-    process_group
-        the processes; None: all, where a layer is not synchronized in a group already
-
-    Returns
-    -------
-    nn.Module
-        `model`, the same object. A :class:`SyncBatchNorm` becomes of this package's and PyTorch's
-        ``BatchNorm1d``, ``2d`` and ``3d`` and of ``torch.nn.SyncBatchNorm``, a
-        :class:`SyncBatchNormAct` of this package's with a ReLU; other variants, subclasses and lazy
-        layers are left alone. ``companion.convert`` is the way back.
-
-    Raises
-    ------
-    TypeError
-        `model` is not a module, or `process_group` no process group
-    ValueError
-        this process does not belong to `process_group`
-
-    Examples
-    --------
-    >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU())
-    >>> type(convert_sync(model)[1]), model[1].name
-    (<class 'companion.variants.synchronized.SyncBatchNorm'>, '1')
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    channels.name_of(process_group)
-    for name, module in model.named_modules():
-        if isinstance(module, _SyncBatchNorm):
-            if process_group is not None:
-                module._join(process_group)
-            continue
-        former = plain_class(module)
-        if former in _SYNCHRONIZED:
-            swap_class(module, _SYNCHRONIZED[former])
-        if isinstance(module, _SyncBatchNorm):
-            module.local_class, module.name = former, name
-            module._join(process_group or module.process_group)
-    return model
+_OWN = {"process_group", "check", "name", "number", "local_class", "then"}
