@@ -1,5 +1,7 @@
 """Layers as other libraries write them: batch normalization in their own words."""
 
+from abc import ABC
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -78,6 +80,10 @@ class Renamed(nn.BatchNorm2d):
     def __init__(self, channels):
         super().__init__(channels, eps=1e-3, momentum=0.01)
         self.kind = "mine"
+
+
+class Abstract(nn.BatchNorm2d, ABC):
+    """Has a type of its own."""
 
 
 class AnyRank(nn.modules.batchnorm._BatchNorm):

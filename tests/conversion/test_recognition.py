@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from _foreign import (
+    Abstract,
     AnyRank,
     BelowNormAct,
     Doubled,
@@ -16,7 +17,9 @@ from _foreign import (
     Unknown,
     perturbed,
 )
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import distribute_module
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
@@ -34,6 +37,7 @@ LAYERS = {
     "below": lambda: BelowNormAct(3),
     "renamed": lambda: Renamed(3),
     "any rank": lambda: AnyRank(3),
+    "abstract": lambda: Abstract(3),
     "doubled": lambda: Doubled(3),
     "frozen": lambda: Frozen(3),
     "frozen act": lambda: FrozenAct(3),
@@ -271,3 +275,15 @@ def test_the_report_says_what_became_of_each_layer():
         ("more", "PyTorch has no layer that does what it does")
     ]
     assert len(report.changed) == 6
+
+
+def test_sharded_layers_are_left_alone():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        model = distribute_module(nn.Sequential(nn.BatchNorm1d(3)), mesh)
+        _, report = companion.convert(model, report=True)
+    finally:
+        distributed.destroy_process_group()
+    assert type(model[0]) is nn.BatchNorm1d
+    assert "sharded (DTensor): convert before sharding" in report.left[0].reason
