@@ -17,7 +17,7 @@ from _foreign import (
     Unknown,
     perturbed,
 )
-from torch import distributed, nn
+from torch import distributed, fx, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_module
 from torch.nn import functional as F
@@ -287,3 +287,10 @@ def test_sharded_layers_are_left_alone():
         distributed.destroy_process_group()
     assert type(model[0]) is nn.BatchNorm1d
     assert "sharded (DTensor): convert before sharding" in report.left[0].reason
+
+
+def test_torch_fx_sees_a_converted_layer_as_one_call():
+    model = companion.convert(nn.Sequential(NormAct(3), Frozen(3), Renamed(3)))
+    graph = fx.symbolic_trace(model).graph
+    called = [node.target for node in graph.nodes if node.op == "call_module"]
+    assert called == ["0", "1", "2"]
