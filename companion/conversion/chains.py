@@ -1,8 +1,8 @@
 """Where the code of a method calls a normalization, adds to what it gives, and applies a ReLU.
 
 The three stand inside one another, as in ``relu(self.bn(x) + y)``, or on lines of their own, with a
-variable between. What is found is replaced by calls of four functions that a caller provides; all
-else of the method stays as it is, so that branches, arguments and attributes keep their effect.
+variable between. What is found is replaced by calls of other functions; all else of the method
+stays as it is, so that branches, arguments and attributes keep their effect.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Part(NamedTuple):
 
 
 class Rewritten(NamedTuple):
-    """A method whose chains are calls of the four functions.
+    """A method whose chains are calls of the functions that :data:`.edits.HELPERS` names.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def called_paths(definition: ast.FunctionDef) -> set[str]:
 def rewrite(
     function: FunctionType, definition: ast.FunctionDef, parts: Mapping[str, Part]
 ) -> Rewritten:
-    """Find the chains of a method, and put calls of the four functions in their place.
+    """Find the chains of a method, and put calls of the functions in their place.
 
     Parameters
     ----------
@@ -151,8 +151,8 @@ class _Method:
         self.nodes = list(ast.walk(definition))
         self.parents = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
         self.names = [node for node in self.nodes if isinstance(node, ast.Name)]
-        self.local = {node.id for node in self.names if not isinstance(node.ctx, ast.Load)}
-        self.local |= {node.arg for node in self.nodes if isinstance(node, ast.arg)}
+        self.arguments = [node.arg for node in self.nodes if isinstance(node, ast.arg)]
+        self.written = {n.id for n in self.names if not isinstance(n.ctx, ast.Load)}
 
     def norm_calls(self) -> list[ast.Call]:
         """Calls of normalizations."""
@@ -169,7 +169,7 @@ class _Method:
             name.id in looks for name in self.names
         ):
             raise _Refused("the code around it shares its variables")
-        if any(n.id == self.me and not isinstance(n.ctx, ast.Load) for n in self.names):
+        if self.me in self.written or self.arguments.count(self.me) > 1:
             raise _Refused(f"the code around it assigns to {self.me}")
 
     def follow(self, call: ast.Call) -> _Chain:
@@ -246,7 +246,7 @@ class _Method:
     def resolved(self, node: ast.AST) -> object:
         """The function that an expression such as ``F.relu`` names now; None for others."""
         match node:
-            case ast.Name(id=name) if name not in self.local:
+            case ast.Name(id=name) if name not in self.written | set(self.arguments):
                 free = self.function.__code__.co_freevars
                 if name in free:
                     return None

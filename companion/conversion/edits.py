@@ -1,4 +1,4 @@
-"""Calls of five functions in the place of normalizations, sums and ReLUs."""
+"""Calls of functions in the place of normalizations, sums and ReLUs."""
 
 from __future__ import annotations
 

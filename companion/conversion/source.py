@@ -115,21 +115,28 @@ def _compiled(function: FunctionType, parsed: _Parsed, free: tuple[str, ...]) ->
     """Compile a method, in a class of its class's name, where the names in `free` are around."""
     around = function.__qualname__.split(".")[-2:-1]
     # Names such as self.__x belong to the class, and so does what super() asks for.
-    name = around[0] if around and around[0].isidentifier() else None
-    arguments = ", ".join(n for n in free if n != "__class__")
-    outside = f" global {name}\n" if name and name not in free else ""
-    inside = f" class {name}: pass" if name else " pass"
-    outer = ast.parse(f"def f({arguments}):\n{outside}{inside}")
+    owner = around[0] if around and around[0].isidentifier() else None
+    bound = owner or parsed.definition.name
+    arguments = ", ".join(name for name in free if name != "__class__")
+    outer = ast.parse(
+        f"def f({arguments}):\n {'pass' if bound in free else f'global {bound}'}\n class {bound}: 0"
+    )
     factory: Any = outer.body[0]
-    (factory.body[-1] if name else factory).body = [parsed.definition]
+    if owner:
+        factory.body[1].body = [parsed.definition]
+    else:
+        factory.body[1] = parsed.definition
     for module in parsed.imported:
         if module not in ("*", "__future__"):
             outer.body.insert(0, ast.Import([ast.alias(module)]))
     ast.fix_missing_locations(outer)
     flags = function.__code__.co_flags & _FUTURE
     code = compile(outer, function.__code__.co_filename, "exec", flags, dont_inherit=True)
-    for inner in ("f", *([name] if name else []), parsed.definition.name):
-        code = next(c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == inner)
+    for inner in ("f", *([owner] if owner else []), parsed.definition.name):
+        codes = [c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == inner]
+        if not codes:
+            raise SourceError(f"the source of {function.__qualname__} cannot be compiled alone")
+        code = codes[0]
     return code
 
 

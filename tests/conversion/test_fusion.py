@@ -772,6 +772,7 @@ def test_autocast():
     "residual",
     [
         torch.randn(1, 4, 1, 1),
+        torch.randn(1, 4, 5, 5),
         torch.randn(3, 4, 5, 5).double(),
         torch.randn(3, 4, 5, 5).to(memory_format=torch.channels_last),
         2.0,
