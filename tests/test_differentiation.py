@@ -207,6 +207,8 @@ COMPILED = [
     ("aot_eager", {}),
     ("aot_eager", {"momentum": None}),
     ("aot_eager", {"skip_nonfinite": True}),
+    ("aot_eager", {"backend": "cpu"}),
+    ("aot_eager", {"backend": "cpu", "momentum": None}),
     pytest.param(
         "inductor",
         {"momentum": None},

@@ -71,10 +71,11 @@ def test_derivatives(training, with_residual):
     assert gradgradcheck(function, inputs)
 
 
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
 @pytest.mark.parametrize("training", [True, False])
-def test_compiled(training):
+def test_compiled(training, backend):
     torch.manual_seed(0)
-    layer = BatchNormAct2d(3).train(training)
+    layer = BatchNormAct2d(3, backend=backend).train(training)
     plain = copy.deepcopy(layer)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x, residual = torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
