@@ -63,7 +63,7 @@ class TorchRenorm3d(_Renorm, nn.BatchNorm3d):
 
 
 class TorchFrozen(nn.Module):
-    """torchvision.ops.FrozenBatchNorm2d, for any rank, and with the count of the state."""
+    """torchvision.ops.FrozenBatchNorm2d, for any rank, with the count and initial values."""
 
     def __init__(self, num_features, eps=1e-5, affine=True, device=None, dtype=None):
         super().__init__()
@@ -74,6 +74,10 @@ class TorchFrozen(nn.Module):
         self.register_buffer("running_mean", torch.zeros_like(ones))
         self.register_buffer("running_var", ones.clone())
         self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
+
+    def reset_parameters(self) -> None:
+        for name, value in self.named_buffers():
+            value.fill_(float(name in ("weight", "running_var")))
 
     def forward(self, input: Tensor) -> Tensor:
         shape = (1, -1, *(1,) * (input.dim() - 2))
