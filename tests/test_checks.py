@@ -190,8 +190,8 @@ def test_statistics_that_require_a_gradient(name, training):
     ("value", "error", "text"),
     [
         (3, TypeError, "num_batches_tracked: expected a tensor or None, got int"),
-        (torch.zeros(1, dtype=torch.int64), RuntimeError, "got torch.int64 of shape (1,)"),
-        (torch.tensor(0.0), RuntimeError, "got torch.float32 of shape ()"),
+        (torch.zeros(2, dtype=torch.int64), RuntimeError, "got torch.int64 of shape (2,)"),
+        (torch.tensor(False), RuntimeError, "got torch.bool of shape ()"),
     ],
 )
 def test_num_batches_tracked(value, error, text):
