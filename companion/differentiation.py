@@ -16,6 +16,7 @@ from torch import Tensor
 from . import _torch
 from .kernels import eager
 from .kernels.interface import Kernels, Running
+from .kernels.layouts import is_fused
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -35,26 +36,13 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, ctx.eps = inputs
-        _, mean, var = output
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, mean, var)
-        ctx.save_for_forward(x, weight, mean, var)
+        _keep(ctx, inputs, output)
 
     @staticmethod
     def backward(
         ctx: Any, grad_y: Tensor | None, grad_mean: Tensor | None, grad_var: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        x, weight, mean, var = ctx.saved_tensors
-        grads = eager.OutputGradients(grad_y, grad_mean, grad_var)
-        gradients = eager.batch_backward(grads, x, mean, var, weight, ctx.eps)
-        return (
-            gradients.x,
-            _like(gradients.weight, weight),
-            _like(gradients.bias, ctx.bias_dtype),
-            None,
-        )
+        return _differentiate(ctx, eager.OutputGradients(grad_y, grad_mean, grad_var))
 
 
 class _BatchNormForwardMode(_BatchNorm):
@@ -72,6 +60,45 @@ class _BatchNormForwardMode(_BatchNorm):
             mean_t, var_t = eager.batch_stats_tangent(x_t, x, mean)
         along = eager.InputGradients(x_t, weight_t, bias_t, mean_t, var_t)
         return eager.normalize_tangent(along, x, mean, var, weight, ctx.eps), mean_t, var_t
+
+
+class _BatchNormOnce(_BatchNorm):
+    """:class:`_BatchNorm` for a compiler, which differentiates once.
+
+    It would hand zeros for the statistics to the backward pass, which would add them up for every
+    element.
+    """
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _keep(ctx, inputs, output)
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor | None, *_zeros: Any) -> tuple[Tensor | None, ...]:
+        return _differentiate(ctx, eager.OutputGradients(grad_y))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """What :class:`_BatchNorm` needs backward; a compiler traces functions, not other methods."""
+    x, weight, bias, ctx.eps = inputs
+    _, mean, var = output
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, weight, mean, var)
+    ctx.save_for_forward(x, weight, mean, var)
+
+
+def _differentiate(ctx: Any, grads: eager.OutputGradients) -> tuple[Tensor | None, ...]:
+    """The backward pass of :class:`_BatchNorm`."""
+    x, weight, mean, var = ctx.saved_tensors
+    gradients = eager.batch_backward(grads, x, mean, var, weight, ctx.eps)
+    return (
+        gradients.x,
+        _like(gradients.weight, weight),
+        _like(gradients.bias, ctx.bias_dtype),
+        None,
+    )
 
 
 class _FixedNorm(torch.autograd.Function):
@@ -133,8 +160,10 @@ def batch_eager(
     if _nested_forward_mode():
         mean, var = eager.batch_stats(x)
         return eager.normalize(x, mean, var, weight, bias, eps), mean, var
-    compiling = torch.compiler.is_compiling()
-    apply: Any = (_BatchNorm if compiling else _BatchNormForwardMode).apply
+    function: type[_BatchNorm] = _BatchNormForwardMode
+    if torch.compiler.is_compiling():
+        function = _BatchNormOnce if is_fused() else _BatchNorm
+    apply: Any = function.apply
     y, mean, var = apply(x, weight, bias, eps)
     return y, mean, var
 
