@@ -12,12 +12,11 @@ from typing import Any, Literal, overload
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from companion.modules import _CompanionBatchNorm
 from companion.variants.group import GroupNorm
 
-from .recognition import following, form_of, torch_base
+from .recognition import INSTANCE_NORMS, following, form_of, torch_base
 from .report import Changed, ConversionReport, Left, class_name
 from .swap import obstacle, plain_class, swap_class
 
@@ -178,7 +177,7 @@ def independence(module: nn.Module) -> str | None:
     ours = cls.__module__.startswith("companion.") and "running_mean" in module._buffers
     if (form and form.frozen) or (ours and not hasattr(module, "reset_running_stats")):
         return "frozen"
-    if isinstance(module, _InstanceNorm) and module.running_mean is not None:
+    if isinstance(module, INSTANCE_NORMS) and module.running_mean is not None:
         return "instance normalization"
     return None
 
@@ -186,7 +185,7 @@ def independence(module: nn.Module) -> str | None:
 def normalizes_batches(module: nn.Module) -> bool:
     """Whether it is batch normalization, known or not: whatever has running statistics."""
     related = isinstance(module, _CompanionBatchNorm) or torch_base(plain_class(module)) is not None
-    return related or ("running_mean" in module._buffers and not isinstance(module, _InstanceNorm))
+    return related or ("running_mean" in module._buffers and not isinstance(module, INSTANCE_NORMS))
 
 
 def _checked_layer(path: str, layer: nn.Module) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from companion._torch import BatchNormBase, has_hooks
 
 __all__ = [
+    "INSTANCE_NORMS",
     "PLAIN",
     "Form",
     "following",
@@ -58,6 +59,7 @@ class Form:
     own: bool = False
 
 
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 PLAIN = Form()
 _NORM_ACT = Form(then=("drop", "act"))
 _FROZEN = Form(frozen=True)

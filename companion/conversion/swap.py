@@ -7,7 +7,6 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -17,7 +16,7 @@ from companion.modules import _CompanionBatchNorm
 
 from . import fusion
 from .below import companion_class, described, origin
-from .recognition import form_of, torch_base
+from .recognition import INSTANCE_NORMS, form_of, torch_base
 from .report import Changed, ConversionReport, Left, Unfused, class_name
 
 __all__ = [
@@ -213,7 +212,7 @@ def reason_to_leave(module: nn.Module) -> str | None:
         return None
     if known and (reason := obstacle(module)):
         return reason
-    if isinstance(module, _InstanceNorm):
+    if isinstance(module, INSTANCE_NORMS):
         return "instance normalization"
     return (
         f"{cls.forward.__module__}.{cls.forward.__qualname__} is not known to be batch "
