@@ -22,15 +22,17 @@ OWN = {"ghost_size": 3, "alpha": 0.3, "groups": 1}
 
 
 def per_channel_layers():
-    """All exported layers that are made for a number of channels."""
+    """All exported layers for a number of channels, but those that hold plain ones, by domain."""
     exported = {
         name: getattr(home, name) for home in (companion, variants) for name in home.__all__
     }
     classes = {name: cls for name, cls in exported.items() if isinstance(cls, type)}
+    modules = {name: cls for name, cls in classes.items() if issubclass(cls, nn.Module)}
+    parameters = {name: inspect.signature(cls).parameters for name, cls in modules.items()}
     return {
         name: cls
-        for name, cls in classes.items()
-        if issubclass(cls, nn.Module) and "num_features" in inspect.signature(cls).parameters
+        for name, cls in modules.items()
+        if "num_features" in parameters[name] and "domains" not in parameters[name]
     }
 
 
