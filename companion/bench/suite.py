@@ -97,6 +97,24 @@ _FEW_CHANNELS = [
     Case("few-channels", (10**6, 2)),
 ]
 _TINY = [Case("tiny", shape) for shape in ((4, 16, 8, 8), (2, 3, 5, 5), (32, 10))]
+_IRREGULAR = [
+    *(
+        Case("irregular", shape, channels_last)
+        for channels_last in (False, True)
+        for shape in ((32, 37, 20, 20), (16, 17, 96, 96), (64, 129, 20, 20), (32, 24, 96, 96))
+    ),
+    *(
+        Case("irregular", shape, channels_last=True)
+        for shape in ((8, 64, 32, 32), (32, 96, 32, 32), (64, 64, 32, 32), (32, 56, 64, 64))
+    ),
+    *(
+        Case("irregular", shape)
+        for shape in ((1000, 37), (777, 129), (100003, 3), (40000, 17), (40000, 24), (400000, 24))
+    ),
+    Case("irregular", (5000, 1001)),
+]
+"""Shapes that nothing was tuned to: odd numbers of channels, rows that end within a vector or a
+cache line, maps of other sizes than ResNet's, sizes about those of caches."""
 
 # One or two of each kind.
 _QUICK = {
@@ -135,7 +153,7 @@ def suite(device: str, dtypes: tuple[str, ...], quick: bool = False) -> list[Cas
     else:
         planes = [Case("planes", (64, 256, 14, 14))]
         module = [Case("module", (60, 100), module=True)]
-        cases = _resnet50((8, 32)) + planes + _ROWS + _FEW_CHANNELS + _TINY + module
+        cases = _resnet50((8, 32)) + planes + _ROWS + _FEW_CHANNELS + _TINY + _IRREGULAR + module
     if quick:
         cases = [case for case in cases if case.path in _QUICK]
     return [case._replace(dtype=dtype) for dtype in dtypes for case in cases]

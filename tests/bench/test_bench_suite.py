@@ -39,7 +39,22 @@ def test_the_cpu_suite_has_what_it_should():
         few-channels/128x3x224x224 few-channels/8x3x512x512-channels-last few-channels/1000000x2
         tiny/4x16x8x8 tiny/2x3x5x5 tiny/32x10 module/BatchNorm1d-60x100"""
     assert names >= set(expected.split())
-    assert len(names) == 48 + 13
+    assert len(names) == 48 + 13 + 19
+
+
+def test_irregular_shapes_are_in_both_layouts_and_ragged():
+    cases = [case for case in suite("cpu", ("float32",)) if case.group == "irregular"]
+    maps = {case.shape for case in cases if len(case.shape) == 4 and not case.channels_last}
+    assert maps <= {case.shape for case in cases if case.channels_last}
+    assert {size for *_, size in maps} == {20, 96}
+    channels = {case.shape[1] for case in cases}
+    assert {3, 17, 37, 129, 1001} <= channels
+    last = {case.bytes // 2**20 for case in cases if case.channels_last}
+    assert {2, 12, 28} <= last
+    # Rows that end within a vector of sixteen values, each many and few.
+    rows = [case.m for case in cases if len(case.shape) == 2 and case.shape[1] % 16]
+    assert min(rows) < 1000
+    assert max(rows) > 100_000
 
 
 # The name of a mark that needs a device would be taken for that mark.
