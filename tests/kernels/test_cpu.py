@@ -60,9 +60,9 @@ def oracle(x, weight, bias, grad_y):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_stores_past_the_cache_write_the_same(stream, dtype, monkeypatch):
     """Whole cache lines, ragged ends, and vectors of two channels, from every alignment."""
-    monkeypatch.setattr(plans, "_STREAM_BYTES", 0 if stream else 2**62)
+    monkeypatch.setattr(plans, "_LARGE", (0 if stream else 2**62,) * 3)
     cpu.Pass.over.cache_clear()
-    for shape in [(3, 5, 13, 17), (3, 24, 13, 17), (4, 33), (2, 2, 65541)]:
+    for shape in [(3, 5, 13, 17), (3, 24, 13, 17), (4, 33), (90, 37), (9, 1001), (2, 2, 65541)]:
         size = int(np.prod(shape))
         for shift in (0, 1, 7):
             storage = torch.empty(size + shift, dtype=dtype)
@@ -335,6 +335,20 @@ def test_blocks_for_the_second_cache_where_it_is_large(monkeypatch):
     assert plans._block_bytes() == 2**22
 
 
+def test_what_is_large_depends_on_the_caches(monkeypatch):
+    for sizes, forward in (
+        ({2: 2**20, 3: 2**25}, 2**24),
+        ({2: 2**20, 3: 2**23}, 2**22),
+        ({2: 2**20, 3: 2**28}, 2**24),
+        ({2: 2**21, 3: 2**28}, 2**22),
+        ({}, 2**24),
+    ):
+        monkeypatch.setattr(plans.caches, "sizes", lambda sizes=sizes: sizes)
+        evaluation, *others = plans._large()
+        assert others == [forward, 2 * forward // 3]
+        assert evaluation >= forward
+
+
 @pytest.mark.usefixtures("threads")
 def test_python_threads_do_where_there_is_no_openmp(monkeypatch):
     x = batch((3, 5, 40, 40))
@@ -378,7 +392,10 @@ def test_a_thread_does_what_others_do_not(monkeypatch, shape, number):
         close(ours, other, x.dtype)
 
 
-@pytest.mark.parametrize(("channels", "width"), [(3, 240), (5, 240), (64, 256), (100, 200)])
+@pytest.mark.parametrize(
+    ("channels", "width"),
+    [(3, 240), (5, 240), (64, 256), (100, 400), (17, 272), (129, 903), (1001, 1001)],
+)
 def test_joined_rows_are_whole_lines_if_they_may_be(channels, width):
     assert plan((10**5, channels), False, 4, 1, 2).width == width
 

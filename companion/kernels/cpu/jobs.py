@@ -20,7 +20,8 @@ from .plans import COLUMNS, Plan
 
 SUM_DISTANCE = COLUMNS + 40
 """Distance of a column's two sums: 4096 bytes would make the processor take one for the other."""
-
+COLUMN_DISTANCE = COLUMNS + 16
+"""Distance of two of a column's coefficients; a vector may begin with any column."""
 
 SUMS, OUTPUT = 1, 2
 
@@ -130,16 +131,17 @@ def scratch_type(stored: type, compute: type) -> np.dtype[Any]:
     """What a thread works in.
 
     ``like`` tells the stored type; ``column_sums`` is for the two float64 sums of each column of a
-    panel, ``sums`` for those of each channel of a block; ``channel`` has what each channel's values
-    are combined with, by the names of :mod:`.coefficients`, and ``column`` the same for each
-    column.
+    panel, ``chain_sums`` for those of a chain, in its type, ``sums`` for those of each channel of a
+    block; ``channel`` has what each channel's values are combined with, by the names of
+    :mod:`.coefficients`, and ``column`` the same for each column.
     """
     return np.dtype(
         [
             ("column_sums", np.float64, (2 * SUM_DISTANCE,)),
+            ("chain_sums", np.float64, (2 * SUM_DISTANCE,)),
             ("sums", np.float64, (2, COLUMNS)),
             ("channel", compute, (coefficients.COUNT, COLUMNS)),
-            ("column", compute, (coefficients.COUNT * COLUMNS,)),
+            ("column", compute, (coefficients.COUNT * COLUMN_DISTANCE,)),
             ("like", stored, (64 // np.dtype(stored).itemsize,)),
         ]
     )

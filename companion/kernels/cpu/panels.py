@@ -4,7 +4,7 @@ It serves channels-last and (N, C), where S is 1, and maps too small to fill a v
 small, several rows are joined to one, in which the channels repeat: memory does not change by that.
 
 Sums are kept for each column, and the columns of a channel are added up at the end. To load and
-store them takes longer than to add to them, so the rows of a chain are added at once. What a
+store them takes longer than to add to them, so a few rows of a chain are added at once. What a
 channel's values are combined with is spread over its columns first.
 """
 
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from . import coefficients, shifts, steps
 from ._numba import address_of, inlined, njit
-from .jobs import SUM_DISTANCE
-from .plans import COLUMNS
+from .jobs import COLUMN_DISTANCE, SUM_DISTANCE
 from .steps import CHAIN, Backward, Forward
-from .vectors import LANES, load, prefetch, splat, store, wide
+from .vectors import LANES, convert, load, prefetch, splat, store, until_aligned, wide
 
 # Where each kind of value begins among those kept for the columns. All kinds lie in one array, at
 # fixed distances, so that the compiler sees at once that they do not overlap.
@@ -55,8 +54,14 @@ def spread(job, block, values, columns, at):
 
 @njit
 def spread_coefficients(job, block, scratch, first, last):
+    """Spread some kinds of coefficients; behind the last column comes the first one again."""
+    columns = scratch.record.column
     for name in range(first, last):
-        spread(job, block, scratch.record.channel[name], scratch.record.column, name * COLUMNS)
+        at = name * COLUMN_DISTANCE
+        spread(job, block, scratch.record.channel[name], columns, at)
+        place = address_of(columns) + at * columns.itemsize
+        again = load(place, columns, LANES)
+        store(place + block.width * columns.itemsize, columns, again, LANES, False)
 
 
 @njit
@@ -90,7 +95,7 @@ def gather_sums(job, block, columns, sums):
 def coefficient(scratch, name, j):
     """What sixteen columns from `j` on are combined with."""
     column = scratch.record.column
-    return load(address_of(column) + (name * COLUMNS + j) * column.itemsize, column, LANES)
+    return load(address_of(column) + (name * COLUMN_DISTANCE + j) * column.itemsize, column, LANES)
 
 
 @inlined
@@ -117,26 +122,50 @@ def backward_of(scratch, j):
 
 
 @inlined
-def add_chain(job, scratch, start, rows, j, count, add, zero, plain):
-    """Add `rows` rows of at most sixteen columns, from column `j` on."""
-    like, sums, line = scratch.record.like, scratch.record.column_sums, forward_of(scratch, j)
+def add_rows(job, scratch, start, rows, j, count, add, like_sums, plain):
+    """Add `rows` rows of at most sixteen columns, from column `j` on, to the sums of the chain."""
+    like, line = scratch.record.like, forward_of(scratch, j)
     at, stride = (start + j) * like.itemsize, job.width * like.itemsize
-    # The next rows, in the order of memory.
-    ahead = (start + rows * (job.width + j)) * like.itemsize
+    # In the order of memory.
+    ahead = (start + rows * j + job.ahead) * like.itemsize
+    zero = convert(splat(0.0), like_sums)
     a, b, c, d = zero, zero, zero, zero
     for _ in range(rows):
         e, f = add(job, like, at, count, line, a, b, plain)
         a, b, c, d = c, d, e, f
-        if job.prefetch:
+        if job.ahead:
             prefetch(job.x + ahead)
             if job.grad_y:
                 prefetch(job.grad_y + ahead)
         at += stride
         ahead += LANES * like.itemsize
-    first = address_of(sums) + 8 * (TOTAL + j)
-    second = address_of(sums) + 8 * (PRODUCT + j)
-    store(first, sums, load(first, sums, LANES) + wide(a + c), LANES, False)
-    store(second, sums, load(second, sums, LANES) + wide(b + d), LANES, False)
+    first = address_of(scratch.record.chain_sums) + like_sums.itemsize * (TOTAL + j)
+    second = first + like_sums.itemsize * (PRODUCT - TOTAL)
+    store(first, like_sums, load(first, like_sums, LANES) + (a + c), LANES, False)
+    store(second, like_sums, load(second, like_sums, LANES) + (b + d), LANES, False)
+
+
+@inlined
+def begin_chain(scratch, count, like_sums):
+    zero = convert(splat(0.0), like_sums)
+    for kind in (TOTAL, PRODUCT):
+        at = address_of(scratch.record.chain_sums) + kind * like_sums.itemsize
+        for j in range(0, count, LANES):
+            store(at + j * like_sums.itemsize, like_sums, zero, LANES, False)
+
+
+@inlined
+def finish_chain(scratch, count, like_sums):
+    """Add the sums of a chain to the columns' sums, and begin the next one with zeros."""
+    sums, zero = scratch.record.column_sums, convert(splat(0.0), like_sums)
+    for kind in (TOTAL, PRODUCT):
+        at = address_of(scratch.record.chain_sums) + kind * like_sums.itemsize
+        to = address_of(sums) + kind * sums.itemsize
+        for j in range(0, count, LANES):
+            here, there = at + j * like_sums.itemsize, to + j * sums.itemsize
+            chain = wide(load(here, like_sums, LANES))
+            store(there, sums, load(there, sums, LANES) + chain, LANES, False)
+            store(here, like_sums, zero, LANES, False)
 
 
 @inlined
@@ -159,53 +188,98 @@ def choose_shifts(job, block, scratch):
 
 
 @inlined
-def add_chains(job, scratch, start, rows, whole, add, zero, plain):
+def add_columns(job, scratch, start, rows, whole, add, like_sums, plain):
     """Add `rows` rows of the first `whole` columns."""
     for j in range(0, whole, LANES):
-        add_chain(job, scratch, start, rows, j, LANES, add, zero, plain)
+        add_rows(job, scratch, start, rows, j, LANES, add, like_sums, plain)
+
+
+@inlined
+def add_whole(job, scratch, start, rows, whole, add, like_sums, plain):
+    """Add rows of the first `whole` columns; of a constant number the compiler makes no loop."""
+    if rows == 8:
+        add_columns(job, scratch, start, 8, whole, add, like_sums, plain)
+    elif rows == 4:
+        add_columns(job, scratch, start, 4, whole, add, like_sums, plain)
+    elif rows == 2:
+        add_columns(job, scratch, start, 2, whole, add, like_sums, plain)
+    else:
+        add_columns(job, scratch, start, rows, whole, add, like_sums, plain)
 
 
 @njit
-def sum_up(job, block, scratch, add, zero):
-    """Fill ``scratch.record.sums`` with what `add` adds up, in chains that begin with `zero`."""
+def sum_up(job, block, scratch, add, like_sums):
+    """Fill ``scratch.record.sums`` with what `add` adds up, in chains of `like_sums`' type."""
     last = coefficients.FLOOR if job.relu else coefficients.CENTRE
     spread_coefficients(job, block, scratch, coefficients.SHIFT, last)
     clear_sums(block, scratch)
+    begin_chain(scratch, block.width, like_sums)
     row = block.low
     while row < block.high:
-        rows = next_rows(job, block, row)
-        start, count = row_at(job, block, row)
+        end = row + next_rows(job, block, row)
+        _, count = row_at(job, block, row)
         whole = count // LANES * LANES
-        chained = (job, scratch, start, rows, whole, add, zero)
-        steps.either(steps.is_plain(job), add_chains, chained)
-        if whole < count:
-            add_chain(job, scratch, start, rows, whole, count - whole, add, zero, False)
-        row += rows
+        while row < end:
+            start, _ = row_at(job, block, row)
+            rows = min(job.together, end - row)
+            added = (job, scratch, start, rows, whole, add, like_sums)
+            steps.either(steps.is_plain(job), add_whole, added)
+            if whole < count:
+                add_rows(job, scratch, start, rows, whole, count - whole, add, like_sums, False)
+            row += rows
+        finish_chain(scratch, count, like_sums)
     gather_sums(job, block, scratch.record.column_sums, scratch.record.sums)
 
 
 @inlined
-def write_vectors(job, scratch, at, whole, past_cache, step, values_of, plain):
-    """Write the first `whole` columns of a row, which begins at a distance of `at` bytes."""
+def write_vectors(job, scratch, at, first, end, past_cache, step, values_of, plain):
+    """Write whole vectors of a row, from column `first`, at a distance of `at` bytes, to `end`."""
     like = scratch.record.like
-    for j in range(0, whole, LANES):
+    for j in range(first, end, LANES):
         step(job, like, at, LANES, past_cache, values_of(scratch, j), plain)
         at += LANES * like.itemsize
 
 
 @inlined
+def write_run(job, scratch, output, start, end, past_cache, step, values_of, is_plain):
+    """Write from value `start`, the first of a row, to value `end`, as one run.
+
+    So all vectors but the first and the last are whole cache lines; some of them belong to two
+    rows.
+    """
+    like = scratch.record.like
+    at, left = start * like.itemsize, end - start
+    j = until_aligned(output + at, like, left)
+    if j:
+        step(job, like, at, j, False, values_of(scratch, 0), False)
+        at += j * like.itemsize
+        left -= j
+    while left >= LANES:
+        vectors = min((job.width - j + LANES - 1) // LANES, left // LANES)
+        run = (job, scratch, at, j, j + vectors * LANES, past_cache, step, values_of)
+        steps.either(is_plain(job), write_vectors, run)
+        at += vectors * LANES * like.itemsize
+        left -= vectors * LANES
+        j += vectors * LANES
+        if j >= job.width:
+            j -= job.width
+    if left:
+        step(job, like, at, left, False, values_of(scratch, j), False)
+
+
+@inlined
 def write(job, block, scratch, output, is_plain, step, values_of):
     """Write a block of what begins at `output`, by a step and the coefficients that it takes."""
-    like = scratch.record.like
+    past_cache = job.stream != 0
+    start, _ = row_at(job, block, block.low)
+    if block.width == job.width:
+        end = min(block.high * job.width, job.size)
+        write_run(job, scratch, output, start, end, past_cache, step, values_of, is_plain)
+        return
     for row in range(block.low, block.high):
         start, count = row_at(job, block, row)
-        at, whole = start * like.itemsize, count // LANES * LANES
-        past_cache = job.stream and (output + at) % 64 == 0
-        run = (job, scratch, at, whole, past_cache, step, values_of)
-        steps.either(is_plain(job), write_vectors, run)
-        if whole < count:
-            at += whole * like.itemsize
-            step(job, like, at, count - whole, False, values_of(scratch, whole), False)
+        end = start + count
+        write_run(job, scratch, output, start, end, past_cache, step, values_of, is_plain)
 
 
 @njit

@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import coefficients, shifts, steps
 from ._numba import inlined, njit
 from .steps import CHAIN, Backward, Forward
-from .vectors import LANES, blend, splat, total, wide
+from .vectors import LANES, blend, convert, splat, total, until_aligned, wide
 
 
 @inlined
@@ -19,12 +19,6 @@ def row_at(job, block, row):
     offset = (row - plane * job.tiles) * job.tile
     start = (plane * job.channels + block.channel) * job.inner + offset
     return start, min(job.tile, job.inner - offset)
-
-
-@inlined
-def until_aligned(address, like, count):
-    """How many values to write before those at which :func:`.vectors.store` may pass the cache."""
-    return min(-address % min(64, LANES * like.itemsize) // like.itemsize, count)
 
 
 @inlined
@@ -102,8 +96,9 @@ def add_chain(job, like, at, length, line, add, half, zero, plain):
 
 
 @njit
-def sum_up(job, block, scratch, add, zero):
-    """Fill ``scratch.record.sums`` with what `add` adds up, in chains that begin with `zero`."""
+def sum_up(job, block, scratch, add, like_sums):
+    """Fill ``scratch.record.sums`` with what `add` adds up, in chains of `like_sums`' type."""
+    zero = convert(splat(0.0), like_sums)
     like, sums, channel = scratch.record.like, scratch.record.sums, scratch.record.channel
     sums[:, : block.channels] = 0.0
     for row in range(block.low, block.high):

@@ -31,11 +31,14 @@ _SHORT_PLANE = 32
 _FEW_ROWS = 16
 # joined rows up to so many columns fill vectors; more columns cost more to prepare;
 _JOINED_COLUMNS = 256
+# unless these end within a line: then it is better to have fewer ends, or whole lines;
+_MOST_JOINED_COLUMNS = 1024
 # values side by side after which jumping to the next plane no longer slows down memory;
 _LONG_RUN = 2**14
-# with more bytes than this, reading and writing together, stores past the cache are faster,
-_STREAM_BYTES = 2**23
-# unless a block's planes begin and end within a cache line and are not longer than this.
+# how many values ahead to ask for, of two large tensors: there the processor does not foresee them;
+_AHEAD = 2**11
+# of what is :func:`_large` stores past the cache are faster, unless a block's planes begin and end
+# within a cache line and are not longer than this.
 _RAGGED_BYTES = 2**12
 # So few values are normalized in float64: next to the call it hardly counts. Else PyTorch's largest
 # error may, by luck, be the smaller one; of more values it seldom is.
@@ -54,6 +57,22 @@ def _block_bytes() -> int:
 
 
 _BLOCK_BYTES = _block_bytes()
+
+
+def _large() -> tuple[int, int, int]:
+    """More bytes than these in a tensor are not kept in the cache, by `tensors` of :func:`plan`.
+
+    On an EPYC 9005 (1 MiB of second, 32 MiB of third cache, 2026-11) it is what a pass reads and
+    writes that has to fit the third cache. On the Xeon, whose third cache is far, it is less.
+    """
+    known = caches.sizes()
+    if known.get(2, 0) >= 2**21:
+        return 2**23, 2**23 // 2, 2**23 // 3
+    third = min(known.get(3, 2**25), 2**25)
+    return third // 2, third // 2, third // 3
+
+
+_LARGE = _large()
 
 
 class Plan(NamedTuple):
@@ -78,8 +97,14 @@ class Plan(NamedTuple):
     chunk: int
     """Rows of a chunk."""
     chunks: int
-    prefetch: bool
-    """Whether to ask for rows of a panel before they are needed."""
+    together: int
+    """Rows of a panel that are added up at once, in registers: 8, 4 or 2.
+
+    Of more rows the values are in more places, from which memory is slower, and of two tensors in
+    twice as many; of fewer rows the columns' sums are loaded and stored more often.
+    """
+    ahead: int
+    """How many values ahead to ask for those of a panel that will be summed up; 0: not at all."""
     stream: bool
     """Whether to store past the cache."""
     precise: bool
@@ -122,16 +147,16 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         block = _channels_of_panel(channels, inner, item)
         width = channels * inner
         if block == channels:
-            width *= _joined_rows(width, item)
+            width *= _joined_rows(width, item, size)
         rows = -(-size // width)
-        whole_lines = width * item % LINE == 0
+        whole_lines = block == channels or channels * inner * item % LINE == 0
     blocks = -(-channels // block)
     # A few chunks for every thread where blocks do not give each of them one; or may not give each
     # the same share, and are too large for a cache, so that nothing is lost.
     most = max(threads, min(4 * threads, size // _VALUES_PER_CHUNK))
     too_large = block * m * item * tensors > 4 * _BLOCK_BYTES
     wanted = 1 if blocks >= threads and not too_large else -(-most // blocks)
-    large = size * item * (tensors + 1) > _STREAM_BYTES
+    large = size * item > _LARGE[tensors]
     chunk = _rows_of_chunk(rows, wanted, blocks, threads)
     return Plan(
         channels=channels,
@@ -146,7 +171,8 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         blocks=blocks,
         chunk=chunk,
         chunks=-(-rows // chunk),
-        prefetch=large,
+        together=8 if tensors < 2 else 2 if large else 4,
+        ahead=_AHEAD if large and tensors == 2 else 0,
         stream=large and whole_lines,
         precise=size <= _FEW_VALUES,
         threads=threads,
@@ -187,11 +213,14 @@ def _channels_of_planes(channels: int, m: int, inner: int, bytes_each: int, thre
     return min(range(most, fewest - 1, -1), key=channels_of_the_busiest)
 
 
-def _joined_rows(width: int, item: int) -> int:
-    """How many rows of a few columns make one, of whole lines if that many are enough for them."""
+def _joined_rows(width: int, item: int, size: int) -> int:
+    """How many rows of a few columns make one: of whole lines, unless that takes too many rows."""
     most = max(1, _JOINED_COLUMNS // width)
     unit = LINE // math.gcd(LINE, width * item)
-    return most // unit * unit or most
+    if unit <= most:
+        return most // unit * unit
+    more = max(1, min(unit, _MOST_JOINED_COLUMNS // width))
+    return more if more * width * _FEW_ROWS <= size else most
 
 
 def _channels_of_panel(channels: int, inner: int, item: int) -> int:

@@ -147,6 +147,12 @@ def store(_typing: Any, address: Any, like: Any, value: Any, _count: Any, _past_
     return types.void(address, like, value, types.int64, types.boolean), emit
 
 
+@inlined
+def until_aligned(address, like, count):
+    """How many values to write before those at which :func:`store` may pass the cache."""
+    return min(-address % min(64, LANES * like.itemsize) // like.itemsize, count)
+
+
 @intrinsic
 def splat(_typing: Any, value: Any) -> Any:
     """A vector of one value."""

@@ -36,7 +36,6 @@ from .jobs import (
 )
 from .machine_code import CompiledFunction, compile_function, dependencies_of, is_kept
 from .runtime import current_number, finish_streaming, number_from, take_number
-from .vectors import convert, splat
 
 # Errors of sums in float32 are random, and of fewer values they do not cancel well enough.
 _MANY_VALUES = 128
@@ -51,24 +50,24 @@ def _values_of(job, block):
 
 
 @inlined
-def _sum_in(job, block, scratch, add, zero):
-    """Sum up in chains that begin with `zero`, in its type."""
+def _sum_in(job, block, scratch, add, like_sums):
+    """Sum up in chains of the type of `like_sums`."""
     if job.width:
-        panels.sum_up(job, block, scratch, add, zero)
+        panels.sum_up(job, block, scratch, add, like_sums)
     else:
-        planes.sum_up(job, block, scratch, add, zero)
+        planes.sum_up(job, block, scratch, add, like_sums)
 
 
 @njit
 def _sum_by(job, block, scratch, add, backward):
     """Fill ``scratch.record.sums`` with what `add` adds up, by way of float32 if that does."""
     if job.m > _MANY_VALUES:
-        _sum_in(job, block, scratch, add, convert(splat(0.0), scratch.record.channel))
+        _sum_in(job, block, scratch, add, scratch.record.channel[0])
         if coefficients.sums_hold(
             job, block, scratch.record.sums, _values_of(job, block), backward
         ):
             return
-    _sum_in(job, block, scratch, add, splat(0.0))
+    _sum_in(job, block, scratch, add, scratch.record.column_sums)
 
 
 @njit
