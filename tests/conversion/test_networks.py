@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from _networks import libraries, network, settled, statistics
+from _architectures import libraries, network, settled, statistics
 from torch import nn
 
 import companion
