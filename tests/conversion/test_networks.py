@@ -99,6 +99,13 @@ def test_a_network_converted_folded_and_brought_back(name):
             assert report.folded
     classes = [type(module) for module in companion.convert(model, to="torch").modules()]
     assert classes == [type(module) for module in twin.modules()]
+    for change, back in ((companion.freeze, companion.unfreeze), (companion.convert_sync, None)):
+        _, report = change(model, report=True)
+        assert {entry.layer for entry in report.changed} == layers
+        with torch.no_grad():
+            check_close({"output": outputs(model(x))}, expected)
+        back(model) if back else companion.convert(model, to="torch")
+        assert [type(module) for module in model.modules()] == classes
 
 
 def test_frozen_and_synchronized_layers():
