@@ -13,15 +13,15 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from .edits import edited
-from .paths import Paths
+from .paths import NOTHING, Part, Paths
 
-__all__ = ["Part", "Rewritten", "called_paths", "rewrite"]
+__all__ = ["Rewritten", "called_paths", "rewrite"]
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _SUMS = (operator.add, torch.add, "add", "add_")
@@ -35,23 +35,6 @@ _CONDITIONAL = (ast.IfExp, ast.BoolOp, ast.Lambda, ast.NamedExpr)
 _REPEATED = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SIMPLE = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)
 _ELSEWHERE = "its output is used elsewhere, too"
-
-
-class Part(NamedTuple):
-    """What the module is that a method calls.
-
-    Parameters
-    ----------
-    kind
-        ``"norm"``, to be put together with what follows; ``"relu"``; ``"identity"``; ``"fresh"``, a
-        layer whose output nothing else can hold; ``"pure"``, one that changes no tensor in place;
-        ``"module"``, any other
-    name
-        as reasons call it
-    """
-
-    kind: Literal["norm", "relu", "identity", "fresh", "pure", "module"]
-    name: str
 
 
 class Rewritten(NamedTuple):
@@ -291,6 +274,11 @@ class _Method:
     def pass_by(self, choice: ast.If, name: str, chain: _Chain) -> None:
         """Note what runs in a branch; one that needs the variable, or is left, gets its value."""
         chain.between.append(choice.test)
+        match choice.test:
+            case ast.Compare(left=asked, ops=[ast.IsNot()], comparators=[ast.Constant(value=None)]):
+                part = self.parts.get(self.path(asked) or "", NOTHING)
+                if part.name != NOTHING.name and _uses(choice, name):
+                    raise _Refused(f"{part.name} follows, not a ReLU")
         for branch in (choice.body, choice.orelse):
             nodes = [node for statement in branch for node in ast.walk(statement)]
             exits = any(isinstance(node, _EXITS) for node in nodes)

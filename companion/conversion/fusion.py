@@ -27,8 +27,9 @@ from companion._torch import has_global_hooks, has_hooks
 from companion.functional import batch_norm_act, dispatch
 from companion.modules import _CompanionBatchNorm
 
-from .chains import Part, called_paths, rewrite
+from .chains import called_paths, rewrite
 from .edits import HELPERS
+from .paths import Part
 from .source import SourceError, build, parse
 
 __all__ = ["fuse", "own_class"]
@@ -260,8 +261,9 @@ def _parts_at(
         reasons = [_hooked(m) or _named_twice(m, named) for m in at]
         parts[path] = _part(at, any(reasons))
         found |= {m: r for m, r in zip(at, reasons, strict=True) if r and _is_plain(m)}
-    for path in paths & vars(block).keys():
-        function = vars(block)[path]
+    attributes = vars(block)["_modules"] | vars(block)
+    for path in paths & attributes.keys() - parts.keys():
+        function = attributes[path]
         is_relu = any(function is relu for relu in _RELUS)
         name = getattr(function, "__name__", type(function).__name__)
         parts[path] = Part("relu" if is_relu else "module", name)

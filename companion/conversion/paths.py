@@ -5,8 +5,29 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
-__all__ = ["Paths"]
+__all__ = ["NOTHING", "Part", "Paths"]
+
+
+class Part(NamedTuple):
+    """What the module is that a method calls.
+
+    Parameters
+    ----------
+    kind
+        ``"norm"``, to be put together with what follows; ``"relu"``; ``"identity"``; ``"fresh"``, a
+        layer whose output nothing else can hold; ``"pure"``, one that changes no tensor in place;
+        ``"module"``, any other
+    name
+        as reasons call it
+    """
+
+    kind: Literal["norm", "relu", "identity", "fresh", "pure", "module"]
+    name: str
+
+
+NOTHING = Part("module", "NoneType")
 
 
 class Paths:
