@@ -46,7 +46,7 @@ def drift() -> InteractiveFigure:
         steps = range(STEPS + 1)
         left.plot(steps, [closed_forms.bias_drift(k, 0.1, t.mean()) for k in steps], color=PLAIN)
         left.axhline(0, color=BATCH)
-        left.text(57, 6.2, "mean a constant", color=PLAIN, ha="right", rotation=0)
+        left.text(38, 6.2, "mean a constant", color=PLAIN, ha="right")
         left.text(57, 0.3, "mean differentiated", color=BATCH, ha="right")
         left.set(xlabel="step", ylabel="bias b (cm)", ylim=(-0.5, 8))
         loss = (np.square(u - u.mean() - t).mean() / 2).item()

@@ -20,7 +20,7 @@ from companion.plots.style import (
 )
 
 STOPS = {"neither": BATCH, "μ": PURPLE, "σ": ORANGE, "both": PLAIN}
-WAYS = (BATCH, PLAIN, PURPLE, INFERENCE)
+WAYS = (BATCH, ORANGE, PURPLE, PLAIN, INFERENCE)
 
 
 def marching(u: ArrayLike, biases: Mapping[str, float]) -> Figure:
@@ -44,19 +44,21 @@ def marching(u: ArrayLike, biases: Mapping[str, float]) -> Figure:
 def stops(paths: Mapping[str, ArrayLike]) -> Figure:
     """Paths of (b, w) under descent whose gradient stops at the mean, the width, both, neither."""
     fig, ax = figure(height=3.4)
-    places = {"neither": (-8, -16), "μ": (0, 8), "σ": (8, 0), "both": (8, -4)}
+    places = {"neither": (-10, -4), "μ": (-4, 8), "σ": (10, 0), "both": (8, -4)}
     for stopped, path in paths.items():
         points = np.asarray(path)
         color = STOPS[stopped]
         ax.plot(*points.T, ".-", color=color, markersize=6)
         ax.annotate(
-            f"{stopped} stopped" if stopped != "neither" else "neither: stays here",
+            f"{stopped} stopped" if stopped != "neither" else "neither stopped",
             points[-1],
             xytext=places[stopped],
             textcoords="offset points",
             color=color,
+            ha="right" if stopped == "neither" else "left",
         )
-    ax.set(xlabel="bias b (cm)", ylabel="weight w", xlim=(-0.2, 1.0), ylim=(0, 3.6))
+    ax.plot(0, 1, "o", color=STOPS["neither"], markersize=8)
+    ax.set(xlabel="bias b (cm)", ylabel="weight w", xlim=(-0.3, 0.9), ylim=(0, 3.6))
     return fig
 
 
@@ -72,16 +74,17 @@ def widths(
     w = np.ravel(shrinking)
     right.axhline(0, color=NEUTRAL, linewidth=1)
     right.plot(w, color=PLAIN, linewidth=1, marker=".", markersize=4)
-    right.text(0.97, 0.93, f"loss {losses[0]:.2f}", ha="right", transform=right.transAxes)
-    right.text(0.97, 0.03, f"loss {losses[1]:.2f}", ha="right", transform=right.transAxes)
-    right.set(xlabel="step", title="targets in cm: shrinks, then is thrown")
+    right.text(len(w) - 1, 9.6, f"loss {losses[0]:.2f}", ha="right")
+    right.text(0, 2.0, f"loss {losses[0]:.2f}")
+    right.text(22, 0.4, f"loss {losses[1]:.2f}, one step long")
+    right.set(xlabel="step", title="targets in cm: shrinks, is thrown")
     return fig
 
 
 def blown(curves: Mapping[str, Sequence[ArrayLike]]) -> Figure:
     """Training losses of several seeds, by what the gradient knows of the statistics."""
     fig, ax = figure(height=3.4)
-    for color, (label, runs) in zip(WAYS, curves.items(), strict=False):
+    for color, (label, runs) in zip(WAYS, curves.items(), strict=True):
         for number, losses in enumerate(runs):
             values = np.ravel(losses)
             known = values[np.isfinite(values)]

@@ -137,7 +137,7 @@ def test_steps_of_descent_end(call):
 
 def descend(u, t, rate, steps, every, inside):
     """The same descent with derivatives by autograd."""
-    u, t = torch.tensor(u), torch.tensor(t)
+    u, t = torch.tensor([u, t], dtype=torch.float64)
     b = torch.zeros((), dtype=torch.float64)
     for step in range(steps + 1):
         b = b.detach().requires_grad_()
