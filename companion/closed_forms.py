@@ -88,6 +88,49 @@ def batch_identity_mse(m: int, var: float = 1.0) -> float:
     return -2 * var * math.expm1(_log_std_shrinkage(m))
 
 
+def bias_drift(steps: int, learning_rate: float, target_mean: float, every: int = 1) -> float:
+    """b_T - b_0, descent on the bias of a centred layer that takes the mean for a constant.
+
+    The loss is half the mean squared error. The mean is computed anew before every step, or before
+    each of `every` steps; in between it stays what it was.
+
+    Parameters
+    ----------
+    steps
+        T, the number of steps, not negative
+    learning_rate
+        η, positive
+    target_mean
+        mean of the targets, in whose unit the bias is
+    every
+        K, the number of steps that one mean serves, at least 1
+
+    Raises
+    ------
+    ValueError
+        `steps` is negative, `learning_rate` not positive, or `every` under 1
+
+    References
+    ----------
+    Eq. (4) bias-drift/linear-drift, Eq. (15) bias-drift/stale-drift.
+
+    Examples
+    --------
+    >>> bias_drift(200, 0.1, 1.2), round(bias_drift(200, 0.1, 1.2, every=10), 3)
+    (24.0, 15.632)
+    """
+    if steps < 0:
+        raise ValueError(f"steps: expected a number not below 0, got {steps}")
+    if every < 1:
+        raise ValueError(f"every: expected at least 1 step, got {every}")
+    _check_positive("learning_rate", learning_rate)
+    if every == 1:
+        return steps * learning_rate * target_mean
+    blocks, rest = divmod(steps, every)
+    left = 1 - learning_rate  # of the distance from the targets' mean, after a step
+    return target_mean * (blocks * (1 - left**every) + 1 - left**rest)
+
+
 def x_hat_bound(m: int) -> float:
     """√(m - 1): what no value normalized with its own batch of m can exceed.
 

@@ -24,6 +24,28 @@ def test_batch_identity_mse_is_in_the_square_of_the_unit():
     assert closed_forms.batch_identity_mse(1000) == pytest.approx(1.5e-3, rel=1e-2)
 
 
+@pytest.mark.parametrize(("steps", "every"), [(0, 1), (5, 1), (6, 3), (7, 3), (2, 9)])
+@pytest.mark.parametrize("rate", [0.1, 1.0, 1.7])
+def test_bias_drift_is_where_descent_goes(steps, every, rate):
+    u, t = np.random.default_rng(0).normal([[3.0], [1.5]], 1.0, (2, 8))
+    b = 0.0
+    for step in range(steps):
+        if step % every == 0:
+            mean = (u + b).mean()
+        b -= rate * (u + b - mean - t).mean()
+    expected = closed_forms.bias_drift(steps, rate, t.mean(), every)
+    assert b == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_errors_of_the_drift():
+    with pytest.raises(ValueError, match="steps: expected a number not below 0, got -1"):
+        closed_forms.bias_drift(-1, 0.1, 1.0)
+    with pytest.raises(ValueError, match="every: expected at least 1 step, got 0"):
+        closed_forms.bias_drift(1, 0.1, 1.0, every=0)
+    with pytest.raises(ValueError, match="learning_rate: expected a positive number, got 0"):
+        closed_forms.bias_drift(1, 0, 1.0)
+
+
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="m: expected at least 2 values, got 1"):
         closed_forms.std_shrinkage(1)

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from . import (
     backprop,
+    bias_drift,
     identity,
     many_devices,
     memory_speed,
@@ -20,6 +21,7 @@ from .exercise import Exercise
 CHAPTERS = (
     twenty_minutes,
     whitening,
+    bias_drift,
     identity,
     mini_batch_algorithm,
     backprop,

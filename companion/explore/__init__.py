@@ -20,6 +20,7 @@ from companion.explore.bands import bands
 from companion.explore.batch import batch
 from companion.explore.boundary import boundary
 from companion.explore.descent import descent
+from companion.explore.drift import drift
 from companion.explore.histograms import histograms
 from companion.explore.identity import identity
 from companion.explore.interactive import InteractiveFigure
@@ -33,6 +34,7 @@ __all__ = [
     "batch",
     "boundary",
     "descent",
+    "drift",
     "histograms",
     "identity",
     "jacobian",

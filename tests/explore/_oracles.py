@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from companion import reference
+from companion import closed_forms, reference
 from companion.experiments import memory_traffic
 from companion.explore.boundary import draws, output
 from companion.explore.histograms import trained
@@ -126,6 +126,28 @@ def descent(page):
     }
 
 
+def drift(page):
+    start, shown = page.figure.start, page.numbers()
+    u, t = np.array(start["u"]), np.array(start["t"])
+    ((step, b),) = page.handles().values()
+    every = int(shown["every"])
+    if inside := page.choices()["mean"] == "inside":
+        expected, gained = 0.0, 0.0
+    else:
+        expected, before = (
+            closed_forms.bias_drift(steps, shown["rate"], t.mean(), every)
+            for steps in (step, step - step % every)
+        )
+        gained = expected - before
+    assert b == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    errors = u - u.mean() + gained - t
+    return {
+        "b": expected,
+        "loss": np.square(errors).mean() / 2,
+        "gradient": 0.0 if inside else errors.mean(),
+    }
+
+
 def bands(page):
     start, run = page.figure.start, page.figure.start["runs"][int(page.choices()["seed"])]
     (look, _), expected = page.handles()["step"], {}
@@ -155,6 +177,7 @@ ORACLES = {
     "batch": batch,
     "boundary": boundary,
     "descent": descent,
+    "drift": drift,
     "histograms": histograms,
     "identity": identity,
     "jacobian": jacobian,
@@ -166,6 +189,7 @@ MOVED = {
     "batch": "x7",
     "boundary": "probe",
     "descent": "long",
+    "drift": "step",
     "identity": "parameters",
     "jacobian": "x5",
     "ranks": "x9",

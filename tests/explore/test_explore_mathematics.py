@@ -135,6 +135,39 @@ def test_steps_of_descent_end(call):
     assert call("descentSteps", [1.0, 1e-9], [0.0, 1.0], 1.8, 0.01, 50) == 50
 
 
+def descend(u, t, rate, steps, every, inside):
+    """The same descent with derivatives by autograd."""
+    u, t = torch.tensor([u, t], dtype=torch.float64)
+    b = torch.zeros((), dtype=torch.float64)
+    for step in range(steps + 1):
+        b = b.detach().requires_grad_()
+        if inside:
+            mean = (u + b).mean()
+        elif step % every == 0:
+            mean = (u + b).mean().detach()
+        loss = (u + b - mean - t).square().mean() / 2
+        (gradient,) = torch.autograd.grad(loss, b)
+        yield {"b": b.item(), "loss": loss.item(), "gradient": gradient.item()}
+        b = b - rate * gradient
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("inside", [False, True])
+def test_descent_on_a_bias(call, inside):
+    u, t = (np.random.default_rng(3).normal([[4.0], [-1.2]], 1.0, (2, 11))).tolist()
+    for rate, every in [(0.1, 1), (0.5, 3), (1.5, 4), (0.3, 30)]:
+        options = {"rate": rate, "steps": 20, "every": every, "inside": inside}
+        path, expected = call("biasDescent", u, t, options), [*descend(u, t, **options)]
+        assert len(path) == len(expected) == 21
+        for name in ("b", "loss", "gradient"):
+            np.testing.assert_allclose(
+                [state[name] for state in path], [state[name] for state in expected], **TIGHT
+            )
+        if not inside:
+            drift = closed_forms.bias_drift(20, rate, np.mean(t), every)
+            assert path[-1]["b"] == pytest.approx(drift, rel=1e-12)
+
+
 @pytest.mark.browser
 def test_traffic(call):
     for name in ("forward", "backward"):

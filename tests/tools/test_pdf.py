@@ -153,7 +153,7 @@ def test_the_book_is_one_file_whose_contents_name_its_pages(monkeypatch, tmp_pat
         place = reader.named_destinations[f"/{name}"]
         assert reader.get_destination_page_number(place) + 1 == int(line.split()[-1])
     whole = text(reader)
-    assert "Theorem 2.1 (Identity with" in whole  # a ligature follows
+    assert "Theorem 3.1 (Identity with" in whole  # a ligature follows
     assert "Solution to Exercise 2.1" in whole
 
 

@@ -82,6 +82,26 @@ export function descentSteps(eigenvalues, excess, rate, tolerance = 0.01, most =
   return most;
 }
 
+/**
+ * Descent on the bias of y = u + b − μ and half the mean squared error: b, loss and the gradient that
+ * descent follows, before each of `steps` steps and after the last. μ is computed anew before every
+ * `every` steps, and a constant to descent; `inside`, before each, and part of the gradient.
+ */
+export function biasDescent(u, t, { rate, steps, every = 1, inside = false }) {
+  const path = [];
+  let [b, mu] = [0, 0];
+  for (let step = 0; step <= steps; step += 1) {
+    const x = u.map((value) => value + b);
+    if (inside || step % every === 0) mu = mean(x);
+    const errors = x.map((value, i) => value - mu - t[i]);
+    const direct = mean(errors);
+    const gradient = inside ? direct - direct : direct; // through the mean comes the opposite
+    path.push({ b, loss: mean(errors.map((error) => error * error)) / 2, gradient });
+    b -= rate * gradient;
+  }
+  return path;
+}
+
 /** Bytes that a pass reads and writes, `kept` of which the cache holds between its two sweeps. */
 export function bytesMoved(pass, tensor, inFlight, kept) {
   const sweptTwice = { forward: 1, backward: 2 }[pass];
