@@ -189,8 +189,7 @@ def obstacle(module: nn.Module) -> str | None:
 def _reason(module: nn.Module, to: str) -> str | None:
     """Why a layer keeps its class; None of what is no normalization, or is what it should be."""
     if is_ours(module):
-        keeps_statistics = module._buffers.get("running_mean") is not None
-        if to == "companion" or not keeps_statistics:
+        if to == "companion" or getattr(module, "running_mean", None) is None:
             return None
         return "PyTorch has no layer that does what it does"
     if to == "companion" and torch_base(plain_class(module)) is nn.SyncBatchNorm:
@@ -208,7 +207,7 @@ def reason_to_leave(module: nn.Module) -> str | None:
     """Why no conversion serves a layer that is not ours; None of what is no normalization."""
     cls = plain_class(module)
     known = torch_base(cls) or form_of(cls)
-    if not known and module._buffers.get("running_mean") is None:
+    if not known and not isinstance(getattr(module, "running_mean", None), Tensor):
         return None
     if known and (reason := obstacle(module)):
         return reason
