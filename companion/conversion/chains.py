@@ -28,6 +28,9 @@ _SUMS = (operator.add, torch.add, "add", "add_")
 _OPERANDS = {"relu": 1, "relu_": 1, "add": 2, "add_": 2, operator.add: 2, torch.add: 2}
 _IN_PLACE = ("add_", "relu_")
 
+_NORMS = ("norm", "tail")
+_CHANGING = ("module", "relu", "tail")
+
 _EXITS = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 _SUSPENDS = (ast.Yield, ast.YieldFrom, ast.Await, ast.AsyncFor, ast.AsyncWith)
 # Of these, a part may run never, or often.
@@ -141,7 +144,7 @@ class _Method:
         """Calls of normalizations."""
         calls = [node for node in self.nodes if isinstance(node, ast.Call)]
         parts = [self.parts.get(self.path(call.func) or "") for call in calls]
-        return [c for c, part in zip(calls, parts, strict=True) if part and part.kind == "norm"]
+        return [c for c, part in zip(calls, parts, strict=True) if part and part.kind in _NORMS]
 
     def check(self) -> None:
         """Refuse code whose variables may be seen by more than its own lines."""
@@ -324,7 +327,7 @@ class _Method:
     def is_fresh(self, call: ast.Call) -> bool:
         """Whether nothing else can hold, and change, what a call normalizes."""
         value = call.args[0]
-        if self.is_fresh_call(value):
+        if self.parts[self.path(call.func) or ""].kind == "tail" or self.is_fresh_call(value):
             return True
         statement: ast.AST = call
         while not isinstance(statement, ast.stmt):
@@ -357,7 +360,7 @@ class _Method:
                     raise _Refused("it may be called again before the ReLU")
                 if path is not None and part is None:
                     raise _Refused(f"self.{path} is called before the ReLU")
-                if not fresh and (part is None or part.kind in ("module", "relu")):
+                if not fresh and (part is None or part.kind in _CHANGING):
                     raise _Refused("its input may be changed before the ReLU")
             elif not fresh and (
                 isinstance(node, ast.AugAssign | ast.Delete)

@@ -2,10 +2,10 @@
 
 A layer stays what it is, a :class:`companion.BatchNorm2d`, and so does the ReLU. Changed is the
 block whose code calls one after the other: in its class's place comes a class below it whose
-methods have, where the chain stands in their source, calls of the functions of this file. These
-look at the layer when they are called. If it is still a plain one, without hooks, they run the
-fused kernel; otherwise the code's own operations, in the code's own order. So a fused model may be
-frozen, folded, synchronized, hooked, pruned, traced and changed like any other.
+methods have, where the chain stands in their source, calls of the functions in :mod:`.pending`.
+These look at the layer when they are called. If it is still a plain one, without hooks, they run
+the fused kernel; otherwise the code's own operations, in the code's own order. So a fused model may
+be frozen, folded, synchronized, hooked, pruned, traced and changed like any other.
 
 All else of the code stays. A trace by ``torch.fx`` would not do: it fixes what attributes,
 arguments and modes were when it was made, and no error comes where they change.
@@ -17,129 +17,20 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import CodeType, FunctionType
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
-
-from companion._torch import has_global_hooks, has_hooks
-from companion.functional import batch_norm_act, dispatch
-from companion.modules import _CompanionBatchNorm
+from torch import fx, nn
 
 from .chains import called_paths, rewrite
-from .edits import HELPERS
 from .paths import Part
+from .pending import FUNCTIONS, LAYERS, RELUS, in_sequence, is_as_made, is_plain, tail
 from .source import SourceError, build, parse
 
 __all__ = ["fuse", "own_class"]
 
-_RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
-_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
-
 _Parts = frozenset[tuple[str, Part]]
 _Outcomes = dict[nn.Module, str | None]
-
-
-class _Pending(NamedTuple):
-    """A normalization that has been called, and waits for what follows."""
-
-    layer: _CompanionBatchNorm
-    input: Tensor
-    residual: Tensor | None
-
-
-def _norm(layer: Any, input: Any) -> Any:
-    """``layer(input)``, put off if the layer is a plain one."""
-    if _is_plain(layer) and type(input) is Tensor and _is_as_made(layer):
-        return _Pending(layer, input, None)
-    return layer(input)
-
-
-def _add(left: Any, right: Any) -> Any:
-    """``left + right``, of which one may be put off."""
-    if type(left) is _Pending:
-        if _is_residual(right, left.input):
-            return left._replace(residual=right)
-        left = _settle(left)
-    elif type(right) is _Pending:
-        if _is_residual(left, right.input):
-            return right._replace(residual=left)
-        right = _settle(right)
-    return left + right
-
-
-def _iadd(left: Any, right: Any) -> Any:
-    """``left += right``, of which the left may be put off."""
-    if type(left) is _Pending:
-        if _is_residual(right, left.input):
-            return left._replace(residual=right)
-        left = _settle(left)
-    left += right
-    return left
-
-
-def _act(activation: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-    """``activation(value)``, a function, a module or the name of a method; or all in one pass."""
-    if type(value) is _Pending:
-        if type(activation) is nn.Identity and _is_as_made(activation):
-            return value
-        if _is_relu(activation):
-            layer = value.layer
-            arguments = layer._arguments(value.input, value.residual, True)
-            return dispatch(batch_norm_act, arguments, layer.backend)
-        value = _settle(value)
-    if type(activation) is str:
-        return getattr(value, activation)()
-    return activation(value, *args, **kwargs)
-
-
-def _settle(value: Any) -> Any:
-    """A value as a tensor, if it was put off."""
-    if type(value) is not _Pending:
-        return value
-    y = value.layer(value.input)
-    return y if value.residual is None else y + value.residual
-
-
-def _is_residual(value: Any, input: Tensor) -> bool:
-    """Whether the kernel adds `value` as PyTorch does: nothing is promoted, spread or laid out."""
-    return (
-        type(value) is Tensor
-        and value.shape == input.shape
-        and value.dtype == input.dtype
-        and value.device == input.device
-        and value.stride() == input.stride()
-    )
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Whether batch normalization is all that a module does; this includes parametrized layers."""
-    return getattr(type(module), "forward", None) is _CompanionBatchNorm.forward
-
-
-def _is_as_made(module: nn.Module) -> bool:
-    """Whether a call of a module is its class's ``forward``, and nothing else."""
-    return not (has_hooks(module) or has_global_hooks() or "forward" in module.__dict__)
-
-
-def _is_relu(activation: Any) -> bool:
-    if isinstance(activation, nn.Module):
-        return type(activation) is nn.ReLU and _is_as_made(activation)
-    return activation in _RELUS
-
-
-_FUNCTIONS = dict(zip(HELPERS, (_norm, _add, _iadd, _act, _settle), strict=True))
-
-
-def _in_sequence(self: nn.Sequential, input: Any) -> Any:
-    """Call one module after the other: a normalization and a ReLU in one pass."""
-    for module in self:
-        if type(module) in (nn.ReLU, nn.Identity):
-            input = _act(module, input)
-        else:
-            input = _norm(module, _settle(input))
-    return _settle(input)
 
 
 def fuse(model: nn.Module) -> dict[str, str | None]:
@@ -163,7 +54,7 @@ def fuse(model: nn.Module) -> dict[str, str | None]:
     return {
         name: outcomes.get(module, "no code of the model calls it by its name")
         for name, module in model.named_modules()
-        if _is_plain(module)
+        if is_plain(module)
     }
 
 
@@ -176,7 +67,7 @@ def own_class(cls: type[nn.Module]) -> type[nn.Module] | None:
 def _fuse_block(block: nn.Module) -> _Outcomes:
     """Fuse what the code of one module calls: for each layer that it calls, None or why not."""
     cls: Any = own_class(type(block)) or type(block)
-    if _is_plain(block) or not any(map(_is_plain, block.modules())):
+    if is_plain(block) or not any(map(is_plain, block.modules())):
         return {}
     parts: _Parts = frozenset()
     obstacle = _obstacle(block, cls)
@@ -214,20 +105,22 @@ def _found_in_sequence(block: nn.Module) -> _Outcomes:
     modules = [m for m in block if type(m) is not nn.Identity]  # type: ignore[attr-defined]
     found: _Outcomes = {}
     for module, following in zip(modules, [*modules[1:], None], strict=True):
-        if not _is_plain(module) or found.get(module, "") is None:
+        layer = module if is_plain(module) else tail(module)
+        if layer is None or found.get(layer, "") is None:
             continue
         if following is None:
-            found[module] = f"it is the last of a {type(block).__name__}"
+            found[layer] = f"it is the last of a {type(block).__name__}"
         elif type(following) is not nn.ReLU:
-            found[module] = f"{type(following).__name__} follows, not a ReLU"
+            found[layer] = f"{type(following).__name__} follows, not a ReLU"
         else:
-            found[module] = next((_hooked(m) for m in (module, following) if _hooked(m)), None)
+            reasons = (_hooked(one) for one in (layer, module, following))
+            found[layer] = next((reason for reason in reasons if reason), None)
     return found
 
 
 def _hooked(module: nn.Module) -> str | None:
     """Why a call of a module is not what its class does."""
-    return None if _is_as_made(module) else f"{type(module).__name__} has hooks, or its own forward"
+    return None if is_as_made(module) else f"{type(module).__name__} has hooks, or its own forward"
 
 
 def _found_in_code(block: nn.Module, cls: type[nn.Module]) -> tuple[_Outcomes, _Parts]:
@@ -258,13 +151,18 @@ def _parts_at(
     named = [module for _, module in block.named_modules(remove_duplicate=False)]
     parts: dict[str, Part] = {}
     for path, at in modules.items():
+        tails = [layer for layer in map(tail, at) if layer is not None]
+        if len(tails) == len(at) and not any(map(_hooked, at)):
+            at[:] = tails
         reasons = [_hooked(m) or _named_twice(m, named) for m in at]
         parts[path] = _part(at, any(reasons))
-        found |= {m: r for m, r in zip(at, reasons, strict=True) if r and _is_plain(m)}
+        if at == tails:
+            parts[path] = Part("module" if any(reasons) else "tail", parts[path].name)
+        found |= {m: r for m, r in zip(at, reasons, strict=True) if r and is_plain(m)}
     attributes = vars(block)["_modules"] | vars(block)
     for path in paths & attributes.keys() - parts.keys():
         function = attributes[path]
-        is_relu = any(function is relu for relu in _RELUS)
+        is_relu = any(function is relu for relu in RELUS)
         name = getattr(function, "__name__", type(function).__name__)
         parts[path] = Part("relu" if is_relu else "module", name)
     return frozenset(parts.items()), modules
@@ -273,11 +171,11 @@ def _parts_at(
 def _listed(module: nn.Module) -> Iterator[nn.Module]:
     """The plain layers that a module is, or that it lists."""
     inside = module.children() if isinstance(module, nn.ModuleList | nn.ModuleDict) else [module]
-    return (m for m in inside if _is_plain(m))
+    return (m for m in inside if is_plain(m))
 
 
 def _named_twice(module: nn.Module, named: list[nn.Module]) -> str | None:
-    if not _is_plain(module) or sum(other is module for other in named) == 1:
+    if not is_plain(module) or sum(other is module for other in named) == 1:
         return None
     return "it has several names"
 
@@ -294,7 +192,7 @@ def _modules_at(block: nn.Module, path: str) -> list[nn.Module]:
 def _part(modules: list[nn.Module], refused: bool) -> Part:
     """What modules, reached by one path, are to the code that calls them."""
     name = " or ".join(sorted({type(module).__name__ for module in modules}))
-    if all(map(_is_plain, modules)) and not refused:
+    if all(map(is_plain, modules)) and not refused:
         return Part("norm", name)
     if all(type(module) is nn.ReLU for module in modules):
         return Part("module", f"{name} with hooks") if refused else Part("relu", name)
@@ -303,7 +201,7 @@ def _part(modules: list[nn.Module], refused: bool) -> Part:
     inside = [inner for module in modules for inner in module.modules()]
     if not all(type(m).__module__.startswith(("torch.nn.", "companion.")) for m in inside):
         return Part("module", name)
-    if all(isinstance(module, _LAYERS) for module in modules):
+    if all(isinstance(module, LAYERS) for module in modules):
         return Part("fresh", name)
     changing = any(getattr(inner, "inplace", False) for inner in inside)
     return Part("module" if changing else "pure", name)
@@ -338,14 +236,14 @@ def _rewritten(
         definition, fused, kept = rewrite(function, parse(function), dict(parts))
     except SourceError:
         return None, (), {}
-    new = None if definition is None else build(function, definition, _FUNCTIONS)
+    new = None if definition is None else build(function, definition, FUNCTIONS)
     return new, fused, kept
 
 
 @cache
 def _fused_class(cls: type[nn.Module], parts: _Parts) -> type[nn.Module]:
     """A class below another, with fused methods, or the class itself if there are none."""
-    methods: dict[str, Any] = {"forward": _in_sequence}
+    methods: dict[str, Any] = {"forward": in_sequence}
     if cls.forward is not nn.Sequential.forward:
         functions = _methods(cls, frozenset(path.split(".")[0] for path, _ in parts))
         all_new = {name: _rewritten(function, parts)[0] for name, function in functions.items()}

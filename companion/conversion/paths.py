@@ -16,14 +16,14 @@ class Part(NamedTuple):
     Parameters
     ----------
     kind
-        ``"norm"``, to be put together with what follows; ``"relu"``; ``"identity"``; ``"fresh"``, a
-        layer whose output nothing else can hold; ``"pure"``, one that changes no tensor in place;
-        ``"module"``, any other
+        ``"norm"``, to be put together with what follows; ``"tail"``, a sequence that ends in one;
+        ``"relu"``; ``"identity"``; ``"fresh"``, a layer whose output nothing else can hold;
+        ``"pure"``, a module that changes no tensor in place; ``"module"``, any other
     name
         as reasons call it
     """
 
-    kind: Literal["norm", "relu", "identity", "fresh", "pure", "module"]
+    kind: Literal["norm", "tail", "relu", "identity", "fresh", "pure", "module"]
     name: str
 
 

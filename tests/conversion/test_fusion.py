@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import companion
 from companion import convert
-from companion.conversion import fusion
+from companion.conversion import pending
 from companion.conversion.fusion import fuse
 from companion.inference import fold
 
@@ -23,13 +23,13 @@ from companion.inference import fold
 @pytest.fixture
 def kernel_calls(monkeypatch):
     """Layers that ran in one pass with what follows."""
-    calls, dispatch = [], fusion.dispatch
+    calls, dispatch = [], pending.dispatch
 
     def counted(function, arguments, backend):
         calls.append(arguments)
         return dispatch(function, arguments, backend)
 
-    monkeypatch.setattr(fusion, "dispatch", counted)
+    monkeypatch.setattr(pending, "dispatch", counted)
     return calls
 
 
@@ -212,6 +212,8 @@ class Forms(nn.Module):
         self.relu, self.relu6 = nn.ReLU(inplace=True), nn.ReLU6()
         self.block = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1))
         self.stack = nn.ModuleList([nn.BatchNorm2d(4), nn.ReLU()])
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.bodies = nn.ModuleList([nn.Sequential(nn.Conv2d(4, 4, 1), copy.deepcopy(self.body))])
         self.identity, self.attention, self.flag = nn.Identity(), nn.Tanh(), True
         # Registered, as what was a module before.
         self.attention = None
@@ -309,6 +311,16 @@ def in_a_list(self, x):
     return self.stack[1](self.stack[0](x))
 
 
+def sequence(self, x):
+    return F.relu(x + self.body(x))
+
+
+def nested_sequences(self, x):
+    y = self.bodies[0](x)
+    y += self.block(x.clone())
+    return self.relu(y)
+
+
 def with_defaults(self, x, scale=2.0, *rest, shift=None, **others):
     out = self.relu(self.bn(x))
     if shift is not None:
@@ -351,6 +363,7 @@ FUSED = [
     *(sum_to_the_right, sum_to_the_left, sum_of_torch, sum_of_operator, sum_by_method),
     *(sum_in_place, sum_of_two_layers, sum_into_another, with_code_between, in_a_list),
     *(with_defaults, with_a_lambda, in_a_condition, left_between, used_in_a_branch),
+    *(sequence, nested_sequences),
 ]
 
 
@@ -608,7 +621,7 @@ def test_a_model_that_was_not_converted():
     assert len(report.changed) == 6
     assert report.fused == ("bn1", "layer1.0.bn1", "layer1.0.bn2", "layer1.1.bn1", "layer1.1.bn2")
     assert str(report.unfused[0]) == (
-        "layer1.1.downsample.1: not fused: it is the last of a Sequential"
+        "layer1.1.downsample.1: not fused: no ReLU follows in the same block of code"
     )
     assert str(report).endswith("6 changed, 0 left alone, 5 fused, 1 not")
     x = torch.randn(4, 3, 12, 12)
@@ -647,6 +660,18 @@ def test_a_sequential_may_change(kernel_calls):
     torch.testing.assert_close(convs(x), reference(x))
     assert kernel_calls == []
     convert(convs)(x)
+    assert len(kernel_calls) == 1
+
+
+def test_hooks_of_a_sequence_are_called(kernel_calls):
+    fused, seen = with_forward(sequence), []
+    fuse(fused)
+    x = torch.randn(2, 4, 5, 5).double()
+    fused(x)
+    assert len(kernel_calls) == 1
+    fused.body.register_forward_hook(lambda *_: seen.append("called"))
+    fused(x)
+    assert seen == ["called"]
     assert len(kernel_calls) == 1
 
 
@@ -710,7 +735,7 @@ def test_the_way_back_below_a_parametrization():
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiled_whole_and_once(dynamic):
     torch.compiler.reset()
-    plain, fused, _ = pair(ResNet)
+    plain, fused, _ = pair(lambda: Basic(4, 4))
     graphs = []
 
     def backend(module, _):
@@ -718,8 +743,8 @@ def test_compiled_whole_and_once(dynamic):
         return module.forward
 
     compiled = torch.compile(fused, fullgraph=True, backend=backend, dynamic=dynamic)
-    for n in (4, 5, 6) if dynamic else (4, 4):
-        x = torch.randn(n, 3, 12, 12)
+    for n in (5, 7, 8) if dynamic else (5, 5):
+        x = torch.randn(n, 4, 6, 6)
         torch.testing.assert_close(compiled(x), plain(x))
     assert len(graphs) == 1
     for name, value in plain.state_dict().items():
@@ -727,7 +752,7 @@ def test_compiled_whole_and_once(dynamic):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("network", [network for network, _ in NETWORKS])
+@pytest.mark.parametrize("network", [lambda: Basic(3, 4, 2), DenseNet, Lists, vgg])
 def test_exported_traced_and_folded(network):
     plain, fused, _ = pair(network)
     x = torch.randn(4, 3, 12, 12)
