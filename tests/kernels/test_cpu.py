@@ -336,17 +336,15 @@ def test_blocks_for_the_second_cache_where_it_is_large(monkeypatch):
 
 
 def test_what_is_large_depends_on_the_caches(monkeypatch):
-    for sizes, forward in (
-        ({2: 2**20, 3: 2**25}, 2**24),
-        ({2: 2**20, 3: 2**23}, 2**22),
-        ({2: 2**20, 3: 2**28}, 2**24),
-        ({2: 2**21, 3: 2**28}, 2**22),
-        ({}, 2**24),
+    for sizes, limits in (
+        ({2: 2**20, 3: 2**25}, (16, 12, 8)),
+        ({2: 2**20, 3: 2**23}, (4, 3, 2)),
+        ({2: 2**20, 3: 2**28}, (16, 12, 8)),
+        ({2: 2**21, 3: 2**28}, (8, 4, 8 / 3)),
+        ({}, (16, 12, 8)),
     ):
         monkeypatch.setattr(plans.caches, "sizes", lambda sizes=sizes: sizes)
-        evaluation, *others = plans._large()
-        assert others == [forward, 2 * forward // 3]
-        assert evaluation >= forward
+        assert plans._large() == tuple(int(limit * 2**20) for limit in limits)
 
 
 @pytest.mark.usefixtures("threads")

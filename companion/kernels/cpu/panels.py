@@ -241,11 +241,25 @@ def write_vectors(job, scratch, at, first, end, past_cache, step, values_of, pla
 
 
 @inlined
-def write_run(job, scratch, output, start, end, past_cache, step, values_of, is_plain):
-    """Write from value `start`, the first of a row, to value `end`, as one run.
+def write_rows(job, block, scratch, step, values_of, is_plain):
+    """Write row by row, each from its first column."""
+    like = scratch.record.like
+    for row in range(block.low, block.high):
+        start, count = row_at(job, block, row)
+        at, whole = start * like.itemsize, count // LANES * LANES
+        run = (job, scratch, at, 0, whole, False, step, values_of)
+        steps.either(is_plain(job), write_vectors, run)
+        if whole < count:
+            at += whole * like.itemsize
+            step(job, like, at, count - whole, False, values_of(scratch, whole), False)
+
+
+@inlined
+def write_run(job, scratch, output, start, end, step, values_of, is_plain):
+    """Write past the cache from value `start`, the first of a row, to value `end`, as one run.
 
     So all vectors but the first and the last are whole cache lines; some of them belong to two
-    rows.
+    rows. To write a part of a line makes those that follow wait.
     """
     like = scratch.record.like
     at, left = start * like.itemsize, end - start
@@ -256,7 +270,7 @@ def write_run(job, scratch, output, start, end, past_cache, step, values_of, is_
         left -= j
     while left >= LANES:
         vectors = min((job.width - j + LANES - 1) // LANES, left // LANES)
-        run = (job, scratch, at, j, j + vectors * LANES, past_cache, step, values_of)
+        run = (job, scratch, at, j, j + vectors * LANES, True, step, values_of)
         steps.either(is_plain(job), write_vectors, run)
         at += vectors * LANES * like.itemsize
         left -= vectors * LANES
@@ -270,16 +284,16 @@ def write_run(job, scratch, output, start, end, past_cache, step, values_of, is_
 @inlined
 def write(job, block, scratch, output, is_plain, step, values_of):
     """Write a block of what begins at `output`, by a step and the coefficients that it takes."""
-    past_cache = job.stream != 0
-    start, _ = row_at(job, block, block.low)
-    if block.width == job.width:
+    if not job.stream:
+        write_rows(job, block, scratch, step, values_of, is_plain)
+    elif block.width == job.width:
+        start, _ = row_at(job, block, block.low)
         end = min(block.high * job.width, job.size)
-        write_run(job, scratch, output, start, end, past_cache, step, values_of, is_plain)
-        return
-    for row in range(block.low, block.high):
-        start, count = row_at(job, block, row)
-        end = start + count
-        write_run(job, scratch, output, start, end, past_cache, step, values_of, is_plain)
+        write_run(job, scratch, output, start, end, step, values_of, is_plain)
+    else:
+        for row in range(block.low, block.high):
+            start, count = row_at(job, block, row)
+            write_run(job, scratch, output, start, start + count, step, values_of, is_plain)
 
 
 @njit

@@ -35,8 +35,11 @@ _JOINED_COLUMNS = 256
 _MOST_JOINED_COLUMNS = 1024
 # values side by side after which jumping to the next plane no longer slows down memory;
 _LONG_RUN = 2**14
-# how many values ahead to ask for, of two large tensors: there the processor does not foresee them;
-_AHEAD = 2**11
+# rows of a panel added up at once, by the number of tensors, and half as many of large ones: from
+# more rows at a time memory is slower, of fewer the columns' sums are loaded and stored more often;
+_TOGETHER = (8, 8, 4)
+# how many values of large panels, of all tensors together, to ask for ahead;
+_AHEAD = 2**12
 # of what is :func:`_large` stores past the cache are faster, unless a block's planes begin and end
 # within a cache line and are not longer than this.
 _RAGGED_BYTES = 2**12
@@ -62,14 +65,15 @@ _BLOCK_BYTES = _block_bytes()
 def _large() -> tuple[int, int, int]:
     """More bytes than these in a tensor are not kept in the cache, by `tensors` of :func:`plan`.
 
-    On an EPYC 9005 (1 MiB of second, 32 MiB of third cache, 2026-11) it is what a pass reads and
-    writes that has to fit the third cache. On the Xeon, whose third cache is far, it is less.
+    On an EPYC 9005 (1 MiB of second, 32 MiB of third cache, 2026-11) all that a pass reads and
+    writes fits the third cache, or three quarters of it where the pass comes back to what it read.
+    On the Xeon, whose third cache is far, it is less.
     """
     known = caches.sizes()
     if known.get(2, 0) >= 2**21:
-        return 2**23, 2**23 // 2, 2**23 // 3
+        return 2**23, 2**22, 2**23 // 3
     third = min(known.get(3, 2**25), 2**25)
-    return third // 2, third // 2, third // 3
+    return third // 2, 3 * third // 8, third // 4
 
 
 _LARGE = _large()
@@ -98,11 +102,7 @@ class Plan(NamedTuple):
     """Rows of a chunk."""
     chunks: int
     together: int
-    """Rows of a panel that are added up at once, in registers: 8, 4 or 2.
-
-    Of more rows the values are in more places, from which memory is slower, and of two tensors in
-    twice as many; of fewer rows the columns' sums are loaded and stored more often.
-    """
+    """Rows of a panel that are added up at once, in registers: 8, 4 or 2."""
     ahead: int
     """How many values ahead to ask for those of a panel that will be summed up; 0: not at all."""
     stream: bool
@@ -171,8 +171,8 @@ def plan(shape: tuple[int, ...], last: bool, item: int, tensors: int, threads: i
         blocks=blocks,
         chunk=chunk,
         chunks=-(-rows // chunk),
-        together=8 if tensors < 2 else 2 if large else 4,
-        ahead=_AHEAD if large and tensors == 2 else 0,
+        together=_TOGETHER[tensors] // (2 if large else 1),
+        ahead=_AHEAD // tensors if large and tensors else 0,
         stream=large and whole_lines,
         precise=size <= _FEW_VALUES,
         threads=threads,
