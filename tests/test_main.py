@@ -228,7 +228,7 @@ def test_the_cases_are_listed(capsys):
     text = capsys.readouterr().out
     # The layers choose their kernels themselves.
     assert "module" not in text
-    assert text.count("-float64 ") == text.count("\n") == 60
+    assert text.count("-float64 ") == text.count("\n") == 79
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_defaults_are_filled_in(monkeypatch):
     assert main(["bench", "--no-compile"]) == 130, "the status of an interruption"
     main(["bench", "--quick", "--only", "rows", "--threads", "3", "--seconds-per-case", "2.5"])
     (cases, full), (quick_cases, quick) = requests
-    assert (len(cases), {case.dtype for case in cases}) == (61, {"float32"})
+    assert (len(cases), {case.dtype for case in cases}) == (80, {"float32"})
     assert (full.device, full.backend, full.threads) == ("cpu", "auto", None)
     assert (full.seconds_per_case, full.only, full.quick) == (1.0, None, False)
     assert {case.group for case in quick_cases} == {"rows"}

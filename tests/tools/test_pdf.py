@@ -121,7 +121,7 @@ def test_a_chapter_is_printed_tagged_with_outline_and_page_numbers(monkeypatch, 
     assert root["/MarkInfo"]["/Marked"]
     assert root["/Lang"] == "en"
     titles_in_outline = list(flat(reader.outline))
-    assert titles_in_outline[0] == f"2. {titles()[CHAPTER]}"
+    assert titles_in_outline[0] == f"3. {titles()[CHAPTER]}"
     assert {"What to remember", "Exercises", "Solutions"} <= set(titles_in_outline)
     for number, page in enumerate(reader.pages, start=1):
         assert str(number) in page.extract_text().split("\n")[:3]

@@ -9,6 +9,8 @@ from companion.exercises.catalogue import EXERCISES
 from tools.notebooks import from_text
 
 CHAPTER = "mini-batch-algorithm"
+# What the book numbers it; the session is one more, for the chapter before the numbered ones.
+NUMBER = 4
 NAMES = [each.name for each in EXERCISES.values() if each.chapter == CHAPTER]
 ATTACKED = "bn-forward"
 OTHERS = set(NAMES) - {ATTACKED}

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 
 import psutil
 import pytest
-from _submissions import CHAPTER, LEAVES, NAMES, OTHERS, READS, STAYS, read, written, wrong
+from _submissions import CHAPTER, LEAVES, NAMES, NUMBER, OTHERS, READS, STAYS, read, written, wrong
 
 from companion.exercises.catalogue import EXERCISES
 
@@ -215,5 +215,5 @@ def test_the_image_is_set_up_from_the_lock_and_the_wheel(autograder, tmp_path):
 def test_the_exercises_have_the_names_that_the_book_gives_them(autograder):
     assignment = json.loads((autograder / "source" / "assignment.json").read_text())
     titles = {each["name"]: each["title"] for each in assignment["exercises"]}
-    assert titles["bn-forward"] == "Exercise 3.1 (Algorithm 1)"
+    assert titles["bn-forward"] == f"Exercise {NUMBER}.1 (Algorithm 1)"
     assert set(titles) <= set(EXERCISES)

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 
 import pytest
-from _submissions import ATTACKED, CHAPTER, NAMES, OTHERS, READS, read, written, wrong
+from _submissions import ATTACKED, CHAPTER, NAMES, NUMBER, OTHERS, READS, read, written, wrong
 from nbformat.v4 import new_output
 
 pytestmark = pytest.mark.xdist_group("course")
@@ -53,7 +53,7 @@ def test_a_release_is_a_source_without_solutions(kit):
     solved = [cells(source)[cell.metadata.nbgrader.grade_id].source for cell in in_words]
     assert len(solved[-1]) > 100
     numbers = [cell.metadata.nbgrader.grade_id for cell in in_words]
-    assert all(name.startswith("exercise-3-") for name in numbers)
+    assert all(name.startswith(f"exercise-{NUMBER}-") for name in numbers)
 
 
 # About 20 s: nbgrader starts three times, and each notebook is graded in a process of its own.
