@@ -264,6 +264,14 @@ def summarize(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"cases": len(cases), "mean": means, "least": least, "slower": slower}
 
 
+def report(document: dict[str, Any]) -> str:
+    """What :func:`run` printed for a run."""
+    table = _table([case["name"] for case in document["cases"]])
+    rows = [row for case in document["cases"] for row in _rows(table, case)]
+    conclusions = _conclusions(document["summary"])
+    return "\n".join([_header(document), "", table.head(), *rows, "", *conclusions])
+
+
 def _document(asked: Request, memory_reused: bool) -> dict[str, Any]:
     """Everything but the measurements."""
     return {

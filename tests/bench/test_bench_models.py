@@ -133,6 +133,7 @@ def test_a_run_prints_and_writes_all_networks(capsys, tmp_path):
             assert f"{case['name']} {mode}" in text
     assert written["summary"]["mean"]["step"]["compiled ours"] is None
     assert "networks: 6, in" in text
+    assert set(models.report(written).splitlines()) <= set(text.splitlines())
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
