@@ -10,6 +10,8 @@ from tools.plain_markdown import titles
 pytestmark = [pytest.mark.usefixtures("site"), pytest.mark.xdist_group("pdf")]
 
 CHAPTER = "identity"
+# What the book numbers it.
+NUMBER = 3
 
 
 def run(monkeypatch, folder, *arguments):
@@ -121,11 +123,11 @@ def test_a_chapter_is_printed_tagged_with_outline_and_page_numbers(monkeypatch, 
     assert root["/MarkInfo"]["/Marked"]
     assert root["/Lang"] == "en"
     titles_in_outline = list(flat(reader.outline))
-    assert titles_in_outline[0] == f"3. {titles()[CHAPTER]}"
+    assert titles_in_outline[0] == f"{NUMBER}. {titles()[CHAPTER]}"
     assert {"What to remember", "Exercises", "Solutions"} <= set(titles_in_outline)
     for number, page in enumerate(reader.pages, start=1):
         assert str(number) in page.extract_text().split("\n")[:3]
-    assert "Fig. 2.1 The density of the input" in text(reader)
+    assert f"Fig. {NUMBER}.1 The density of the input" in text(reader)
     words = said(root["/StructTreeRoot"])
     assert any("sigmoid with its best straight line" in picture for picture in words)
     assert any("σ" in formula or "sigma" in formula for formula in words)
