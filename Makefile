@@ -15,7 +15,7 @@ CFFCONVERT := $(VENV)/cffconvert
 # What the lock says of PyTorch and of what comes with it.
 TORCH_PINS := '^(torch|triton|nvidia-|cuda-)'
 
-# One thread a process: the chapters' tensors are small, and the runs are parallel.
+# One thread a process: the tests' tensors are small, and they run in parallel.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -30,7 +30,7 @@ help: ## list the targets
 
 book: $(INSTALLED) $(THEBE) ## execute every chapter and write _build/html/index.html
 	$(BIN)/python -m companion compile
-	$(ONE_THREAD) $(BIN)/python -m tools.build_book
+	$(BIN)/python -m tools.build_book
 
 test: $(INSTALLED) book ## run every behaviour's tests, in minutes: units, the built site, notebooks
 	$(BIN)/python -m companion compile --all

@@ -41,6 +41,8 @@ def failed_cells() -> list[str]:
 
 def main() -> int:
     os.chdir(ROOT)
+    # Several chapters are executed at a time, and their tensors are small: one thread each.
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if not SUCCEEDED.exists():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
         shutil.rmtree(BUILD / "html", ignore_errors=True)
