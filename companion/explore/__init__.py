@@ -16,6 +16,7 @@ A new figure is two small files: ``js/figures/NAME.js``, which draws, and ``NAME
 it its starting values, its description and its picture.
 """
 
+from companion.explore.average import average
 from companion.explore.bands import bands
 from companion.explore.batch import batch
 from companion.explore.boundary import boundary
@@ -30,6 +31,7 @@ from companion.explore.roofline import roofline
 
 __all__ = [
     "InteractiveFigure",
+    "average",
     "bands",
     "batch",
     "boundary",

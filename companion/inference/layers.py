@@ -60,7 +60,7 @@ def fold_into_previous(layer: Any, bn: Any) -> nn.Module:
 
     References
     ----------
-    Eq. (13) mini-batch-algorithm/inference; Jacob et al. (2018), arXiv:1712.05877, §3.2.
+    Eq. (8) inference/folded; Jacob et al. (2018), arXiv:1712.05877, §3.2.
 
     Examples
     --------

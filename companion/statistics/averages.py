@@ -191,7 +191,7 @@ def ema_variance(momentum: float, steps: float = math.inf) -> float:
 
     References
     ----------
-    The sum of the squared weights of Eq. (14) mini-batch-algorithm/running-average.
+    Eq. (5) inference/average-variance, divided by (1 - (1-α)^t)².
 
     Examples
     --------
@@ -211,7 +211,7 @@ def ema_lag(momentum: float, steps: float = math.inf) -> float:
     (1-α)/α - t(1-α)^t/(1 - (1-α)^t): 0 after one step, (1-α)/α in the end. An average of something
     that moves by d a step trails it by d times this.
 
-    Errors and source as :func:`ema_variance`.
+    Errors as :func:`ema_variance`.
 
     Parameters
     ----------
@@ -219,6 +219,10 @@ def ema_lag(momentum: float, steps: float = math.inf) -> float:
         α, in (0, 1]
     steps
         t, the number of values, at least 1; infinite by default
+
+    References
+    ----------
+    Eq. (4) inference/average-bias, its second term divided by 1 - (1-α)^t.
 
     Examples
     --------

@@ -32,7 +32,7 @@ def population_moments(loader: Iterable[Any]) -> RunningMoments:
 
     References
     ----------
-    Eq. (11) mini-batch-algorithm/chan-merge.
+    Eq. (1) inference/total-variance; Eq. (11) mini-batch-algorithm/chan-merge.
 
     Examples
     --------

@@ -8,7 +8,13 @@ from companion import closed_forms, reference
 from companion.experiments import memory_traffic
 from companion.explore.boundary import draws, output
 from companion.explore.histograms import trained
-from companion.statistics import RunningMoments, merge
+from companion.statistics import (
+    RunningAverage,
+    RunningMoments,
+    ema_lag,
+    ema_variance,
+    merge,
+)
 from companion.whitening import gd_steps
 
 
@@ -148,6 +154,28 @@ def drift(page):
     }
 
 
+def average(page):
+    start, shown = page.figure.start, page.numbers()
+    x, m, alpha, drift = np.array(start["x"]), int(shown["m"]), shown["alpha"], shown["drift"]
+    ((step, _),) = page.handles().values()
+    step = int(step)
+    drawn = np.reshape(draws(start["seed"], len(x), m * start["steps"]), (-1, m))
+    running = RunningAverage.empty(torch.Size([]), alpha)
+    for k, batch in enumerate(drawn[:step], start=1):
+        running = running.update(torch.tensor(x[batch].mean() + drift * k))
+    removed = page.choices()["beginning"] == "removed"
+    exact, left = x.mean() + drift * step, (1 - alpha) ** step
+    weight = 1.0 if removed else 1 - left
+    value = running.value if removed else running.started_at(torch.zeros(()))
+    return {
+        "exact": exact,
+        "running": value.item(),
+        "start": 0.0 if removed else -left * exact,
+        "lag": -drift * weight * ema_lag(alpha, step),
+        "std": weight * (x.var() / m * ema_variance(alpha, step)) ** 0.5,
+    }
+
+
 def bands(page):
     start, run = page.figure.start, page.figure.start["runs"][int(page.choices()["seed"])]
     (look, _), expected = page.handles()["step"], {}
@@ -173,6 +201,7 @@ def histograms(page):
 
 # What the oracle says of a figure's present state, and the handle or slider that a test moves.
 ORACLES = {
+    "average": average,
     "bands": bands,
     "batch": batch,
     "boundary": boundary,
@@ -185,6 +214,7 @@ ORACLES = {
     "roofline": roofline,
 }
 MOVED = {
+    "average": "step",
     "bands": "step",
     "batch": "x7",
     "boundary": "probe",

@@ -9,7 +9,13 @@ import torch
 from companion import closed_forms, reference
 from companion.experiments import memory_traffic
 from companion.explore import bundle
-from companion.statistics import RunningMoments, merge
+from companion.statistics import (
+    RunningAverage,
+    RunningMoments,
+    ema_lag,
+    ema_variance,
+    merge,
+)
 from companion.whitening import gd_steps
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
@@ -166,6 +172,32 @@ def test_descent_on_a_bias(call, inside):
         if not inside:
             drift = closed_forms.bias_drift(20, rate, np.mean(t), every)
             assert path[-1]["b"] == pytest.approx(drift, rel=1e-12)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("alpha", [0.005, 0.1, 1.0])
+def test_a_running_average(call, alpha):
+    values = np.random.default_rng(0).normal(4, 1, size=30)
+    expected = RunningAverage.empty(torch.Size([]), alpha)
+    kept, removed = (call("runningAverage", values.tolist(), alpha, flag) for flag in (False, True))
+    for k, value in enumerate(values):
+        expected = expected.update(torch.tensor(value))
+        assert removed[k] == pytest.approx(expected.value.item(), rel=1e-9)
+        assert kept[k] == pytest.approx(expected.started_at(torch.zeros(())).item(), rel=1e-9)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("steps", [1, 2, 40])
+@pytest.mark.parametrize("alpha", [0.005, 0.1, 1.0])
+def test_errors_of_a_running_average(call, alpha, steps):
+    moving = {"start": -3.0, "drift": 0.2, "variance": 2.5}
+    left = (1 - alpha) ** steps
+    for removed, weight in ((False, 1 - left), (True, 1.0)):
+        errors = call("averageErrors", alpha, steps, {**moving, "removed": removed})
+        assert errors["start"] == pytest.approx(0.0 if removed else -3 * left, abs=1e-12)
+        assert errors["lag"] == pytest.approx(-0.2 * weight * ema_lag(alpha, steps), abs=1e-9)
+        std = weight * math.sqrt(2.5 * ema_variance(alpha, steps))
+        assert errors["std"] == pytest.approx(std, rel=1e-9)
 
 
 @pytest.mark.browser

@@ -102,6 +102,29 @@ export function biasDescent(u, t, { rate, steps, every = 1, inside = false }) {
   return path;
 }
 
+/** Running averages after each value, from 0: a ← (1 − α)a + αx. `removed`: without the start's weight. */
+export function runningAverage(values, alpha, removed = false) {
+  let [average, left] = [0, 1];
+  return values.map((value) => {
+    average = (1 - alpha) * average + alpha * value;
+    left *= 1 - alpha;
+    return removed ? average / (1 - left) : average;
+  });
+}
+
+/**
+ * Errors that are expected of a running average of t values of one variance, whose mean moves by
+ * `drift` at each: what the start leaves, which begins `start` from the newest mean; the lag; and the
+ * standard deviation. `removed`: without the start's weight.
+ */
+export function averageErrors(alpha, t, { start, drift, variance, removed = false }) {
+  const left = (1 - alpha) ** t;
+  const age = ((1 - alpha) / alpha) * (1 - left) - t * left;
+  const std = Math.sqrt(((variance * alpha) / (2 - alpha)) * (1 - left * left));
+  const weight = removed ? 1 - left : 1;
+  return { start: removed ? 0 : left * start, lag: (-drift * age) / weight, std: std / weight };
+}
+
 /** Bytes that a pass reads and writes, `kept` of which the cache holds between its two sweeps. */
 export function bytesMoved(pass, tensor, inFlight, kept) {
   const sweptTwice = { forward: 1, backward: 2 }[pass];
