@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         register_batch_norm,
         to_group_norm,
     )
+    from companion.diagnosis import diagnose
     from companion.fused import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
     from companion.inference import fold
     from companion.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
@@ -45,6 +46,7 @@ __all__ = [
     "convert",
     "convert_domains",
     "convert_sync",
+    "diagnose",
     "finite_statistics",
     "fold",
     "freeze",
@@ -61,7 +63,16 @@ __all__ = [
 ]
 
 # The modules that define these names, those first that import the least.
-_HOMES = ("modules", "conversion", "fused", "contexts", "statistics", "variants", "inference")
+_HOMES = (
+    "modules",
+    "conversion",
+    "fused",
+    "contexts",
+    "statistics",
+    "variants",
+    "inference",
+    "diagnosis",
+)
 
 if not TYPE_CHECKING:
     # Type checkers would take every name for one that exists.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from companion.bench import command as bench
+from companion.diagnosis import command as diagnosis
 from companion.exercises import command as exercises
 from companion.experiments import command as experiments
 from companion.kernels import select
@@ -28,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_to(commands)
     experiments.add_to(commands)
     exercises.add_to(commands)
+    diagnosis.add_to(commands)
     compiling = commands.add_parser(
         "compile",
         help="compile the CPU kernels now instead of at their first use",

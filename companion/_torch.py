@@ -81,6 +81,11 @@ def has_global_hooks() -> bool:
     return bool(nn.modules.module._has_any_global_hook())
 
 
+def steps_in_backward(parameter: Tensor) -> bool:
+    """Whether something is called in the backward pass with the finished gradient."""
+    return bool(getattr(parameter, "_post_accumulate_grad_hooks", None))
+
+
 def called_by_tracer(layer: nn.Module, *arguments: Any) -> Any:
     """What a layer returns for one of ``torch.fx``'s stand-ins: one call of it in the graph.
 

@@ -79,8 +79,10 @@ def _moved(item: Any, device: torch.device) -> Any:
 
 
 @contextmanager
-def progress_bar(num_samples: int, progress: bool) -> Iterator[Callable[[int], object]]:
-    """What to tell how many samples are done."""
+def progress_bar(
+    total: int, progress: bool, what: str = "statistics", unit: str = "samples"
+) -> Iterator[Callable[[int], object]]:
+    """What to tell how many samples, or what else it counts, are done."""
     if progress:
         try:
             from tqdm import tqdm
@@ -89,7 +91,7 @@ def progress_bar(num_samples: int, progress: bool) -> Iterator[Callable[[int], o
     if not progress:
         yield lambda _: None
         return
-    with tqdm(total=num_samples, desc="statistics", unit=" samples") as bar:
+    with tqdm(total=total, desc=what, unit=f" {unit}") as bar:
         yield bar.update
         # There may have been fewer.
         bar.total = bar.n
