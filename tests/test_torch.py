@@ -160,6 +160,19 @@ def test_apply_without_transforms():
         assert torch.autograd.grad(y.sum(), x)[0].tolist() == [3.0, 3.0]
 
 
+def test_steps_in_backward():
+    """Optimizers that step in the backward pass register so; else a diagnosis would let them."""
+    parameter = nn.Parameter(torch.ones(2))
+    assert not _torch.steps_in_backward(parameter)
+    called = []
+    handle = parameter.register_post_accumulate_grad_hook(called.append)
+    assert _torch.steps_in_backward(parameter)
+    parameter.sum().backward()
+    assert len(called) == 1
+    handle.remove()
+    assert not _torch.steps_in_backward(parameter)
+
+
 @pytest.mark.parametrize(
     "register",
     [

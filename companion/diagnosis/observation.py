@@ -48,7 +48,7 @@ class Run:
     moments
         by layer, for each batch those of its calls
     samples
-        by layer, for each batch the means of its samples at the first call, ``(N, C)``
+        of the layer called first, for each batch the means of its samples, ``(N, C)``
     values
         by layer, the fewest per channel that were normalized together
     losses
@@ -142,7 +142,7 @@ class Subject:
                 raise OneValue(name)
             run.values[name] = min(values, run.values.get(name, values))
             calls = run.moments[name][-1]
-            if not calls:
+            if not calls and name == next(iter(run.samples), name):
                 x = input_of(args, kwargs).detach().double()
                 means = x.flatten(2).mean(dim=2) if x.ndim > 2 else x
                 run.samples.setdefault(name, []).append(means)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, distributed, nn
 
 from companion._state import BatchNormState
-from companion._torch import BatchNormBase
-from companion.kernels import eager
+from companion._torch import BatchNormBase, is_plain
+from companion.kernels import eager, select
+from companion.kernels.interface import Halves
 from companion.statistics.moments import RunningMoments, merge
 
 # What keeps running statistics: PyTorch's layers, and this package's, plain ones or not.
@@ -56,10 +57,13 @@ def input_moments(
 
 def activation_moments(x: Tensor) -> RunningMoments:
     """As :meth:`RunningMoments.of`, in one pass that makes no float64 copy of the whole input."""
-    count = eager.values_per_channel(x)
+    count, x = eager.values_per_channel(x), x.detach()
     if count == 0:
         return RunningMoments.empty(x.shape[1], x.device)
-    mean, var = eager.batch_stats(x.detach())
+    if not torch.compiler.is_compiling() and is_plain(x) and select.choose(x, "auto") == "cpu":
+        mean, var = cast(Halves, select.load("cpu")).moments(x)
+    else:
+        mean, var = eager.batch_stats(x)
     return RunningMoments(count, mean, var * count)
 
 

@@ -399,6 +399,23 @@ def local_layers_agree_after_recalibration_or_it_warns(group):
     assert any("'0' and 1 others will hold those of this process" in str(w.message) for w in told)
 
 
+@check
+def a_diagnosis_names_local_layers(_group):
+    ranks = dist.get_world_size()
+    model = nn.Sequential(nn.BatchNorm1d(C), nn.ReLU(), companion.SyncBatchNorm(C), nn.ReLU())
+    batches = [torch.randn(8, C) for _ in range(3)]
+    found = [one for one in companion.diagnose(model, batches, progress=False)]
+    local = [one for one in found if one.code == "unsynchronized"]
+    assert [(one.layer, one.evidence["processes"]) for one in local] == [("0", ranks)]
+    few = [one.layer for one in found if one.code == "few-values"]
+    assert few == (["0"] if ranks > 1 else ["0", "2"])
+    large = [torch.randn(64, C) for _ in range(3)]
+    assert not {one.code for one in companion.diagnose(model, large, progress=False)} & {
+        "unsynchronized",
+        "few-values",
+    }
+
+
 class Network(nn.Module):
     """Two convolutions, each with a normalization, and a head."""
 
