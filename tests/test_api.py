@@ -21,6 +21,7 @@ PACKAGES = [
     "companion.contexts",
     "companion.conversion",
     "companion.data",
+    "companion.diagnosis",
     "companion.exercises",
     "companion.explore",
     "companion.functional",

@@ -21,7 +21,7 @@ class Finding:
     Parameters
     ----------
     code
-        what it is, a key of :data:`companion.diagnosis.KINDS`
+        what it is; ``python -m companion diagnose --help`` lists all
     layer
         qualified name in the model; empty for what concerns the whole model
     severity
@@ -73,7 +73,7 @@ class Diagnosis(Sequence[Finding]):
     Parameters
     ----------
     findings
-        in the order of severity, then of :data:`companion.diagnosis.KINDS`, then of the model
+        in the order of severity, then of the codes, then of the model
     layers
         how many layers were looked at
     unchecked

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
 from companion.kernels.eager import HALF_PRECISION
@@ -165,7 +164,7 @@ def _steps(optimizer: Optimizer, parameter: Any) -> int:
 def connections(model: nn.Module, layers: Mapping[str, Layer], flow: Flow) -> Checks:
     """Findings about what stands before and after a layer."""
     modules: dict[str, nn.Module] = dict(model.named_modules())
-    linear = (_ConvNd, nn.Linear)
+    linear = (nn.modules.conv._ConvNd, nn.Linear)
 
     def module(index: int | None) -> Any:
         return None if index is None else modules.get(flow.nodes[index].layer or "-")

@@ -91,8 +91,10 @@ def diagnose(
     *Thresholds.* Two statistics are compared by the squared error of the normalized output, in
     units of its variance. A finding needs 0.1 of it, and 20 times what sampling gives on average:
     by Markov's inequality chance does that for at most one layer in twenty, however its channels
-    depend on one another. Composition of batches is tested at 1 in 10,000, a loss that is larger by a tenth
-    in evaluation mode at 1 in 1,000. Few values are those whose statistics are a tenth of the output's variance or more, 2(1 - c_m) of it.
+    depend on one another. Composition of batches is tested at 1 in 10,000, a loss that is larger by
+    a tenth in evaluation mode at 1 in 1,000; without a loss the error of a layer has to be 1, as
+    large as its signal. Values are few where the noise of their statistics is more than a tenth of
+    the output's variance: 2(1 - c_m) of it, at 14 values or fewer.
 
     *Several processes.* Each has to call this function.
 

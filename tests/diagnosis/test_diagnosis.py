@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from companion.__main__ import main
-from companion.diagnosis import KINDS, Diagnosis, Finding, diagnose, thresholds
+from companion.diagnosis import Diagnosis, Finding, diagnose, thresholds
+from companion.diagnosis.catalogue import KINDS
 from companion.diagnosis.flow import recorded, traced
 from companion.statistics.moments import RunningMoments
 

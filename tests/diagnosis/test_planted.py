@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import companion
-from companion.diagnosis import KINDS, diagnose
+from companion.diagnosis import diagnose
+from companion.diagnosis.catalogue import KINDS
 from companion.variants import GhostBatchNorm1d
 
 pytestmark = pytest.mark.xdist_group("diagnosis")

@@ -404,7 +404,7 @@ def a_diagnosis_names_local_layers(_group):
     ranks = dist.get_world_size()
     model = nn.Sequential(nn.BatchNorm1d(C), nn.ReLU(), companion.SyncBatchNorm(C), nn.ReLU())
     batches = [torch.randn(8, C) for _ in range(3)]
-    found = [one for one in companion.diagnose(model, batches, progress=False)]
+    found = list(companion.diagnose(model, batches, progress=False))
     local = [one for one in found if one.code == "unsynchronized"]
     assert [(one.layer, one.evidence["processes"]) for one in local] == [("0", ranks)]
     few = [one.layer for one in found if one.code == "few-values"]
