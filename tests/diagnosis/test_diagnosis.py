@@ -174,6 +174,15 @@ def test_chance_exceeds_the_threshold_as_rarely_as_is_said():
     assert false <= 400 / 20
 
 
+def test_the_threshold_is_twenty_times_what_is_to_be_expected():
+    # Of m Gaussian values: Var[mean] = σ²/m, and Var[standard deviation] about σ²/(2m).
+    x = torch.randn(2000, 20, 50, generator=torch.Generator().manual_seed(0)).double()
+    found = thresholds.gap_threshold(x.mean(1), x.var(1, correction=0), 0.5, 0.0)
+    # Both are in units of the mean biased variance, (1 - 1/m)σ².
+    one_batch = (1 / 20 + 1 / 40) / (1 - 1 / 20)
+    assert found == pytest.approx(20 * one_batch * (1 / 2000 + 0.5), rel=0.01)
+
+
 def test_a_table_and_json():
     found = Diagnosis(
         (
@@ -200,6 +209,13 @@ def test_the_severest_comes_first():
     model = made(lambda: mlp(bias=True))
     model[1].running_var[0] = torch.inf
     assert [one.severity for one in diagnose(model)] == ["error", "warning", "note", "note"]
+    # Whatever the order of the codes is.
+    model = made(mlp)
+    for layer in (model[1], model[4]):
+        layer.running_mean += 1
+    model[1].running_var *= 1e-9
+    model[4].eval()
+    assert [one.code for one in diagnose(model)] == ["dead-channel", "half-frozen"]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ def test_nonfinite_statistics():
     (one,) = only(look(model), "nonfinite-statistics")
     assert (one.layer, one.severity) == ("1", "error")
     assert one.evidence == {"channels": 1, "of": 64}
+    model[1].running_var[3] = -1.0
+    assert codes(look(model))["nonfinite-statistics"] == 1
 
 
 def test_few_values():
@@ -137,6 +139,14 @@ def test_dropout_before():
     ratio = one.evidence["variance in evaluation over that in training"]
     assert ratio == pytest.approx(expected.item(), rel=0.1)
     assert codes(look(model.eval(), loader()))["dropout-before"] > 0
+
+
+def test_dropout_is_measured_with_batch_statistics():
+    model = nn.Sequential(mlp()[:2], nn.ReLU(), nn.Dropout(0.5), *mlp()[:2], nn.ReLU())
+    first = next(one for one in look(model, loader()) if one.code == "dropout-before")
+    model[0][1].running_var *= 1e4  # which training does not use
+    second = next(one for one in look(model, loader()) if one.code == "dropout-before")
+    assert list(first.evidence.values()) == pytest.approx(list(second.evidence.values()), rel=0.05)
 
 
 def test_dropout_that_a_normalization_follows_no_more():
@@ -343,6 +353,19 @@ def test_a_bias_that_goes_elsewhere_too_is_not_dead():
 
     model = trained(made(Net))
     assert list(look(model)) == list(look(model, loader())) == []
+
+
+def test_nor_is_one_whose_layer_is_returned_too():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.bn = nn.Linear(64, 64), nn.BatchNorm1d(64)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return y, torch.relu(self.bn(y))
+
+    assert codes(look(made(Net)))["dead-bias"] == 0
 
 
 def test_affine_twice():
