@@ -131,6 +131,54 @@ def bias_drift(steps: int, learning_rate: float, target_mean: float, every: int 
     return target_mean * (blocks * (1 - left**every) + 1 - left**rest)
 
 
+def _axis_sum(length: int, rho: float) -> float:
+    """1 + 2Σ(1 - k/n)ρᵏ over k < n: Σ_ij ρ^|i-j| / n."""
+    return 1 + 2 * math.fsum((1 - k / length) * rho**k for k in range(1, length))
+
+
+def effective_batch(
+    examples: int, height: int, width: int, along_height: float, along_width: float
+) -> float:
+    """m_eff = NHW/(f_H·f_W): how many independent values a batch of AR(1) maps is worth.
+
+    So many independent values have a mean as uncertain as that of N independent maps of H × W
+    positions, two of which have the correlation ρ_h to the power of their distance along the
+    height, times ρ_w to the power of that along the width. f_n(ρ) is the sum of ρ^|i-j| over all
+    pairs of n positions in a row, over n.
+
+    Parameters
+    ----------
+    examples, height, width
+        N, H and W, at least 1
+    along_height, along_width
+        ρ_h and ρ_w, the correlations of neighbours; above -1, at most 1
+
+    Raises
+    ------
+    ValueError
+        a number below 1, or a correlation out of its range
+
+    References
+    ----------
+    Eq. (8) convolution/ar1-effective.
+
+    Examples
+    --------
+    >>> effective_batch(32, 8, 8, 0.0, 0.0), effective_batch(32, 8, 8, 1.0, 1.0)
+    (2048.0, 32.0)
+    >>> round(effective_batch(32, 8, 8, 0.5, 0.5))
+    327
+    """
+    for name, count in (("examples", examples), ("height", height), ("width", width)):
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}")
+    for name, rho in (("along_height", along_height), ("along_width", along_width)):
+        if not -1 < rho <= 1:
+            raise ValueError(f"{name}: expected a correlation above -1, at most 1, got {rho}")
+    sums = _axis_sum(height, along_height) * _axis_sum(width, along_width)
+    return examples * height * width / sums
+
+
 def x_hat_bound(m: int) -> float:
     """√(m - 1): what no value normalized with its own batch of m can exceed.
 

@@ -46,6 +46,39 @@ def test_errors_of_the_drift():
         closed_forms.bias_drift(1, 0, 1.0)
 
 
+def _correlations(length, rho):
+    places = np.arange(length)
+    return rho ** np.abs(places[:, None] - places)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (5, 3), (8, 8)])
+@pytest.mark.parametrize("rho", [(0.0, 0.0), (0.5, 0.9), (1.0, 0.3), (-0.7, 0.2)])
+def test_effective_batch_is_the_sum_over_all_pairs_of_positions(height, width, rho):
+    one_map = np.kron(_correlations(height, rho[0]), _correlations(width, rho[1]))
+    covariance = np.kron(np.eye(3), one_map)  # of three examples, variance 1
+    var_of_mean = covariance.sum() / len(covariance) ** 2
+    assert closed_forms.effective_batch(3, height, width, *rho) == pytest.approx(
+        1 / var_of_mean, rel=1e-12
+    )
+
+
+def test_effective_batch_of_long_axes_and_of_maps_all_alike():
+    # Along an infinite axis n values are worth n(1 - ρ)/(1 + ρ).
+    assert closed_forms.effective_batch(1, 10**5, 1, 0.8, 0.0) == pytest.approx(1e5 / 9, rel=1e-3)
+    assert closed_forms.effective_batch(7, 28, 28, 1.0, 1.0) == pytest.approx(7, rel=1e-13)
+    nearly = closed_forms.effective_batch(7, 28, 28, 1 - 1e-9, 1.0)
+    assert nearly == pytest.approx(7 * (1 + 9e-9), rel=1e-9)
+
+
+def test_errors_of_the_effective_batch():
+    with pytest.raises(ValueError, match="width: expected at least 1, got 0"):
+        closed_forms.effective_batch(1, 1, 0, 0.5, 0.5)
+    with pytest.raises(ValueError, match="along_height: expected a correlation above -1, at most"):
+        closed_forms.effective_batch(1, 2, 2, -1.0, 0.5)
+    with pytest.raises(ValueError, match="along_width: expected a correlation above -1, at most"):
+        closed_forms.effective_batch(1, 2, 2, 0.5, 1.1)
+
+
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="m: expected at least 2 values, got 1"):
         closed_forms.std_shrinkage(1)

@@ -1,6 +1,6 @@
 """Data of the chapters and experiments: bundled sets, and image sets fetched on request."""
 
-from companion.data.bundled import digits, table
+from companion.data.bundled import digits, photographs, table
 from companion.data.images import cifar10, fashion_mnist, mnist
 from companion.data.remote import DownloadError, folder
 from companion.data.split import Split
@@ -13,5 +13,6 @@ __all__ = [
     "fashion_mnist",
     "folder",
     "mnist",
+    "photographs",
     "table",
 ]

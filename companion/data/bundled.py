@@ -83,3 +83,32 @@ def table(name: str) -> tuple[np.ndarray, list[str]]:
         raise ValueError(f"name: expected one of {', '.join(loaders)}, got {name!r}")
     bundled = loaders[name]()
     return bundled.data, [str(feature) for feature in bundled.feature_names]
+
+
+def photographs(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """The two photographs of scikit-learn, a temple and a flower, in grey from 0 to 1.
+
+    Parameters
+    ----------
+    dtype
+        of the values
+
+    Returns
+    -------
+    Tensor
+        ``(2, 1, 427, 640)``; the mean of the three colours
+
+    Raises
+    ------
+    ModuleNotFoundError
+        scikit-learn or Pillow is not installed
+
+    Examples
+    --------
+    >>> photographs().shape
+    torch.Size([2, 1, 427, 640])
+    """
+    from sklearn.datasets import load_sample_image
+
+    images = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    return torch.from_numpy(np.stack(images).mean(axis=-1) / 255.0).to(dtype).unsqueeze(1)

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from . import (
     backprop,
     bias_drift,
+    convolution,
     identity,
     inference,
     many_devices,
@@ -27,6 +28,7 @@ CHAPTERS = (
     mini_batch_algorithm,
     backprop,
     inference,
+    convolution,
     reproducing_the_paper,
     regularization_noise,
     many_devices,

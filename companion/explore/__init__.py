@@ -17,6 +17,7 @@ it its starting values, its description and its picture.
 """
 
 from companion.explore.average import average
+from companion.explore.axes import axes
 from companion.explore.bands import bands
 from companion.explore.batch import batch
 from companion.explore.boundary import boundary
@@ -32,6 +33,7 @@ from companion.explore.roofline import roofline
 __all__ = [
     "InteractiveFigure",
     "average",
+    "axes",
     "bands",
     "batch",
     "boundary",

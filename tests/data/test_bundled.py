@@ -31,3 +31,14 @@ def test_table():
         ValueError, match="name: expected one of iris, wine, breast_cancer, got 'x'"
     ):
         data.table("x")
+
+
+def test_photographs_are_smooth():
+    images = data.photographs(torch.float64)
+    assert images.shape == (2, 1, 427, 640)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert not torch.equal(*images)
+    centred = images - images.mean()
+    beside = (centred[..., 1:] * centred[..., :-1]).mean() / centred.square().mean()
+    assert 0.9 < beside < 1  # neighbours are alike, as they would not be in another order of axes

@@ -176,6 +176,37 @@ def average(page):
     }
 
 
+def axes(page):
+    start, chosen = page.figure.start, page.choices()
+    x = np.array(start["maps"])
+    ((column, row),) = page.handles().values()
+    (n, h), (c, w) = divmod(int(row), 8), divmod(int(column), 8)
+    size = {"together": 1.0, "groups": 0.5, "apart": 0.0}
+    blocks = [
+        max(int(size[chosen[axis]] * length), 1)
+        for axis, length in zip("NCHW", x.shape, strict=True)
+    ]
+    # Each axis cut into blocks: its place among them, then its place in its block.
+    cut = [
+        each
+        for length, block in zip(x.shape, blocks, strict=True)
+        for each in (length // block, block)
+    ]
+    parts = x.reshape(cut).transpose(0, 2, 4, 6, 1, 3, 5, 7).reshape(-1, np.prod(blocks))
+    own = np.ravel_multi_index(
+        [at // block for at, block in zip((n, c, h, w), blocks, strict=True)], cut[::2]
+    )
+    normalized = reference.forward(parts[own][:, None])
+    assert x[n, c, h, w] in parts[own]
+    return {
+        "statistics": len(parts),
+        "m": parts.shape[1],
+        "mean": normalized.batch_mean.item(),
+        "var": normalized.batch_var.item(),
+        "normalized": (x[n, c, h, w] - normalized.batch_mean.item()) * normalized.inv_std.item(),
+    }
+
+
 def bands(page):
     start, run = page.figure.start, page.figure.start["runs"][int(page.choices()["seed"])]
     (look, _), expected = page.handles()["step"], {}
@@ -202,6 +233,7 @@ def histograms(page):
 # What the oracle says of a figure's present state, and the handle or slider that a test moves.
 ORACLES = {
     "average": average,
+    "axes": axes,
     "bands": bands,
     "batch": batch,
     "boundary": boundary,
@@ -215,6 +247,7 @@ ORACLES = {
 }
 MOVED = {
     "average": "step",
+    "axes": "place",
     "bands": "step",
     "batch": "x7",
     "boundary": "probe",

@@ -85,6 +85,16 @@ def test_jacobian(call, eps):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("blocks", [(3, 1, 2, 5), (1, 2, 2, 5), (1, 4, 1, 1), (1, 1, 1, 1)])
+def test_values_that_share_a_mean(call, blocks):
+    shape, place = (3, 4, 2, 5), (2, 3, 0, 4)
+    own = [at // block for at, block in zip(place, blocks, strict=True)]
+    cut = tuple(slice(k * size, (k + 1) * size) for k, size in zip(own, blocks, strict=True))
+    expected = np.arange(np.prod(shape)).reshape(shape)[cut]
+    assert call("sharing", shape, blocks, place) == expected.ravel().tolist()
+
+
+@pytest.mark.browser
 def test_merged_moments(call):
     x = np.random.default_rng(1).standard_normal(20) + 4
     for split in (0, 1, 7, 19, 20):

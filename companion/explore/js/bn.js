@@ -27,6 +27,24 @@ export function forward(values, parameters) {
   return normalize(values, moments(values), parameters);
 }
 
+/**
+ * Indices of the values, in an array of this shape, that share a mean with the one at `place`: along
+ * each axis they lie in the same of the blocks, of so many values, that the axis is cut into.
+ */
+export function sharing(shape, blocks, place) {
+  const total = shape.reduce((product, size) => product * size, 1);
+  const together = (index) => {
+    let rest = index;
+    for (let axis = shape.length - 1; axis >= 0; axis -= 1) {
+      const at = rest % shape[axis];
+      rest = (rest - at) / shape[axis];
+      if (Math.floor(at / blocks[axis]) !== Math.floor(place[axis] / blocks[axis])) return false;
+    }
+    return true;
+  };
+  return Array.from({ length: total }, (_, index) => index).filter(together);
+}
+
 /** The m × m matrix ∂yᵢ/∂xⱼ = (γ/s)·P, with P = I − 11ᵀ/m − x̂x̂ᵀ/m. */
 export function jacobian(values, { gamma = 1, eps = 1e-5 } = {}) {
   const { m, invStd, xHat } = forward(values, { eps });
