@@ -134,7 +134,7 @@ BN2D = Exercise(
         "momentum is the weight of the new batch, not of the old average.": _running(
             lambda x, _gamma, momentum: (
                 _moments(x)[0],
-                x.var(axis=(0, 2, 3), ddof=1),
+                _moments(x)[1] * (x.size / x.shape[1]) / (x.size / x.shape[1] - 1),
                 1 - momentum,
             )
         ),

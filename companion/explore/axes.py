@@ -58,9 +58,9 @@ def axes() -> InteractiveFigure:
             ax.axvline(edge, color=NEUTRAL, linewidth=1)
             ax.axhline(edge, color=NEUTRAL, linewidth=1)
         middles = np.arange(4) * 8 + 3.5
-        ax.set_xticks(middles, [f"channel {k}" for k in range(1, 5)])
+        ax.set_xticks(middles, range(1, 5))
         ax.set_yticks(middles, [f"image {k}" for k in range(1, 5)])
-        ax.set(xlim=(-0.5, 31.5), ylim=(31.5, -0.5), aspect="equal")
+        ax.set(xlim=(-0.5, 31.5), ylim=(31.5, -0.5), aspect="equal", xlabel="channel")
         ax.grid(visible=False)
         return fig
 

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from companion.plots.style import BATCH, NEUTRAL, PLAIN, THEORY, figure
+from companion.plots.style import BATCH, NEUTRAL, ORANGE, THEORY, figure
 
-MOVED = (PLAIN, BATCH)
+INNER = (ORANGE, BATCH)  # the others before the ReLU, after it
 
 
 def moved(panels: Mapping[str, Sequence[ArrayLike]]) -> Figure:
@@ -53,7 +53,7 @@ def effective(
 def worths(worth: Mapping[str, Mapping[str, float]], positions: int) -> Figure:
     """How many independent values a map is worth: a row a kind of map, a colour a kind of image."""
     fig, ax = figure(height=3.0)
-    styles = zip(worth.items(), ((BATCH, "o"), (PLAIN, "s")), strict=True)
+    styles = zip(worth.items(), ((BATCH, "o"), (ORANGE, "s")), strict=True)
     for (images, values), (color, marker) in styles:
         rows = np.arange(len(values))
         ax.plot(list(values.values()), rows, marker, color=color, markersize=8, label=images)
@@ -69,7 +69,7 @@ def places(losses: Mapping[str, Sequence[float]]) -> Figure:
     """Training losses, a dot a seed, by where the normalizations stand; the line is their mean."""
     fig, ax = figure(height=2.6)
     for row, values in enumerate(losses.values()):
-        color = MOVED[row % 2]
+        color = INNER[row % 2]
         ax.plot(values, np.full(len(values), row), "o", color=color, alpha=0.7)
         ax.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color=color)
     ax.set_yticks(range(len(losses)), list(losses))

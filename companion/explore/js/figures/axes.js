@@ -35,12 +35,12 @@ export function figure(stage, { maps, shape, place, axes }) {
   const centres = (count, size) => Array.from({ length: count }, (_, k) => (k + 0.5) * size - 0.5);
   const block = stage.plot({
     title: "Four images, four channels: move the point",
-    x: { domain: [-0.5, channels * width - 0.5], ticks: centres(channels, width), format: (at) => `channel ${Math.ceil((at + 1) / width)}` },
+    x: { domain: [-0.5, channels * width - 0.5], ticks: centres(channels, width), format: (at) => String(Math.ceil((at + 1) / width)), label: "channel" },
     y: { domain: [images * height - 0.5, -0.5], ticks: centres(images, height), format: (at) => `image ${Math.ceil((at + 1) / height)}` },
     height: 1,
     least: 330,
     most: 560,
-    margin: { left: 62, right: 36, bottom: 26 },
+    margin: { left: 62, right: 36 },
   });
   const largest = (numbers) => Math.max(...numbers.flat(3).map(Math.abs));
   const reach = largest(values);
@@ -101,7 +101,7 @@ export function figure(stage, { maps, shape, place, axes }) {
     spread.dots("point", [[values[indexOf(at())], 0]], { color: "plain", r: 6 });
     shown.statistics(values.length / own.m, String(values.length / own.m));
     shown.m(own.m, String(own.m));
-    shown.mean(own.mean, own.mean.toFixed(3));
+    shown.mean(own.mean, own.mean.toFixed(3).replace(/^-(0\.0+)$/, "$1"));
     shown.var(own.var, own.var.toFixed(4));
     const normalized = own.xHat[shared.indexOf(indexOf(at()))];
     shown.normalized(normalized, normalized.toFixed(2));
