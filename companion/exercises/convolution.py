@@ -180,7 +180,7 @@ def _with_factor(factor: Callable[[int, float], float]) -> Callable[..., float]:
 
 def _lags(length: int, rho: float) -> tuple[Array, Array]:
     lags = np.arange(1, length)
-    return lags / length, rho**lags
+    return lags / length, np.asarray(rho**lags, np.float64)
 
 
 EFFECTIVE_BATCH = Exercise(
