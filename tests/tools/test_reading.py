@@ -9,7 +9,12 @@ from sphinx.errors import ExtensionError
 from tools import reading
 from tools.plain_markdown import BOOK, asked, chapter_table, has_code, parts
 
-CHAPTERS = [name for names in parts().values() for name in names if has_code(name)]
+CHAPTERS = [
+    name
+    for part, names in parts().items()
+    for name in names
+    if part != "Appendices" and has_code(name)
+]
 LABEL = re.compile(r"^\$\$ \(([\w-]+)\)$|^:label: ([\w-]+)$|^    name: ([\w-]+)$", re.MULTILINE)
 REFERENCE = re.compile(r"\{(?:eq|numref|prf:ref)\}`([\w-]+)`")
 
