@@ -293,3 +293,56 @@ def test_the_cost_of_a_message_is_latency_and_bytes():
 def test_mistakes_about_collective_operations_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         closed_forms.collective_traffic(*arguments)
+
+
+@pytest.mark.parametrize("std", [0.1, 1.0, 2**0.5, 7.0, 60.0])
+def test_the_slope_of_tanh_is_its_integral(std):
+    def mean(function):
+        ends = [-mpmath.inf, -40, -10, -4, -2, -1, 0, 1, 2, 4, 10, 40, mpmath.inf]
+        with mpmath.workdps(30):
+            return float(mpmath.quad(lambda z: function(z) * mpmath.npdf(z, 0, std), ends))
+
+    powers = [
+        mean(lambda z: mpmath.sech(z) ** 2),
+        mean(lambda z: mpmath.sech(z) ** 4),
+        mean(lambda z: mpmath.sech(z) ** 6),
+    ]
+    for order, power in enumerate(powers, start=1):
+        expected = power ** (1 / order)
+        assert closed_forms.tanh_slope(std, order) == pytest.approx(expected, rel=1e-12)
+    factor = std * math.sqrt(powers[1] / mean(lambda z: mpmath.tanh(z) ** 2))
+    assert closed_forms.recurrent_factor(std) == pytest.approx(factor, rel=1e-12)
+
+
+def test_a_step_of_a_recurrence_multiplies_by_the_mean_degree_of_tanh():
+    # Coefficients in orthonormal Hermite polynomials, by Gauss's rule.
+    nodes, weights = np.polynomial.hermite_e.hermegauss(150)
+    weights = weights / weights.sum()
+    values, below, here = np.tanh(nodes), np.zeros_like(nodes), np.ones_like(nodes)
+    squares = []
+    for k in range(60):
+        squares.append((weights @ (values * here)) ** 2)
+        below, here = here, (nodes * here - math.sqrt(k) * below) / math.sqrt(k + 1)
+    degree = np.arange(60) @ squares / np.sum(squares)
+    assert closed_forms.recurrent_factor(1.0) ** 2 == pytest.approx(degree, rel=1e-6)
+
+
+def test_the_factor_of_a_step_at_its_ends():
+    assert closed_forms.recurrent_factor(0.0, 0.25) == 0.5
+    assert closed_forms.recurrent_factor(1e-6) == pytest.approx(1, abs=1e-11)
+    assert closed_forms.recurrent_factor(3.0, 0.0) == 0
+    factors = [closed_forms.recurrent_factor(std) for std in (0.1, 0.3, 1.0, 3.0, 10.0)]
+    assert factors == sorted(factors)
+    assert factors[0] > 1
+    many = math.sqrt(4 / (3 * math.sqrt(2 * math.pi)) * 300)
+    assert closed_forms.recurrent_factor(300.0) == pytest.approx(many, rel=5e-3)
+
+
+def test_errors_of_the_recurrence():
+    for function in (closed_forms.tanh_slope, closed_forms.recurrent_factor):
+        with pytest.raises(ValueError, match="std: expected a number not below 0, got -1"):
+            function(-1)
+    with pytest.raises(ValueError, match="share: expected a number from 0 to 1, got 2"):
+        closed_forms.recurrent_factor(1.0, 2)
+    with pytest.raises(ValueError, match="order: expected at least 1, got 0"):
+        closed_forms.tanh_slope(1.0, 0)

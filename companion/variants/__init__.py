@@ -43,18 +43,22 @@ from companion.variants.masked import (
 )
 from companion.variants.monte_carlo import monte_carlo_predict
 from companion.variants.noisy import NoisyBatchNorm1d, NoisyBatchNorm2d, NoisyBatchNorm3d
+from companion.variants.recurrent import BatchNormLSTM, BatchNormRNN
 from companion.variants.renorm import (
     BatchRenorm1d,
     BatchRenorm2d,
     BatchRenorm3d,
     LinearSchedule,
 )
+from companion.variants.stepwise import RecurrentBatchNorm
 from companion.variants.synchronized import SyncBatchNorm, SyncBatchNormAct
 from companion.variants.synchronizing import convert_sync
 from companion.variants.weight_normalization import WeightNorm, weight_norm
 from companion.variants.weight_standardization import WeightStandardization, weight_standardize
 
 __all__ = [
+    "BatchNormLSTM",
+    "BatchNormRNN",
     "BatchRenorm1d",
     "BatchRenorm2d",
     "BatchRenorm3d",
@@ -86,6 +90,7 @@ __all__ = [
     "NoisyBatchNorm1d",
     "NoisyBatchNorm2d",
     "NoisyBatchNorm3d",
+    "RecurrentBatchNorm",
     "SyncBatchNorm",
     "SyncBatchNormAct",
     "WeightNorm",

@@ -216,7 +216,7 @@ def test_a_device_computes_what_the_cpu_does(member, device):
 
 def test_every_layer_of_the_family_is_here():
     tested = {member.cls.__name__ for member in MEMBERS.values()}
-    own = ("Domain", "Masked", "Decorrelated", "IterNorm", "Sync")
+    own = ("Domain", "Masked", "Decorrelated", "IterNorm", "Recurrent", "Sync")
     layers = {
         name
         for name in variants.__all__

@@ -22,7 +22,7 @@ OWN = {"ghost_size": 3, "alpha": 0.3, "groups": 1}
 
 
 def per_channel_layers():
-    """All exported layers for a number of channels, but those that hold plain ones, by domain."""
+    """All exported layers for a number of channels, but those that hold several plain ones."""
     exported = {
         name: getattr(home, name) for home in (companion, variants) for name in home.__all__
     }
@@ -32,7 +32,8 @@ def per_channel_layers():
     return {
         name: cls
         for name, cls in modules.items()
-        if "num_features" in parameters[name] and "domains" not in parameters[name]
+        if "num_features" in parameters[name]
+        and not {"domains", "max_length"} & set(parameters[name])
     }
 
 
