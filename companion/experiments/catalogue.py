@@ -14,6 +14,7 @@ from . import (
     gradient_explosion,
     learning_rate_limit,
     noisy_bn,
+    recurrent,
     same_curve,
     smoothness,
     weight_decay_equilibrium,
@@ -37,5 +38,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         bn_only,
         adaptation,
         same_curve,
+        recurrent,
     )
 }

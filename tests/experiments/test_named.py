@@ -8,7 +8,7 @@ from torch import nn
 
 from companion import BatchNorm1d, BatchNorm2d
 from companion.exercises.reproducing_the_paper import PERCENTILE_BOUND
-from companion.experiments import figure_1, figure_2_small, inputs, networks, runner
+from companion.experiments import figure_1, figure_2_small, inputs, networks, recurrent, runner
 from companion.experiments.catalogue import EXPERIMENTS
 from companion.experiments.experiment import Trial, by_seed, ratio, steps_to_accuracy
 from companion.experiments.figure_1 import percentile_bands
@@ -17,6 +17,7 @@ from companion.experiments.noisy_bn import activation_inputs
 from companion.experiments.smoothness import loss_range
 from companion.experiments.tasks import Record
 from companion.experiments.weight_decay_equilibrium import equilibrium_angle
+from companion.variants import BatchNormLSTM
 
 # In one process, which runs each experiment's quick form once.
 pytestmark = pytest.mark.xdist_group("experiments")
@@ -53,6 +54,17 @@ def test_noise_after_bn_moves_distributions_more_than_bn(conclusion_of):
     drift = conclusion_of("noisy-bn")
     for noisy, quiet in zip(drift["noisy bn: drift"], drift["bn: drift"], strict=True):
         assert noisy > 3 * quiet
+
+
+def test_recurrent_networks_learn_with_either_normalization(conclusion_of):
+    found = conclusion_of("recurrent")
+    for name in ("rnn bn 0.1", "rnn bn 1", "rnn layer"):
+        assert min(found[f"{name}: accuracy"]) > 0.7
+        assert found[f"{name}: rate"] == 0.1
+    layer = recurrent.with_layer_norm(BatchNormLSTM(3, 4, max_length=2))
+    assert [type(part) for part in layer.children()] == [recurrent.EveryStep] * 3
+    output, _ = layer(torch.randn(7, 1, 3))
+    assert torch.isfinite(output).all()
 
 
 def test_weights_turn_by_the_predicted_angle(conclusion_of):

@@ -53,6 +53,13 @@ def test_what_the_literature_says_is_seen_in_every_seed():
     assert max(shifted["contrast, training's statistics"]) < 0.5
 
 
+def test_batch_norm_is_above_layer_norm_in_the_recurrent_networks_of_every_seed():
+    found = recorded("recurrent")["conclusion"]
+    for cell in ("rnn", "lstm"):
+        batch = min(found[f"{cell} bn 0.1: accuracy"])
+        assert batch > max(found[f"{cell} layer: accuracy"])
+
+
 def test_figure_1_reproduces_in_every_seed():
     run = recorded("figure-1")["conclusion"]
     assert min(run["times_sooner_at_threshold"]) >= 4
