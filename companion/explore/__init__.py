@@ -29,6 +29,7 @@ from companion.explore.interactive import InteractiveFigure
 from companion.explore.jacobian import jacobian
 from companion.explore.ranks import ranks
 from companion.explore.roofline import roofline
+from companion.explore.through_time import through_time
 
 __all__ = [
     "InteractiveFigure",
@@ -44,4 +45,5 @@ __all__ = [
     "jacobian",
     "ranks",
     "roofline",
+    "through_time",
 ]

@@ -230,6 +230,37 @@ def histograms(page):
     return expected
 
 
+def through_time(page):
+    start, shown, chosen = page.figure.start, page.numbers(), page.choices()
+    features = torch.tensor(start["features"], dtype=torch.float64)
+    size = len(start["orthogonal"])
+    weights = torch.tensor(start["orthogonal"], dtype=torch.float64)
+    weights = torch.eye(size, dtype=torch.float64) if chosen["start"] == "identity" else weights
+    gamma, ratio = shown["gamma"], shown["ratio"]
+
+    def normalized(t):
+        rows = (torch.arange(start["examples"]) + start["stride"] * t) % len(features)
+        return standardize(features[rows])
+
+    def standardize(values):
+        var, mean = torch.var_mean(values, dim=0, correction=0)
+        return (values - mean) / (var + 1e-5).sqrt()
+
+    h, states = torch.tanh(normalized(0)), []
+    for t in range(1, start["steps"] + 2):
+        past = standardize((h @ weights.T).requires_grad_())
+        h = torch.tanh(gamma * past + gamma * ratio * normalized(t))
+        h.retain_grad()
+        states.append(h)
+    (h * normalized(start["steps"] + 2)).sum().backward()
+    norms = [state.grad.norm().item() for state in reversed(states)]
+    ((back, power),) = page.handles().values()
+    left, share = norms[int(back)] / norms[0], 1 / (1 + ratio**2)
+    assert power == pytest.approx(max(np.log10(left), -10), rel=1e-6, abs=1e-6)
+    factor = closed_forms.recurrent_factor(gamma * np.hypot(1, ratio), share)
+    return {"share": share, "factor": factor, "expected": factor**back, "left": left}
+
+
 # What the oracle says of a figure's present state, and the handle or slider that a test moves.
 ORACLES = {
     "average": average,
@@ -244,6 +275,7 @@ ORACLES = {
     "jacobian": jacobian,
     "ranks": ranks,
     "roofline": roofline,
+    "through_time": through_time,
 }
 MOVED = {
     "average": "step",
@@ -256,6 +288,7 @@ MOVED = {
     "identity": "parameters",
     "jacobian": "x5",
     "ranks": "x9",
+    "through_time": "step",
 }
 
 

@@ -211,6 +211,43 @@ def test_errors_of_a_running_average(call, alpha, steps):
 
 
 @pytest.mark.browser
+def test_backward(call):
+    for x in batches():
+        g = np.cos(np.arange(len(x)))
+        batch = call("forward", x.tolist(), {"eps": 0.1})
+        expected = reference.backward(
+            g[:, None], reference.forward(x[:, None], [-1.7], eps=0.1)
+        ).x.squeeze()
+        np.testing.assert_allclose(call("backward", batch, g.tolist(), -1.7), expected, **TIGHT)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("std", "share"), [(0.1, 1.0), (1.0, 0.5), (2.8, 0.9)])
+def test_the_factor_of_a_recurrence(call, std, share):
+    expected = closed_forms.recurrent_factor(std, share)
+    assert call("recurrentFactor", std, share) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.browser
+def test_the_gradient_through_time(call):
+    generator = np.random.default_rng(5)
+    weights, inputs = generator.standard_normal((3, 3)), generator.standard_normal((6, 3, 8))
+    options = {"gammaH": 0.7, "gammaX": 0.2, "eps": 0.01}
+    norms = call("gradientThroughTime", weights.tolist(), inputs.tolist(), options)
+    h, states = torch.tensor(np.tanh(inputs[0])).T, []
+    for x in torch.tensor(inputs[1:-1]).mT:
+        past = torch.nn.functional.batch_norm(
+            (h @ torch.tensor(weights).T).requires_grad_(), None, None, training=True, eps=0.01
+        )
+        h = torch.tanh(0.7 * past + 0.2 * x)
+        h.retain_grad()
+        states.append(h)
+    (h * torch.tensor(inputs[-1]).T).sum().backward()
+    expected = [state.grad.norm().item() for state in reversed(states)]
+    np.testing.assert_allclose(norms, expected, **TIGHT)
+
+
+@pytest.mark.browser
 def test_traffic(call):
     for name in ("forward", "backward"):
         for tensor, in_flight, kept in [(1000, 1000, 0), (1000, 30, 45), (1000, 300, 100)]:

@@ -154,3 +154,50 @@ export function bytesMoved(pass, tensor, inFlight, kept) {
 
 /** The roofline: operations per second that a machine allows at an intensity. */
 export const attainable = (intensity, bandwidth, rate) => Math.min(rate, intensity * bandwidth);
+
+/** ∂L/∂x of one channel from ∂L/∂y: (γ/s)·(g − ḡ − x̂·mean(g·x̂)); `batch` is what `forward` returned. */
+export function backward({ invStd, xHat }, grad, gamma = 1) {
+  const [level, slope] = [mean(grad), mean(grad.map((g, i) => g * xHat[i]))];
+  return grad.map((g, i) => gamma * invStd * (g - level - xHat[i] * slope));
+}
+
+/** Rows of a matrix times columns of values: a list for each row, over the examples. */
+const times = (matrix, values) =>
+  matrix.map((row) => values[0].map((_, i) => sum(row.map((weight, j) => weight * values[j][i]))));
+
+/**
+ * The recurrence h = tanh(γ_h·BN(W·h) + γ_x·x̂), x̂ being an input's normalized term, and back again:
+ * norms of the gradients of the states, the last first. Values are a list a unit, over the examples;
+ * `inputs` has first the first state's x̂, then one for each step, then the gradient of the last state.
+ */
+export function gradientThroughTime(weights, inputs, { gammaH, gammaX, eps = 1e-5 }) {
+  let h = inputs[0].map((unit) => unit.map(Math.tanh));
+  const steps = inputs.slice(1, -1).map((xHat) => {
+    const past = times(weights, h).map((unit) => forward(unit, { eps }));
+    h = past.map((unit, j) => unit.xHat.map((value, i) => Math.tanh(gammaH * value + gammaX * xHat[j][i])));
+    return { past, h };
+  });
+  const transposed = weights.map((_, j) => weights.map((row) => row[j]));
+  let grad = inputs.at(-1);
+  const norms = [grad];
+  for (const { past, h: state } of steps.reverse().slice(0, -1)) {
+    const inside = grad.map((unit, j) => unit.map((g, i) => g * (1 - state[j][i] ** 2)));
+    grad = times(transposed, inside.map((unit, j) => backward(past[j], unit, gammaH)));
+    norms.push(grad);
+  }
+  return norms.map((units) => Math.sqrt(sum(units.map((unit) => sum(unit.map((g) => g * g))))));
+}
+
+/** √(ρ·σ²E[tanh′(z)²]/E[tanh(z)²]), z ~ N(0, σ²): see recurrent_factor in companion/closed_forms.py. */
+export function recurrentFactor(std, share) {
+  const step = 0.125 / Math.max(std, 1);
+  const reach = Math.ceil(9 / step);
+  let [square, slope] = [0, 0];
+  for (let k = -reach; k <= reach; k += 1) {
+    const value = Math.tanh(std * k * step) ** 2;
+    const density = Math.exp(-((k * step) ** 2) / 2);
+    square += density * value;
+    slope += density * (1 - value) ** 2;
+  }
+  return std * Math.sqrt((share * slope) / square);
+}
