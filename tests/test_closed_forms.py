@@ -346,3 +346,54 @@ def test_errors_of_the_recurrence():
         closed_forms.recurrent_factor(1.0, 2)
     with pytest.raises(ValueError, match="order: expected at least 1, got 0"):
         closed_forms.tanh_slope(1.0, 0)
+
+
+DECAYS = [(0.1, 0.05), (0.4, 0.02), (0.5, 0.5)]
+
+
+def in_the_plane(steps, norm, learning_rate, weight_decay, gradient):
+    """Weights in the plane, with a gradient orthogonal to them: their lengths and angles."""
+    w, lengths, angles = np.array([norm, 0.0]), [norm], []
+    for _ in range(steps):
+        across = np.array([w[1], -w[0]]) / np.linalg.norm(w)
+        new = w - learning_rate * (gradient / np.linalg.norm(w) * across + weight_decay * w)
+        angles.append(math.atan2(w[0] * new[1] - w[1] * new[0], w @ new))
+        w = new
+        lengths.append(np.linalg.norm(w))
+    return np.array(lengths), np.array(angles)
+
+
+@pytest.mark.parametrize(("rate", "decay"), DECAYS)
+@pytest.mark.parametrize("start", [0.01, 1.0, 30.0])
+def test_weights_come_to_the_equilibrium(rate, decay, start):
+    lengths, angles = in_the_plane(int(20 / (rate * decay)), start, rate, decay, 0.3)
+    expected = closed_forms.equilibrium_norm(rate, decay, 0.3)
+    assert lengths[-1] == pytest.approx(expected, rel=1e-12)
+    assert angles[-1] == pytest.approx(closed_forms.equilibrium_angle(rate, decay), rel=1e-12)
+    assert closed_forms.equilibrium_norm(rate, decay, 0.6) == pytest.approx(2**0.5 * expected)
+
+
+def test_the_angle_of_small_decays_keeps_its_digits():
+    angle = closed_forms.equilibrium_angle(1e-3, 1e-6)
+    assert angle == pytest.approx(math.sqrt(2e-9) * (1 + 1e-9 / 12), rel=1e-15)
+
+
+def test_decayed_norm_is_near_the_length_above_the_equilibrium():
+    for start in (0.6, 1.0, 10.0):
+        lengths, _ = in_the_plane(1000, start, 0.4, 0.02, 0.11)
+        found = [closed_forms.decayed_norm(t, start, 0.4, 0.02, 0.11) for t in range(1001)]
+        assert found[0] == pytest.approx(start, rel=1e-14)
+        np.testing.assert_allclose(found, lengths, rtol=0.002)
+
+
+def test_errors_of_the_decay():
+    with pytest.raises(ValueError, match="weight_decay: expected a positive number, got 0"):
+        closed_forms.equilibrium_angle(0.1, 0)
+    with pytest.raises(ValueError, match=r"expected learning_rate \* weight_decay < 1, got 1\.5"):
+        closed_forms.equilibrium_norm(3.0, 0.5, 1.0)
+    with pytest.raises(ValueError, match="gradient: expected a positive number, got 0"):
+        closed_forms.equilibrium_norm(0.1, 0.1, 0)
+    with pytest.raises(ValueError, match="norm: expected a positive number, got -1"):
+        closed_forms.decayed_norm(1, -1, 0.1, 0.1, 1.0)
+    with pytest.raises(ValueError, match="steps: expected a number not below 0, got -1"):
+        closed_forms.decayed_norm(-1, 1.0, 0.1, 0.1, 1.0)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from companion import BatchNorm1d
+from companion import BatchNorm1d, closed_forms
 
 from .experiment import Experiment, Trial, by_seed, number
 from .inputs import rows
@@ -29,21 +29,6 @@ class Config:
     pairs: tuple[tuple[float, float], ...] = ((0.1, 0.04), (0.4, 0.01), (0.4, 0.02))
     batch_size: int = 64
     steps: int = 3_000
-
-
-def equilibrium_angle(learning_rate: float, weight_decay: float) -> float:
-    """arccos(1 − ηλ) ≈ √(2ηλ): the angle a step turns the weights by, in radians.
-
-    References
-    ----------
-    Van Laarhoven (2017), arXiv:1706.05350; Wan et al. (2020), arXiv:2006.08419.
-
-    Examples
-    --------
-    >>> round(equilibrium_angle(0.1, 0.04), 4)
-    0.0895
-    """
-    return math.acos(1.0 - learning_rate * weight_decay)
 
 
 def _look(model: nn.Module, kept: dict[str, Tensor]) -> dict[str, float]:
@@ -91,7 +76,7 @@ def _conclude(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
     """Measured over predicted angle, for each seed."""
     return {
         f"{_name(pair)}: measured over predicted angle": [
-            number(record.scalars["angle"]) / equilibrium_angle(*pair)
+            number(record.scalars["angle"]) / closed_forms.equilibrium_angle(*pair)
             for record in by_seed(trials, _name(pair))
         ]
         for pair in config.pairs

@@ -16,7 +16,6 @@ from companion.experiments.gradient_explosion import gradient_norms, predicted
 from companion.experiments.noisy_bn import activation_inputs
 from companion.experiments.smoothness import loss_range
 from companion.experiments.tasks import Record
-from companion.experiments.weight_decay_equilibrium import equilibrium_angle
 from companion.variants import BatchNormLSTM
 
 # In one process, which runs each experiment's quick form once.
@@ -163,7 +162,6 @@ def test_every_experiment_says_what_it_is():
 def test_predictions():
     assert predicted("relu", 512) == pytest.approx(math.sqrt(math.pi / (math.pi - 1)))
     assert predicted("linear", 8) == pytest.approx(math.sqrt(6 / 5))
-    assert equilibrium_angle(0.1, 0.04) == pytest.approx(math.sqrt(2 * 0.004), rel=1e-3)
 
 
 def test_gradient_norms_are_of_every_layers_input():
