@@ -262,6 +262,26 @@ def through_time(page):
 
 
 # What the oracle says of a figure's present state, and the handle or slider that a test moves.
+def decay(page):
+    start, shown = page.figure.start, page.numbers()
+    ((step, log_r),) = page.handles().values()
+    half = start["steps"] // 2
+    w = np.array([shown["start"], 0.0])
+    for t in range(int(step) + 1):
+        rate = shown["rate"] / (shown["drop"] if t >= half else 1.0)
+        r, old = np.linalg.norm(w), w
+        gradient = start["gradient"] / r**2 * np.array([w[1], -w[0]])
+        w = w - rate * (gradient + shown["decay"] * w)
+    assert 10**log_r == pytest.approx(r, rel=1e-9)
+    return {
+        "r": r,
+        "rest": closed_forms.equilibrium_norm(rate, shown["decay"], start["gradient"]),
+        "angle": np.arctan2(old[0] * w[1] - old[1] * w[0], old @ w),
+        "restAngle": closed_forms.equilibrium_angle(rate, shown["decay"]),
+        "effective": rate / r**2,
+    }
+
+
 ORACLES = {
     "average": average,
     "axes": axes,
@@ -283,6 +303,7 @@ MOVED = {
     "bands": "step",
     "batch": "x7",
     "boundary": "probe",
+    "decay": "step",
     "descent": "long",
     "drift": "step",
     "identity": "parameters",

@@ -256,3 +256,18 @@ def test_traffic(call):
     for intensity in (0.1, 1.0, 50.0):
         expected = memory_traffic.attainable(intensity, 8.0, 40.0)
         assert call("attainable", intensity, 8.0, 40.0) == expected
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("start", [0.05, 1.0, 20.0])
+def test_weights_that_decay(call, start):
+    rates, decay, gradient = [0.5] * 40 + [0.05] * 20, 0.1, 0.2
+    path, w = call("decayPath", start, rates, decay, gradient), np.array([start, 0.0])
+    assert len(path) == 60
+    for rate, state in zip(rates, path, strict=True):
+        across = np.array([w[1], -w[0]]) / np.linalg.norm(w)
+        new = w - rate * (gradient / np.linalg.norm(w) * across + decay * w)
+        cosine = w @ new / np.linalg.norm(w) / np.linalg.norm(new)
+        assert state["r"] == pytest.approx(np.linalg.norm(w), rel=1e-9)
+        assert np.cos(state["angle"]) == pytest.approx(cosine, rel=1e-9)
+        w = new

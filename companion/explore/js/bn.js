@@ -143,6 +143,20 @@ export function averageErrors(alpha, t, { start, drift, variance, removed = fals
   return { start: removed ? 0 : left * start, lag: (-drift * age) / weight, std: std / weight };
 }
 
+/**
+ * Length r and angle of a step of weights that decay, before each of the steps whose learning rates
+ * are given; the gradient is orthogonal to the weights, and `gradient`/r long.
+ */
+export function decayPath(start, rates, decay, gradient) {
+  let r = start;
+  return rates.map((rate) => {
+    const [along, across] = [(1 - rate * decay) * r, (rate * gradient) / r];
+    const state = { r, angle: Math.atan2(across, along) };
+    r = Math.hypot(along, across);
+    return state;
+  });
+}
+
 /** Bytes that a pass reads and writes, `kept` of which the cache holds between its two sweeps. */
 export function bytesMoved(pass, tensor, inFlight, kept) {
   const sweptTwice = { forward: 1, backward: 2 }[pass];
