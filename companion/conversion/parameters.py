@@ -25,8 +25,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer, such that weight decay does not reach γ, β and biases.
 
-    Decay pulls γ and β towards 0, and the network's functions with them, where it does nothing to
-    the function of a weight before a normalization. It is common not to decay them, nor biases.
+    Decay does not limit what weights before a normalization compute, nor γ and β that only another
+    normalization reads; in the last layers, and where a residual is added, it pulls the network's
+    function towards 0. It is common to decay neither γ and β nor biases.
 
     Parameters
     ----------
@@ -68,7 +69,8 @@ def parameter_groups(
 
     References
     ----------
-    He, Zhang, Zhang, Zhang, Xie & Li (2019), arXiv:1812.01187, section 3.1, "No bias decay".
+    Eq. (12) weight-decay/affine-scale; He, Zhang, Zhang, Zhang, Xie & Li (2019), arXiv:1812.01187,
+    section 3.1, "No bias decay".
 
     Examples
     --------
