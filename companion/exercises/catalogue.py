@@ -17,6 +17,7 @@ from . import (
     regularization_noise,
     reproducing_the_paper,
     twenty_minutes,
+    weight_decay,
     whitening,
 )
 from .exercise import Exercise
@@ -32,6 +33,7 @@ CHAPTERS = (
     convolution,
     recurrent,
     reproducing_the_paper,
+    weight_decay,
     regularization_noise,
     many_devices,
     memory_speed,
