@@ -288,6 +288,7 @@ ORACLES = {
     "bands": bands,
     "batch": batch,
     "boundary": boundary,
+    "decay": decay,
     "descent": descent,
     "drift": drift,
     "histograms": histograms,
