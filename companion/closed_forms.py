@@ -612,6 +612,73 @@ def _gaussian_mean(function: Callable[[float], float], std: float) -> float:
     return total * step / math.sqrt(2 * math.pi)
 
 
+def linear_gradient_growth(m: int) -> float:
+    """√((m-2)/(m-3)): growth of the gradient's norm per normalized layer without a nonlinearity.
+
+    Of deep and wide networks at their start: γ = 1, β = 0, ε = 0, independent weights, and a width
+    far above m².
+
+    Parameters
+    ----------
+    m
+        the number of values behind the mean and the variance, at least 3
+
+    Raises
+    ------
+    ValueError
+        fewer than 3 values: at m = 2 no gradient passes
+
+    References
+    ----------
+    Eq. (7) depth/linear-growth; Yang et al. (2019), arXiv:1902.08129.
+
+    Examples
+    --------
+    >>> linear_gradient_growth(3), round(linear_gradient_growth(8), 4)
+    (inf, 1.0954)
+    """
+    _check_count(m, at_least=3)
+    return math.sqrt((m - 2) / (m - 3)) if m > 3 else math.inf
+
+
+def shortcut_gradient_growth(blocks: int, rho: float, gamma: float = 1.0) -> float:
+    """√Π (1 + γ²ρ/(1 + γ²k)) over k < `blocks`: growth of the gradient's norm through x + BN(…).
+
+    Of wide networks in large batches at their start, where x enters the first block with variance
+    1 and each block's branch ends with a normalization. It grows as the power ρ/2 of the number of
+    blocks; a stack of the same layers without shortcuts has ρ^(blocks/2).
+
+    Parameters
+    ----------
+    blocks
+        how many, not negative
+    rho
+        ρ = E[f′(z)²]/Var f(z) of the activation f and a standard Gaussian z, at least 1
+    gamma
+        the scale γ at the end of each branch
+
+    Raises
+    ------
+    ValueError
+        `blocks` is negative, or `rho` under 1
+
+    References
+    ----------
+    Eq. (12) depth/shortcut-gradient.
+
+    Examples
+    --------
+    >>> shortcut_gradient_growth(2, 1.0), shortcut_gradient_growth(2, 1.0, gamma=0.0)
+    (1.7320508075688772, 1.0)
+    """
+    if blocks < 0:
+        raise ValueError(f"blocks: expected a number not below 0, got {blocks}")
+    if not rho >= 1:
+        raise ValueError(f"rho: expected at least 1, got {rho}")
+    square = gamma * gamma
+    return math.sqrt(math.prod(1 + square * rho / (1 + square * k) for k in range(blocks)))
+
+
 def collective_traffic(
     ranks: int, values: int, operation: str = "all_gather", schedule: str = "ring"
 ) -> tuple[int, float]:

@@ -234,6 +234,33 @@ def test_a_scale_that_is_not_positive_is_refused(form, name, value):
         getattr(closed_forms, form)(8, value)
 
 
+def test_growth_of_a_linear_network_is_that_of_its_two_parts():
+    # The projection keeps m - 2 of the m - 1 directions without a mean; the inverse variance is
+    # that of m - 1 Gaussian directions whose variance is 1 after the normalization below.
+    for m in (4, 5, 8, 100):
+        variance = m / (m - 1)
+        square = (m - 2) / (m - 1) * closed_forms.inverse_var_mean(m, variance)
+        assert closed_forms.linear_gradient_growth(m) ** 2 == pytest.approx(square, rel=1e-12)
+    assert closed_forms.linear_gradient_growth(3) == math.inf
+    with pytest.raises(ValueError, match="m: expected at least 3 values, got 2"):
+        closed_forms.linear_gradient_growth(2)
+
+
+@pytest.mark.parametrize("rho", [1.0, 1.25, 2.5])
+def test_growth_through_shortcuts_is_a_ratio_of_gamma_functions(rho):
+    for blocks in (0, 1, 7, 60):
+        logarithm = math.lgamma(blocks + 1 + rho) - math.lgamma(1 + rho) - math.lgamma(blocks + 1)
+        growth = closed_forms.shortcut_gradient_growth(blocks, rho)
+        assert growth**2 == pytest.approx(math.exp(logarithm), rel=1e-10)
+        assert closed_forms.shortcut_gradient_growth(blocks, rho, 0.0) == 1.0
+    half = closed_forms.shortcut_gradient_growth(2, rho, -0.5)
+    assert half**2 == pytest.approx((1 + rho / 4) * (1 + rho / 5))
+    with pytest.raises(ValueError, match="blocks: expected a number not below 0, got -1"):
+        closed_forms.shortcut_gradient_growth(-1, rho)
+    with pytest.raises(ValueError, match="rho: expected at least 1, got"):
+        closed_forms.shortcut_gradient_growth(1, 0.5)
+
+
 def ring_all_gather(ranks):
     """Steps until every rank has every block, and blocks that each has sent; rank 0's."""
     blocks_on = [{rank} for rank in range(ranks)]

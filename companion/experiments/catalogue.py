@@ -17,6 +17,7 @@ from . import (
     recurrent,
     same_curve,
     smoothness,
+    trainable_depth,
     weight_decay_equilibrium,
 )
 from .experiment import Experiment
@@ -39,5 +40,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         adaptation,
         same_curve,
         recurrent,
+        trainable_depth,
     )
 }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from companion import functional
+from companion import closed_forms, functional
 
 from .experiment import Experiment, Trial, by_seed, number
 from .tasks import Computation, Record, Task
@@ -42,7 +42,8 @@ def predicted(kind: str, m: int) -> float:
     >>> round(predicted("relu", 256), 4)
     1.2112
     """
-    return math.sqrt(math.pi / (math.pi - 1) if kind == "relu" else (m - 2) / (m - 3))
+    relu = math.sqrt(math.pi / (math.pi - 1))
+    return relu if kind == "relu" else closed_forms.linear_gradient_growth(m)
 
 
 def gradient_norms(kind: str, m: int, width: int, depth: int) -> list[float]:

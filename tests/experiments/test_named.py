@@ -45,6 +45,14 @@ def test_gradients_grow_as_predicted(conclusion_of):
         assert ratios == pytest.approx([1.0, 1.0], abs=0.05)
 
 
+def test_depth_stops_a_stack_and_not_blocks_with_shortcuts(conclusion_of):
+    found = conclusion_of("trainable-depth")
+    assert found["relu, 40 deep: growth before"] == pytest.approx([1.21, 1.21], abs=0.03)
+    assert min(found["relu, 40 deep: loss"]) > 1.5
+    for kind in ("shortcuts", "shortcuts, γ = 0"):
+        assert max(found[f"{kind}, 40 deep: loss"]) < 0.5
+
+
 def test_bn_makes_the_loss_vary_less_along_its_gradient(conclusion_of):
     assert min(conclusion_of("smoothness")["times smaller with bn"]) > 5
 

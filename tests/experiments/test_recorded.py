@@ -60,6 +60,16 @@ def test_batch_norm_is_above_layer_norm_in_the_recurrent_networks_of_every_seed(
         assert batch > max(found[f"{cell} layer: accuracy"])
 
 
+def test_how_deep_a_stack_learns():
+    run = recorded("trainable-depth")["conclusion"]
+    for kind in ("relu", "relu, plain", "relu, equal turns"):
+        assert min(run[f"{kind}, 60 deep: loss"]) > 2
+    for kind in ("shortcuts", "shortcuts, γ = 0"):
+        assert max(run[f"{kind}, 60 deep: loss"]) < 0.02
+    assert max(run["sigmoid, 60 deep: loss"]) < 0.5
+    assert max(run["relu, 60 deep: growth after"]) < 1.1 < min(run["relu, 60 deep: growth before"])
+
+
 def test_figure_1_reproduces_in_every_seed():
     run = recorded("figure-1")["conclusion"]
     assert min(run["times_sooner_at_threshold"]) >= 4
