@@ -30,6 +30,7 @@ from companion.explore.interactive import InteractiveFigure
 from companion.explore.jacobian import jacobian
 from companion.explore.ranks import ranks
 from companion.explore.roofline import roofline
+from companion.explore.stack import stack
 from companion.explore.through_time import through_time
 
 __all__ = [
@@ -47,5 +48,6 @@ __all__ = [
     "jacobian",
     "ranks",
     "roofline",
+    "stack",
     "through_time",
 ]

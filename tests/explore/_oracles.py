@@ -8,6 +8,7 @@ from companion import closed_forms, reference
 from companion.experiments import memory_traffic
 from companion.explore.boundary import draws, output
 from companion.explore.histograms import trained
+from companion.explore.stack import gradient_norms
 from companion.statistics import (
     RunningAverage,
     RunningMoments,
@@ -207,6 +208,20 @@ def axes(page):
     }
 
 
+def stack(page):
+    start, shown, chosen = page.figure.start, page.numbers(), page.choices()["activation"]
+    m, depth = int(shown["m"]), int(shown["depth"])
+    norms = gradient_norms(chosen, m, depth, int(shown["seed"]), start)
+    batch = closed_forms.linear_gradient_growth(m)
+    predicted = start["growths"][chosen] * batch
+    return {
+        "growth": (norms[-1] / norms[0]) ** (1 / depth),
+        "predicted": predicted,
+        "ratio": norms[-1] / norms[0],
+        "predictedRatio": predicted**depth,
+    }
+
+
 def bands(page):
     start, run = page.figure.start, page.figure.start["runs"][int(page.choices()["seed"])]
     (look, _), expected = page.handles()["step"], {}
@@ -296,6 +311,7 @@ ORACLES = {
     "jacobian": jacobian,
     "ranks": ranks,
     "roofline": roofline,
+    "stack": stack,
     "through_time": through_time,
 }
 MOVED = {

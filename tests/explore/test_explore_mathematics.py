@@ -271,3 +271,26 @@ def test_weights_that_decay(call, start):
         assert state["r"] == pytest.approx(np.linalg.norm(w), rel=1e-9)
         assert np.cos(state["angle"]) == pytest.approx(cosine, rel=1e-9)
         w = new
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("activation", ["line", "relu", "sigmoid", "tanh"])
+def test_gradients_through_a_stack(call, activation):
+    """Against autograd."""
+    f = {"line": lambda z: z, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+    generator = np.random.default_rng(4)
+    inputs, gradient = generator.normal(size=(2, 5, 7))  # five units, seven values each
+    matrices = generator.normal(size=(3, 5, 5))
+
+    def layer(x):
+        x_hat = (x - x.mean(0)) / (x.var(0, correction=0) + 1e-12).sqrt()
+        return f[activation](x_hat)
+
+    levels = [layer(torch.tensor(inputs.T)).requires_grad_()]
+    for matrix in torch.tensor(matrices):
+        levels.append(layer(levels[-1] @ matrix.T))
+    top = torch.tensor(gradient.T)
+    gradients = torch.autograd.grad(levels[-1], levels[-2::-1], top)
+    expected = [top.norm().item(), *(each.norm().item() for each in gradients)]
+    given = inputs.tolist(), matrices.tolist(), gradient.tolist()
+    np.testing.assert_allclose(call("gradientNorms", activation, *given), expected, rtol=1e-9)
