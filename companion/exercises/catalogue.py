@@ -8,6 +8,7 @@ from . import (
     backprop,
     bias_drift,
     convolution,
+    depth,
     identity,
     inference,
     many_devices,
@@ -35,6 +36,7 @@ CHAPTERS = (
     reproducing_the_paper,
     weight_decay,
     regularization_noise,
+    depth,
     many_devices,
     memory_speed,
 )
