@@ -74,8 +74,8 @@ def recorded(growths: Mapping[str, Mapping[int, Sequence[float]]], relu: float) 
         for m, values in by_size.items():
             ax.plot([m] * len(values), values, "o", color=color, markersize=4)
         last = max(by_size)
-        name = {"linear": "linear", "relu": "ReLU"}[kind]
-        ax.text(last * 1.25, np.mean(by_size[last]) - 0.025, name, color=color)
+        name, above = {"linear": ("linear", 0.01), "relu": ("ReLU", -0.025)}[kind]
+        ax.text(last * 1.15, np.mean(by_size[last]) + above, name, color=color)
     ax.text(7.2, 1.145, "√((m−2)/(m−3))")
     ax.text(7.2, 1.222, "√(π/(π−1))")
     ax.set(xscale="log", xlabel="batch size m", ylabel="growth per layer", ylim=(1, 1.25))
