@@ -103,7 +103,7 @@ def diagnose(
 
     References
     ----------
-    Eq. (4) identity/batch-identity; Eq. (14) mini-batch-algorithm/running-average.
+    Eq. (7) identity/batch-identity-mse; Eq. (14) mini-batch-algorithm/running-average.
 
     Examples
     --------
