@@ -13,6 +13,7 @@ from companion.experiments.catalogue import EXPERIMENTS
 from companion.experiments.experiment import Trial, by_seed, ratio, steps_to_accuracy
 from companion.experiments.figure_1 import percentile_bands
 from companion.experiments.gradient_explosion import gradient_norms, predicted
+from companion.experiments.initialization import saturation
 from companion.experiments.noisy_bn import activation_inputs
 from companion.experiments.smoothness import loss_range
 from companion.experiments.tasks import Record
@@ -144,6 +145,25 @@ def test_our_layer_and_pytorchs_train_alike(conclusion_of):
 
 def test_bn_trains_where_the_plain_network_does_not(conclusion_of):
     assert conclusion_of("learning-rate-limit")["largest rate, bn"] == [1.0, 1.0]
+
+
+def test_bn_learns_from_weights_that_are_too_small_or_too_large(conclusion_of):
+    accuracies = conclusion_of("initialization")
+    for scale in ("0.1", "10"):
+        plain, bn = (accuracies[f"tanh, {kind}, scale {scale} at 0.1"] for kind in ("plain", "bn"))
+        assert min(bn) > max(plain) + 0.1
+
+
+def test_saturation_is_the_share_of_flat_activations():
+    # The derivative of tanh is below a tenth beyond artanh √0.9 = 1.82, that of σ beyond 3.637.
+    for activation, edge in ((nn.Tanh(), 1.8184), (nn.Sigmoid(), 3.6369)):
+        x = torch.tensor([[-edge - 0.001, 0.0], [edge - 0.001, edge + 0.001]])
+        assert saturation(nn.Sequential(activation), x) == 0.5
+    x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0)) * 100
+    layer = BatchNorm1d(4)
+    assert saturation(nn.Sequential(layer, nn.Tanh()), x) < 0.12
+    assert layer.num_batches_tracked == 0
+    assert saturation(nn.Sequential(nn.Tanh()), x) > 0.9
 
 
 def test_at_two_examples_group_normalization_is_ahead(conclusion_of):
