@@ -21,6 +21,7 @@ from companion.explore.axes import axes
 from companion.explore.bands import bands
 from companion.explore.batch import batch
 from companion.explore.boundary import boundary
+from companion.explore.circle import circle
 from companion.explore.decay import decay
 from companion.explore.descent import descent
 from companion.explore.drift import drift
@@ -40,6 +41,7 @@ __all__ = [
     "bands",
     "batch",
     "boundary",
+    "circle",
     "decay",
     "descent",
     "drift",

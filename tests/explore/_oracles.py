@@ -297,12 +297,41 @@ def decay(page):
     }
 
 
+def circle(page):
+    start, rate = page.figure.start, page.numbers()["rate"]
+    u, t = np.array(start["u"]), np.array(start["t"])
+    place = np.array(page.handles()["start"])
+    length = np.linalg.norm(place)
+    w, within = place / length * 10 ** (length - 1), -1
+    path = [w]
+    best = np.linalg.solve(u.T @ u, u.T @ t)
+    for step in range(10_001):
+        if within < 0 and np.degrees(_angle(w, best)) <= 1:
+            within = step
+        normalized = reference.forward((u @ w)[:, None], eps=0.0)
+        grad_y = (normalized.y - t[:, None]) / len(t)
+        slope = u.T @ reference.backward(grad_y, normalized).x[:, 0]
+        path.append(w := w - rate * slope)
+    return {
+        "first": rate / (path[0] @ path[0]),
+        "second": rate / (path[1] @ path[1]),
+        "turned": np.degrees(_angle(path[0], path[1])),
+        "norm": np.linalg.norm(path[10_000]),
+        "steps": within,
+    }
+
+
+def _angle(v, w):
+    return np.arctan2(abs(v[0] * w[1] - v[1] * w[0]), v @ w)
+
+
 ORACLES = {
     "average": average,
     "axes": axes,
     "bands": bands,
     "batch": batch,
     "boundary": boundary,
+    "circle": circle,
     "decay": decay,
     "descent": descent,
     "drift": drift,
@@ -320,6 +349,7 @@ MOVED = {
     "bands": "step",
     "batch": "x7",
     "boundary": "probe",
+    "circle": "start",
     "decay": "step",
     "descent": "long",
     "drift": "step",

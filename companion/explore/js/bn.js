@@ -205,6 +205,22 @@ export function gradientNorms(activation, inputs, matrices, gradient, eps = 1e-1
     norms.push(g);
   }
   return norms.map((units) => Math.sqrt(sum(units.map((unit) => sum(unit.map((v) => v * v))))));
+ * Descent on the two weights of a unit, x = w·u, with the loss ½·mean (x̂ − t)² of normalized targets, which
+ * is 1 − ρ, ρ being the correlation of x and t. [a, b, c] is the second moment of centred inputs,
+ * `toTarget` the mean of ut. Weights, loss and ‖∇L‖ before each of `steps` steps and after the last.
+ */
+export function unitDescent([a, b, c], toTarget, start, { rate, steps }) {
+  const path = [];
+  let w = start;
+  for (let step = 0; step <= steps; step += 1) {
+    const sigmaW = [a * w[0] + b * w[1], b * w[0] + c * w[1]];
+    const std = Math.sqrt(w[0] * sigmaW[0] + w[1] * sigmaW[1]);
+    const rho = (w[0] * toTarget[0] + w[1] * toTarget[1]) / std;
+    const gradient = [0, 1].map((k) => ((rho * sigmaW[k]) / std - toTarget[k]) / std);
+    path.push({ w, loss: 1 - rho, gradient: Math.hypot(...gradient) });
+    w = [0, 1].map((k) => w[k] - rate * gradient[k]);
+  }
+  return path;
 }
 
 /** Bytes that a pass reads and writes, `kept` of which the cache holds between its two sweeps. */

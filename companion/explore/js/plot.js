@@ -69,6 +69,15 @@ export class Plot {
     for (const name of Object.keys(this.axes)) this.drawAxis(name);
   }
 
+  /** Show what is at most `reach` above or below a place, in the same units along both axes: circles are round. */
+  frame([x, y], reach) {
+    const { left, top, right, bottom } = this.inner;
+    const across = (reach * (right - left)) / (bottom - top);
+    this.x.domain([x - across, x + across]);
+    this.y.domain([y - reach, y + reach]);
+    this.layout();
+  }
+
   drawAxis(name) {
     const { label, ticks, format, hidden } = this.axes[name];
     if (hidden) return;

@@ -71,8 +71,8 @@ export function figure(stage, { z, weights, long, short, angle, inputs }) {
     bound(enough, enough.toFixed(1));
 
     // The minimum is in the middle of the frame and the start inside, however long the way is.
-    frame(valley, best, REACH * Math.hypot(...best));
-    frame(data, [0, 0], 6);
+    valley.frame(best, REACH * Math.hypot(...best));
+    data.frame([0, 0], 6);
 
     const turn = Array.from({ length: 73 }, (_, i) => [Math.cos((i * Math.PI) / 36), Math.sin((i * Math.PI) / 36)]);
     const unit = turn.map(([u, v]) => [2 * u, 2 * v]);
@@ -89,15 +89,6 @@ export function figure(stage, { z, weights, long, short, angle, inputs }) {
     ]);
     stage.say(sentence(white, problem));
   };
-}
-
-/** Show what is at most `reach` above or below a place, in the same units along both axes: circles are round. */
-function frame(plot, [x, y], reach) {
-  const { left, top, right, bottom } = plot.inner;
-  const across = (reach * (right - left)) / (bottom - top);
-  plot.x.domain([x - across, x + across]);
-  plot.y.domain([y - reach, y + reach]);
-  plot.layout();
 }
 
 /** Descent from 0 on ½(w − best)ᵀH(w − best), at the best rate. */
