@@ -47,7 +47,7 @@ def circle() -> InteractiveFigure:
                 std = np.sqrt(w @ covariance @ w)
                 slope = (w @ to_target / std**2 * (covariance @ w) - to_target) / std
                 path.append(w - rate * slope)
-            paths[f"η = {rate:g}"] = np.array(path)
+            paths[f"η = {rate:,g}"] = np.array(path)
         return plane(paths, np.linalg.solve(covariance, to_target))
 
     return InteractiveFigure(

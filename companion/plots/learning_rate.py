@@ -16,6 +16,8 @@ Accuracies = Mapping[float, Sequence[float]]
 
 _NETWORKS = {"plain": ("without normalization", PLAIN), "bn": ("with batch normalization", BATCH)}
 
+_ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
+
 
 def steps_needed(
     rates: ArrayLike, steps: ArrayLike, plain_rates: ArrayLike, plain_steps: ArrayLike, limit: float
@@ -27,7 +29,7 @@ def steps_needed(
     ax.axvline(limit, color=PLAIN, linestyle="--", linewidth=1.2)
     ax.text(limit * 1.2, 1.5e5, f"the plain unit diverges beyond {limit:.2f}", color=PLAIN)
     ax.text(30, 60, "normalized", color=BATCH)
-    ax.text(2.2e-3, 5e3, "plain", color=PLAIN, ha="right", va="top")
+    ax.text(2e-2, 1.2e4, "plain", color=PLAIN)
     ax.set(xlabel="learning rate η", ylabel="steps to the optimum", ylim=(20, 4e5))
     return fig
 
@@ -83,18 +85,14 @@ def effective_rates(curves: Mapping[str, Mapping[float, ArrayLike]]) -> Figure:
     """Effective learning rates of hidden weights over the steps, by schedule and learning rate."""
     fig, axes = figure(2, height=3.2, sharey=True)
     for ax, (schedule, runs) in zip(axes, curves.items(), strict=True):
-        for (rate, rates), color in zip(runs.items(), (SKY, BATCH, NAVY), strict=True):
+        for (rate, rates), color, dash in zip(
+            runs.items(), (SKY, BATCH, NAVY), ("-", "--", "-."), strict=True
+        ):
             values = np.ravel(rates)
-            ax.loglog(1 + np.arange(len(values)), values, color=color)
-            place = max(1, len(values) // 30)
-            ax.annotate(
-                f"η = {rate:,g}",
-                (place, values[place - 1]),
-                xytext=(2, 6),
-                textcoords="offset points",
-                color=color,
-            )
-        ax.set(title=schedule, xlabel="before step")
+            label = f"η = {rate:,g}"
+            ax.loglog(1 + np.arange(len(values)), values, dash, color=color, label=label)
+        ax.set(title=schedule, xlabel="step")
+    axes[1].legend(loc="lower right")
     axes[0].set_ylabel("effective rate η/‖w‖²")
     return fig
 
@@ -120,12 +118,14 @@ def initializations(
             for (y, x), value in np.ndenumerate(found):
                 color = "#ffffff" if value > 0.55 else "#000000"
                 ax.text(x, y, f"{value:.2f}", color=color, ha="center", va="center")
-            ax.set_title(f"{activation}, {'with BN' if network == 'bn' else 'plain'}")
+            ax.set_title(f"{_ACTIVATIONS[activation]}, {'with BN' if network == 'bn' else 'plain'}")
             ax.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
             ax.set_yticks(range(len(scales)), list(scales))
             ax.grid(visible=False)
     for ax in axes[-1]:
         ax.set_xlabel("learning rate")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("scale of the weights")
     return fig
 
 

@@ -45,6 +45,12 @@ def test_what_the_literature_says_is_seen_in_every_seed():
         assert noisy > 20 * quiet
     assert min(drift["noisy bn: accuracy"]) > 0.9
     assert min(recorded("learning-rate-limit")["conclusion"]["times larger with bn"]) >= 3
+    starts = recorded("initialization")["conclusion"]
+    for variant, accuracies in starts.items():
+        if ", bn, " in variant and not variant.endswith("scale 10 at 0.01"):
+            assert min(accuracies) > 0.9
+    small = [a for name, found in starts.items() if ", plain, scale 0.1 at" in name for a in found]
+    assert max(small) < 0.2
     alone = recorded("bn-only")["conclusion"]
     assert min(alone["width 128"]) > 0.85
     assert min(alone["width 512"]) > max(alone["width 32"]) + 0.15

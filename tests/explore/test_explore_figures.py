@@ -260,6 +260,22 @@ def test_each_key_goes_its_way(opened):
 
 
 @pytest.mark.browser
+def test_any_learning_rate_turns_the_weights_to_the_best_direction(opened):
+    page = opened("circle")
+    steps = []
+    for times in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9):  # half decades, from 0.01 on
+        page.press("input[data-control=rate]", "Home", *["ArrowRight"] * times)
+        shown = page.numbers()
+        assert shown["norm"] > 1, "descent makes the weights longer"
+        assert shown["second"] < shown["first"]
+        steps.append(shown["steps"])
+    least = steps.index(min(steps))
+    assert min(steps) > 0, "each arrives"
+    assert steps == sorted(steps[: least + 1], reverse=True) + sorted(steps[least + 1 :])
+    assert min(steps[0], steps[-1]) > 20 * steps[least]
+
+
+@pytest.mark.browser
 def test_the_steps_of_descent_follow_the_condition_number(opened):
     page = opened("descent")
     steps = {}

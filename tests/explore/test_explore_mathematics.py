@@ -294,3 +294,26 @@ def test_gradients_through_a_stack(call, activation):
     expected = [top.norm().item(), *(each.norm().item() for each in gradients)]
     given = inputs.tolist(), matrices.tolist(), gradient.tolist()
     np.testing.assert_allclose(call("gradientNorms", activation, *given), expected, rtol=1e-9)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("rate", [0.1, 30.0])
+def test_descent_on_a_normalized_unit(call, rate):
+    u = np.random.default_rng(4).standard_normal((12, 2)) @ [[1.5, 0.4], [0.0, 0.8]]
+    t = u @ [0.3, -1.0] + np.random.default_rng(5).standard_normal(12)
+    u, t = u - u.mean(axis=0), (t - t.mean()) / t.std()
+    moment = (u.T @ u / 12)[np.triu_indices(2)].tolist()
+    options = {"rate": rate, "steps": 25}
+    path = call("unitDescent", moment, (u.T @ t / 12).tolist(), [0.5, 2.0], options)
+    assert len(path) == 26
+    u, t = torch.tensor(u), torch.tensor(t)
+    w = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    for state in path:
+        w = w.detach().requires_grad_()
+        x = u @ w
+        loss = (x / x.std(correction=0) - t).square().mean() / 2
+        (gradient,) = torch.autograd.grad(loss, w)
+        np.testing.assert_allclose(state["w"], w.detach(), **TIGHT)
+        assert state["loss"] == pytest.approx(loss.item(), rel=1e-9)
+        assert state["gradient"] == pytest.approx(gradient.norm().item(), rel=1e-9)
+        w = w - rate * gradient

@@ -4,7 +4,7 @@ import { secondMoment, unitDescent } from "../bn.js";
 
 const STEPS = 10000;
 const RATES = Array.from({ length: 13 }, (_, i) => 10 ** (i / 2 - 2));
-const REACH = 5.4; // of the plane, in decades of the norm from 0.1 on
+const REACH = 5.6; // of the plane, in decades of the norm from 0.1 on
 const START = [0.4, 2]; // the handle's distance from the middle: norms 0.25 to 10
 const NEAR = 1; // degrees from the best direction
 const SHOWN = [0, ...new Set(Array.from({ length: 161 }, (_, i) => Math.round(10 ** (i / 40))))];
