@@ -38,6 +38,7 @@ export function figure(stage, { u, t, place, rate }) {
     title: "Angle from the best direction, in degrees",
     x: { domain: [1, STEPS], log: true, label: "steps taken", ticks: [1, 10, 100, 1000, 10000], format: (n) => n.toLocaleString("en") },
     y: { domain: [0, 180], label: "angle", ticks: [0, 45, 90, 135, 180] },
+    margin: { right: 26 },
   });
   plane.handle({
     name: "start",
