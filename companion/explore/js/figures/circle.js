@@ -70,10 +70,10 @@ export function figure(stage, { u, t, place, rate }) {
     const arrived = away.findIndex((value) => value <= NEAR);
     const effective = [path[0], path[1]].map(({ w }) => speed.value / Math.hypot(...w) ** 2);
     const turned = angle(path[1].w, path[0].w);
-    shown.first(effective[0], effective[0].toPrecision(3));
-    shown.second(effective[1], effective[1].toPrecision(3));
-    shown.turned(turned, turned.toPrecision(3));
-    shown.norm(Math.hypot(...path[STEPS].w), Math.hypot(...path[STEPS].w).toPrecision(4));
+    shown.first(effective[0], short(effective[0]));
+    shown.second(effective[1], short(effective[1]));
+    shown.turned(turned, short(turned));
+    shown.norm(Math.hypot(...path[STEPS].w), short(Math.hypot(...path[STEPS].w)));
     shown.steps(arrived, arrived < 0 ? `more than ${STEPS.toLocaleString("en")}` : arrived.toLocaleString("en"));
 
     const round = Array.from({ length: 73 }, (_, i) => [Math.cos(i / 36 * Math.PI), Math.sin(i / 36 * Math.PI)]);
@@ -96,10 +96,12 @@ const norm = (place) => 10 ** (Math.hypot(...place) - 1);
 
 const angle = (v, w) => Math.abs(Math.atan2(v[0] * w[1] - v[1] * w[0], v[0] * w[0] + v[1] * w[1])) * DEGREES;
 
+const short = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
+
 /** `tangent` is ηe‖G‖, the tangent of the first turn. */
 function sentence(tangent, turned, arrived) {
-  const end = arrived < 0 ? "10,000 such steps are not enough." : `${arrived.toLocaleString("en")} ${arrived === 1 ? "step arrives" : "steps arrive"}.`;
-  if (tangent > 3) return `The first step turns the weights by ${turned.toFixed(0)}° and makes them ${Math.hypot(1, tangent).toPrecision(2)} times as long. From there steps are small: ${end}`;
-  if (tangent < 0.05) return `Every step turns the weights a little, and they hardly grow: ${end}`;
-  return `About the right rate: the weights turn, and grow only a little. ${end[0].toUpperCase()}${end.slice(1)}`;
+  const end = arrived < 0 ? "10,000 steps are not enough." : `${short(arrived)} ${arrived === 1 ? "step arrives" : "steps arrive"}.`;
+  if (tangent < 0.3) return `Every step turns the weights a little, and they hardly grow: ${end}`;
+  const first = `The first step turns the weights by ${turned.toFixed(0)}° and makes them ${short(Math.hypot(1, tangent))} times as long.`;
+  return `${first} ${tangent > 3 ? "From there steps are short:" : "That is about right:"} ${end}`;
 }
