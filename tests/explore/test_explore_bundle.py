@@ -17,7 +17,7 @@ BUDGET = 150 * 1024  # bytes of compressed script for all figures together
 
 def test_all_scripts_together_are_small():
     texts = [bundle.core(), *(bundle.figure(output(name)[0].name) for name in FIGURES)]
-    assert sum(len(gzip.compress(text.encode())) for text in texts) < BUDGET / 3
+    assert sum(len(gzip.compress(text.encode())) for text in texts) < BUDGET / 2
 
 
 @pytest.mark.parametrize("name", FIGURES)
