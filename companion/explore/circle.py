@@ -23,7 +23,7 @@ def circle() -> InteractiveFigure:
 
     References
     ----------
-    Eqs. (5) to (7) of the chapter `learning-rate`.
+    Eqs. (1) and (3) to (6) of the chapter `learning-rate`.
 
     Examples
     --------
