@@ -205,6 +205,9 @@ export function gradientNorms(activation, inputs, matrices, gradient, eps = 1e-1
     norms.push(g);
   }
   return norms.map((units) => Math.sqrt(sum(units.map((unit) => sum(unit.map((v) => v * v))))));
+}
+
+/**
  * Descent on the two weights of a unit, x = w·u, with the loss ½·mean (x̂ − t)² of normalized targets, which
  * is 1 − ρ, ρ being the correlation of x and t. [a, b, c] is the second moment of centred inputs,
  * `toTarget` the mean of ut. Weights, loss and ‖∇L‖ before each of `steps` steps and after the last.
