@@ -47,7 +47,7 @@ def activation_inputs(model: nn.Sequential, x: Tensor) -> list[Tensor]:
     return inputs
 
 
-def _drift_probe(x: Tensor) -> Probe:
+def drift_probe(x: Tensor) -> Probe:
     """How far the units' means have moved since the last look, in standard deviations.
 
     In training mode, where there is noise, on the same images at every look.
@@ -76,7 +76,7 @@ def _start(config: Config, variant: str, seed: int, device: torch.device) -> Tas
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         look_every=config.look_every,
-        probe=_drift_probe(split.x_train[:512]),
+        probe=drift_probe(split.x_train[:512]),
         conclude=lambda curves: {
             "accuracy": curves["accuracy"][-1],
             "drift": fmean(curves["drift"][1:]),

@@ -32,25 +32,64 @@ class Config:
     look_every: int = 10
 
 
+def along_gradient(
+    model: nn.Module, x: Tensor, y: Tensor, rates: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """The loss on a batch, and the change of its gradient, after steps along the negative gradient.
+
+    The model is in training mode then; afterwards it is what it was.
+
+    Parameters
+    ----------
+    model
+        a classifier
+    x, y
+        inputs ``(m, ...)`` and classes ``(m,)``
+    rates
+        learning rates: the steps start from the same weights
+
+    Returns
+    -------
+    list, list
+        at each rate the loss, in nats, and the length of the gradient's change as a fraction of
+        the length of the gradient at the start
+    """
+    parameters = list(model.parameters())
+    losses, changes = [], []
+    with preserved_statistics(model), torch.enable_grad():
+        model.train()
+        first = nn.functional.cross_entropy(model(x), y)
+        gradients = torch.autograd.grad(first, parameters)
+        before = [value.detach().clone() for value in parameters]
+        for rate in rates:
+            _place(parameters, before, gradients, rate)
+            loss = nn.functional.cross_entropy(model(x), y)
+            now = torch.autograd.grad(loss, parameters)
+            losses.append(loss.item())
+            changed = [b - a for a, b in zip(gradients, now, strict=True)]
+            changes.append(_length(changed) / _length(gradients))
+        _place(parameters, before, gradients, 0.0)
+    return losses, changes
+
+
+@torch.no_grad()
+def _place(
+    parameters: Sequence[Tensor], before: Sequence[Tensor], along: Sequence[Tensor], rate: float
+) -> None:
+    for value, start, direction in zip(parameters, before, along, strict=True):
+        value.copy_(start - rate * direction if rate else start)
+
+
+def _length(tensors: Sequence[Tensor]) -> float:
+    return torch.stack([each.square().sum() for each in tensors]).sum().sqrt().item()
+
+
 def loss_range(model: nn.Module, x: Tensor, y: Tensor, rates: Sequence[float]) -> float:
     """Largest less smallest loss on a batch, over steps of `rates` along its negative gradient.
 
     The model is in training mode then; afterwards it is what it was.
     """
-    parameters = list(model.parameters())
-    with preserved_statistics(model), torch.enable_grad():
-        model.train()
-        loss = nn.functional.cross_entropy(model(x), y)
-        gradients = torch.autograd.grad(loss, parameters)
-        losses = []
-        with torch.no_grad():
-            before = [value.clone() for value in parameters]
-            for rate in rates:
-                for value, start, gradient in zip(parameters, before, gradients, strict=True):
-                    value.copy_(start - rate * gradient)
-                losses.append(nn.functional.cross_entropy(model(x), y).item())
-            for value, start in zip(parameters, before, strict=True):
-                value.copy_(start)
+    losses, _ = along_gradient(model, x, y, rates)
     return max(losses) - min(losses)
 
 

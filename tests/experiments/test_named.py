@@ -15,7 +15,7 @@ from companion.experiments.figure_1 import percentile_bands
 from companion.experiments.gradient_explosion import gradient_norms, predicted
 from companion.experiments.initialization import saturation
 from companion.experiments.noisy_bn import activation_inputs
-from companion.experiments.smoothness import loss_range
+from companion.experiments.smoothness import along_gradient, loss_range
 from companion.experiments.tasks import Record
 from companion.variants import BatchNormLSTM
 
@@ -73,6 +73,13 @@ def test_recurrent_networks_learn_with_either_normalization(conclusion_of):
     assert [type(part) for part in layer.children()] == [recurrent.EveryStep] * 3
     output, _ = layer(torch.randn(7, 1, 3))
     assert torch.isfinite(output).all()
+
+
+def test_noisy_bn_bears_a_rate_at_which_the_plain_network_fails(conclusion_of):
+    found = conclusion_of("rates-and-drift")
+    assert min(found["noisy bn at 1: accuracy"]) > max(found["plain at 1: accuracy"]) + 0.3
+    assert min(found["noisy bn at 1: drift"]) > 0.2
+    assert min(found["plain at 0.03: drift"]) > 20 * max(found["bn at 0.03: drift"])
 
 
 def test_weights_turn_by_the_predicted_angle(conclusion_of):
@@ -206,6 +213,7 @@ def test_the_loss_range_leaves_the_model_as_it_was():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
         measured = loss_range(model, x, y, (0.0, 0.5))
+        losses, changes = along_gradient(model, x, y, (0.0, 0.5))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
     loss = nn.functional.cross_entropy(model(x), y)
@@ -215,6 +223,10 @@ def test_the_loss_range_leaves_the_model_as_it_was():
             value -= 0.5 * gradient
         moved = nn.functional.cross_entropy(model(x), y)
     assert measured == pytest.approx(abs(loss.item() - moved.item()), abs=1e-6)
+    assert losses == pytest.approx([loss.item(), moved.item()], abs=1e-6)
+    after = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), list(model.parameters()))
+    start, end = (torch.cat([each.flatten() for each in grads]) for grads in (gradients, after))
+    assert changes == pytest.approx([0.0, ((end - start).norm() / start.norm()).item()], abs=1e-5)
 
 
 def test_activation_inputs_are_what_each_relu_receives():
