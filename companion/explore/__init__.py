@@ -31,6 +31,7 @@ from companion.explore.interactive import InteractiveFigure
 from companion.explore.jacobian import jacobian
 from companion.explore.ranks import ranks
 from companion.explore.roofline import roofline
+from companion.explore.slices import slices
 from companion.explore.stack import stack
 from companion.explore.through_time import through_time
 
@@ -50,6 +51,7 @@ __all__ = [
     "jacobian",
     "ranks",
     "roofline",
+    "slices",
     "stack",
     "through_time",
 ]

@@ -8,6 +8,7 @@ from companion import closed_forms, reference
 from companion.experiments import memory_traffic
 from companion.explore.boundary import draws, output
 from companion.explore.histograms import trained
+from companion.explore.slices import measured
 from companion.explore.stack import gradient_norms
 from companion.statistics import (
     RunningAverage,
@@ -325,6 +326,21 @@ def _angle(v, w):
     return np.arctan2(abs(v[0] * w[1] - v[1] * w[0]), v @ w)
 
 
+def slices(page):
+    start, choices = page.figure.start, page.choices()
+    look = start["steps"].index(page.numbers()["step"])
+    ((at, _),) = page.handles().values()
+    shown = page.page.locator("[data-handle=rate]").get_attribute("aria-valuetext")
+    assert shown == f"learning rate {start['rates'][int(at)]:g}"
+    expected = {}
+    for shown, name in (("plain", "plain"), ("batch", choices["weights"])):
+        found = start["networks"][name][look]
+        assert found["losses"] == pytest.approx(measured()[name][look]["losses"], rel=1e-5)
+        expected[f"{shown}Range"] = np.ptp(found["losses"][: int(at) + 2])
+        expected[f"{shown}Change"] = found["changes"][int(at) + 1]
+    return expected
+
+
 ORACLES = {
     "average": average,
     "axes": axes,
@@ -340,6 +356,7 @@ ORACLES = {
     "jacobian": jacobian,
     "ranks": ranks,
     "roofline": roofline,
+    "slices": slices,
     "stack": stack,
     "through_time": through_time,
 }
@@ -356,6 +373,7 @@ MOVED = {
     "identity": "parameters",
     "jacobian": "x5",
     "ranks": "x9",
+    "slices": "rate",
     "through_time": "step",
 }
 

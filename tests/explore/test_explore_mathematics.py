@@ -317,3 +317,9 @@ def test_descent_on_a_normalized_unit(call, rate):
         assert state["loss"] == pytest.approx(loss.item(), rel=1e-9)
         assert state["gradient"] == pytest.approx(gradient.norm().item(), rel=1e-9)
         w = w - rate * gradient
+
+
+@pytest.mark.browser
+def test_the_range_of_values(call):
+    for x in batches():
+        assert call("range", x.tolist()) == pytest.approx(np.ptp(x), rel=1e-12)

@@ -225,6 +225,8 @@ export function unitDescent([a, b, c], toTarget, start, { rate, steps }) {
   }
   return path;
 }
+/** The largest of some values less the smallest: how far a loss ranges along a step. */
+export const range = (values) => Math.max(...values) - Math.min(...values);
 
 /** Bytes that a pass reads and writes, `kept` of which the cache holds between its two sweeps. */
 export function bytesMoved(pass, tensor, inFlight, kept) {
