@@ -51,6 +51,12 @@ def test_what_the_literature_says_is_seen_in_every_seed():
             assert min(accuracies) > 0.9
     small = [a for name, found in starts.items() if ", plain, scale 0.1 at" in name for a in found]
     assert max(small) < 0.2
+    rates = recorded("rates-and-drift")["conclusion"]
+    assert max(rates["plain at 1: accuracy"]) < 0.2
+    assert min(rates["noisy bn at 1: accuracy"]) > 0.85
+    assert min(rates["noise 3 at 1: drift"]) > 1
+    assert max(rates["noise 3 at 1: accuracy"]) < min(rates["noise 1 at 1: accuracy"])
+    assert max(rates["small bn at 0.01: loss"]) < min(rates["plain at 0.01: loss"])
     alone = recorded("bn-only")["conclusion"]
     assert min(alone["width 128"]) > 0.85
     assert min(alone["width 512"]) > max(alone["width 32"]) + 0.15
