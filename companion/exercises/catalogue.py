@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from . import (
     backprop,
     bias_drift,
+    bn_only,
     convolution,
     covariate_shift_debate,
     depth,
@@ -43,6 +44,7 @@ CHAPTERS = (
     depth,
     many_devices,
     memory_speed,
+    bn_only,
 )
 EXERCISES: dict[str, Exercise] = {
     each.name: each for chapter in CHAPTERS for each in chapter.EXERCISES

@@ -29,6 +29,7 @@ from companion.explore.histograms import histograms
 from companion.explore.identity import identity
 from companion.explore.interactive import InteractiveFigure
 from companion.explore.jacobian import jacobian
+from companion.explore.kinks import kinks
 from companion.explore.ranks import ranks
 from companion.explore.roofline import roofline
 from companion.explore.slices import slices
@@ -49,6 +50,7 @@ __all__ = [
     "histograms",
     "identity",
     "jacobian",
+    "kinks",
     "ranks",
     "roofline",
     "slices",

@@ -341,6 +341,31 @@ def slices(page):
     return expected
 
 
+def kinks(page):
+    start, shown, chosen = page.figure.start, page.numbers(), page.choices()
+    weights, m = np.array(start["weights"]), int(shown["m"])
+    points = np.array(start["points"]) + page.handles()["flowers"] - start["center"]
+    batch = points
+    if m < len(points):
+        batch = points[draws(start["seed"] + int(shown["batch"]), len(points), m)]
+    mean, var = np.zeros(len(weights)), np.ones(len(weights))
+    if chosen["statistics"] == "batch":
+        mean, var = reference.moments(batch @ weights.T)
+    gamma = np.full(len(weights), 1.0 if chosen["sign"] == "plus" else -1.0)
+    y = reference.inference(points @ weights.T, mean, var, gamma, gamma * 0 + shown["beta"], 0.0)
+    length = np.linalg.norm(weights, axis=1)
+    distances = y * np.sqrt(var).ravel() / length
+    # Along its weights, a layer's inputs have this covariance; no line of the direction is closer.
+    units = weights / length[:, None]
+    least = np.einsum("ij,jk,ik->i", units, np.cov(points.T, bias=True), units)
+    return {
+        "cutting": ((y > 0).any(axis=0) & ~(y > 0).all(axis=0)).sum(),
+        "off": (~(y > 0).any(axis=0)).sum(),
+        "distance": np.square(distances).mean(),
+        "least": least.mean(),
+    }
+
+
 ORACLES = {
     "average": average,
     "axes": axes,
@@ -354,6 +379,7 @@ ORACLES = {
     "histograms": histograms,
     "identity": identity,
     "jacobian": jacobian,
+    "kinks": kinks,
     "ranks": ranks,
     "roofline": roofline,
     "slices": slices,
@@ -372,6 +398,7 @@ MOVED = {
     "drift": "step",
     "identity": "parameters",
     "jacobian": "x5",
+    "kinks": "flowers",
     "ranks": "x9",
     "slices": "rate",
     "through_time": "step",

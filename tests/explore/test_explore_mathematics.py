@@ -323,3 +323,18 @@ def test_descent_on_a_normalized_unit(call, rate):
 def test_the_range_of_values(call):
     for x in batches():
         assert call("range", x.tolist()) == pytest.approx(np.ptp(x), rel=1e-12)
+
+
+@pytest.mark.browser
+def test_where_a_unit_bends(call):
+    generator = np.random.default_rng(4)
+    points, w = generator.normal([4.0, 1.0], size=(9, 2)), np.array([0.6, -1.7])
+    values = points @ w
+    statistics = call("moments", values.tolist())
+    for gamma, beta, eps in [(1.0, 0.0, 0.0), (2.0, -1.5, 1e-5), (-0.5, 0.75, 0.3)]:
+        line = call("kink", statistics, {"gamma": gamma, "beta": beta, "eps": eps})
+        actual = call("distances", points.tolist(), w.tolist(), line)
+        batch = reference.forward(values[:, None], [gamma], [beta], eps)
+        # The distance to the nearest point at which the unit is 0, by the unit's slope.
+        slope = abs(gamma) * batch.inv_std.item() * np.linalg.norm(w)
+        np.testing.assert_allclose(actual, batch.y[:, 0] / slope, **TIGHT)

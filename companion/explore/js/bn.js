@@ -228,6 +228,17 @@ export function unitDescent([a, b, c], toTarget, start, { rate, steps }) {
 /** The largest of some values less the smallest: how far a loss ranges along a step. */
 export const range = (values) => Math.max(...values) - Math.min(...values);
 
+/** The hyperplane wᵀu = at on which a unit's γx̂ + β is 0, and the sign of the side where it is above. */
+export function kink({ mean: center, var: variance }, { gamma = 1, beta = 0, eps = 1e-5 } = {}) {
+  return { at: center - (beta * Math.sqrt(variance + eps)) / gamma, side: Math.sign(gamma) };
+}
+
+/** Distances of points from the hyperplane wᵀu = at, positive on the side of `side`. */
+export function distances(points, w, { at, side }) {
+  const length = Math.hypot(...w);
+  return points.map((point) => (side * (sum(point.map((value, k) => value * w[k])) - at)) / length);
+}
+
 /** Bytes that a pass reads and writes, `kept` of which the cache holds between its two sweeps. */
 export function bytesMoved(pass, tensor, inFlight, kept) {
   const sweptTwice = { forward: 1, backward: 2 }[pass];
