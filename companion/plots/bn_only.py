@@ -107,5 +107,5 @@ def switched(gamma: ArrayLike, beta: ArrayLike, shares: ArrayLike) -> Figure:
         label="off on all images",
     )
     ax.set(xlabel="γ", ylabel="β")
-    ax.legend(loc="upper right")
+    ax.legend(loc="upper left")
     return fig
