@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[1] / "book" / "api.md"
 # They say what is public in `__all__`.
 PACKAGES = [
     "companion",
+    "companion.closed_forms",
     "companion.contexts",
     "companion.conversion",
     "companion.data",
@@ -35,7 +36,7 @@ PACKAGES = [
     "companion.whitening",
 ]
 # Of these, the functions and classes that they define and do not mark as private are public.
-PLAIN_MODULES = ["companion.closed_forms", "companion.reference"]
+PLAIN_MODULES = ["companion.reference"]
 DIRECTIVE = re.compile(r"^\s*\.\. (currentmodule|auto\w+):: (\S+)", re.MULTILINE)
 HEAVY = ["jupyterquiz", "matplotlib", "numba", "onnx", "pooch", "requests", "sklearn", "triton"]
 

@@ -21,50 +21,50 @@ KINDS: dict[str, Kind] = {
     "nonfinite-statistics": Kind(
         "In evaluation mode every output of these channels is NaN or a constant.",
         "companion.update_precise(model, loader); train inside companion.finite_statistics(model)",
-        "api#contexts",
+        "symptoms#nan-or-inf-in-the-running-statistics",
     ),
     "few-values": Kind(
         "One value has no variance, and few give noisy statistics: of the output's variance the "
         "share `noise` is drawn anew with each batch.",
         "larger batches, companion.convert_sync over devices, or companion.to_group_norm(model)",
-        "twenty-minutes#the-batch-is-too-small",
+        "symptoms#batches-of-2-to-4-examples",
     ),
     "train-eval-gap": Kind(
         "In evaluation mode the layer does not give what its successors were trained on.",
         "companion.update_precise(model, loader), and look at the findings of its inputs",
-        "mini-batch-algorithm#from-batches-to-the-population",
+        "inference#when-evaluation-is-much-worse-than-training",
     ),
     "never-updated": Kind(
         "The running statistics are the initial 0 and 1: evaluation mode does not normalize.",
         "companion.update_precise(model, loader)",
-        "mini-batch-algorithm#running-averages",
+        "inference#computing-the-statistics-anew",
     ),
     "stale-statistics": Kind(
         "The running statistics are not those of the data that the layer gets in training.",
         "companion.update_precise(model, loader)",
-        "twenty-minutes#validation-comes-before-the-averages-are-ready",
+        "inference#a-running-average-errs-in-three-ways",
     ),
     "dropout-before": Kind(
         "Without dropout the layer's input has another variance than its running statistics say.",
         "dropout after the last normalization, or none",
-        "twenty-minutes#where-it-stands",
+        "inference#layer-by-layer",
     ),
     "ordered-batches": Kind(
         "The batches differ in composition: each is normalized by the statistics of a part of the "
         "data, and evaluation uses those of all.",
         "DataLoader(..., shuffle=True)",
-        "twenty-minutes#evaluation-mode-was-forgotten",
+        "inference#what-the-population-s-variance-is",
     ),
     "shared-layer": Kind(
         "One layer is called on inputs of different statistics: its running ones mix them.",
         "a layer of its own for each call, or companion.convert_domains",
-        "api#several-domains",
+        "symptoms#two-forward-passes-in-a-step",
     ),
     "double-count": Kind(
         "One step moves the running statistics several times: they forget faster.",
         "companion.convert(model), whose layers know recomputation; "
         "companion.preserved_statistics(model) around further forward passes",
-        "api#contexts",
+        "symptoms#activation-checkpointing-changes-the-running-statistics",
     ),
     "unsynchronized": Kind(
         "Each process normalizes by the statistics of its own small batch.",
@@ -79,38 +79,39 @@ KINDS: dict[str, Kind] = {
     "half-precision-state": Kind(
         "A running average in half precision stops moving: its steps are rounded away.",
         "companion.convert(model), whose layers keep their statistics in float32",
-        "api#layers",
+        "symptoms#half-precision-statistics-stop-moving",
     ),
     "momentum-convention": Kind(
         "PyTorch's momentum weights the new batch, Keras' the old average: the running variance of "
         "such a layer is little more than that of the last batch.",
         "momentum = 1 - momentum",
-        "mini-batch-algorithm#running-averages",
+        "inference#two-meanings-of-momentum",
     ),
     "eps-mismatch": Kind(
         "The layers of one model have different ε, as after a conversion from another library.",
         "one eps for all: the one that the weights were trained with",
-        "mini-batch-algorithm#the-only-range-there-is",
+        "symptoms#weights-from-keras-tensorflow-or-caffe",
     ),
     "half-frozen": Kind(
         "Of parameters and statistics one part is frozen, and the other moves under it.",
         "companion.freeze(model), or let both train",
-        "api#other-statistics-at-inference",
+        "symptoms#fine-tuning-on-little-data-is-worse-than-not-at-all",
     ),
     "thawed": Kind(
         "A layer that was frozen by eval() wakes with the next model.train().",
         "companion.freeze(model), which train() does not undo",
-        "api#other-statistics-at-inference",
+        "symptoms#fine-tuning-on-little-data-is-worse-than-not-at-all",
     ),
     "decayed-scale": Kind(
-        "Weight decay pulls γ and β to 0, and the network's functions with them.",
+        "Decay makes γ and β shorter: where another normalization follows it only turns them faster, "
+        "elsewhere it limits the function.",
         "torch.optim.…(companion.parameter_groups(model, weight_decay), …)",
-        "api#whole-models",
+        "weight-decay#which-parameters-to-decay",
     ),
     "dead-channel": Kind(
         "These channels are constant, or next to it: what follows them cannot use them.",
         "prune them; or look at what dies before them",
-        "api#layers",
+        "mini-batch-algorithm#two-moments-are-certain",
     ),
     "dead-bias": Kind(
         "The normalization subtracts the bias of the layer before it again: its gradient is 0.",
@@ -120,11 +121,11 @@ KINDS: dict[str, Kind] = {
     "affine-twice": Kind(
         "A linear layer or normalization follows at once and can do what γ does.",
         "affine=False, or a nonlinearity between them",
-        "api#layers",
+        "backprop#scaling-the-weights",
     ),
     "unfolded": Kind(
         "At inference the layer could be part of the linear or convolution layer before it.",
         "folded, report = companion.fold(model, example)",
-        "api#inference",
+        "inference#folding",
     ),
 }

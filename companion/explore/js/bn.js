@@ -284,7 +284,7 @@ export function gradientThroughTime(weights, inputs, { gammaH, gammaX, eps = 1e-
   return norms.map((units) => Math.sqrt(sum(units.map((unit) => sum(unit.map((g) => g * g))))));
 }
 
-/** √(ρ·σ²E[tanh′(z)²]/E[tanh(z)²]), z ~ N(0, σ²): see recurrent_factor in companion/closed_forms.py. */
+/** √(ρ·σ²E[tanh′(z)²]/E[tanh(z)²]), z ~ N(0, σ²): see recurrent_factor in companion/closed_forms. */
 export function recurrentFactor(std, share) {
   const step = 0.125 / Math.max(std, 1);
   const reach = Math.ceil(9 / step);
