@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike
 
 from companion.plots.style import BATCH, NEUTRAL, ORANGE, THEORY, figure
 
-INNER = (ORANGE, BATCH)  # the others before the ReLU, after it
-
 
 def moved(panels: Mapping[str, Sequence[ArrayLike]]) -> Figure:
     """Maps of an image, in the first row, and of the same image moved, in the second.
@@ -67,9 +65,9 @@ def worths(worth: Mapping[str, Mapping[str, float]], positions: int) -> Figure:
 
 def places(losses: Mapping[str, Sequence[float]]) -> Figure:
     """Training losses, a dot a seed, by where the normalizations stand; the line is their mean."""
-    fig, ax = figure(height=2.6)
-    for row, values in enumerate(losses.values()):
-        color = INNER[row % 2]
+    fig, ax = figure(height=3.2)
+    for row, (label, values) in enumerate(losses.items()):
+        color = BATCH if label.endswith("others after") else ORANGE
         ax.plot(values, np.full(len(values), row), "o", color=color, alpha=0.7)
         ax.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color=color)
     ax.set_yticks(range(len(losses)), list(losses))
