@@ -103,8 +103,8 @@ KINDS: dict[str, Kind] = {
         "symptoms#fine-tuning-on-little-data-is-worse-than-not-at-all",
     ),
     "decayed-scale": Kind(
-        "Decay makes γ and β shorter: before another normalization they only turn faster, elsewhere "
-        "it limits the function.",
+        "Decay makes γ and β shorter: before another normalization they only turn faster, "
+        "elsewhere it limits the function.",
         "torch.optim.…(companion.parameter_groups(model, weight_decay), …)",
         "weight-decay#which-parameters-to-decay",
     ),
