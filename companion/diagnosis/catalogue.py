@@ -78,7 +78,8 @@ KINDS: dict[str, Kind] = {
     ),
     "half-precision-state": Kind(
         "A running average in half precision stops moving: its steps are rounded away.",
-        "companion.convert(model), whose layers keep their statistics in float32",
+        "companion.convert(model.float()), whose layers then keep their statistics in float32 in a "
+        "model of half precision, too",
         "symptoms#half-precision-statistics-stop-moving",
     ),
     "momentum-convention": Kind(

@@ -61,9 +61,12 @@ class _BatchNormRecurrent(nn.Module):
 
     def reset_parameters(self) -> None:
         """Make the weights orthogonal, gate by gate, and all else what it begins with."""
-        for weight in (self.weight_ih, self.weight_hh):
-            for gate in weight.chunk(self._gates):
-                init.orthogonal_(gate)
+        with torch.no_grad():
+            for weight in (self.weight_ih, self.weight_hh):
+                for gate in weight.chunk(self._gates):
+                    # PyTorch has no QR decomposition in half precision.
+                    wide = gate.to(torch.promote_types(gate.dtype, torch.float32))
+                    gate.copy_(init.orthogonal_(wide))
         init.zeros_(self.bias)
         for part in self.children():
             if isinstance(part, RecurrentBatchNorm):
@@ -81,6 +84,10 @@ class _BatchNormRecurrent(nn.Module):
         self, input: Tensor, hx: Sequence[Tensor] | None, lengths: Iterable[int] | Tensor | None
     ) -> tuple[Tensor, State]:
         """Outputs of all steps, and the state after each sequence's last."""
+        if not isinstance(input, Tensor):
+            raise TypeError(
+                f"input: expected a padded tensor, and its lengths, got {type(input).__name__}"
+            )
         if input.dim() != 3 or input.shape[2] != self.input_size:
             expected = "(N, L, H_in)" if self.batch_first else "(L, N, H_in)"
             raise ValueError(
@@ -120,6 +127,8 @@ class _BatchNormRecurrent(nn.Module):
             expected = " and ".join(self._states)
             raise ValueError(f"hx: expected {expected}, of shape {shape} each, got {len(hx)}")
         for name, part in zip(self._states, hx, strict=True):
+            if not isinstance(part, Tensor):
+                raise TypeError(f"hx: expected a tensor {name}, got {type(part).__name__}")
             if tuple(part.shape) != shape:
                 raise ValueError(f"hx: expected {name} of shape {shape}, got {tuple(part.shape)}")
         return tuple(part.squeeze(0) for part in hx)
@@ -134,8 +143,9 @@ def _valid(lengths: Iterable[int] | Tensor | None, length: int, batch: int) -> T
     """Which sequences have a step, ``(L, N)``, on the CPU; None if all have all."""
     if lengths is None:
         return None
-    counts = torch.as_tensor(lengths if isinstance(lengths, Tensor) else list(lengths)).cpu()
-    if counts.is_floating_point() or counts.dtype == torch.bool:
+    given = lengths if isinstance(lengths, Tensor) else list(lengths)
+    counts = torch.as_tensor(given).cpu() if len(given) else torch.empty(0, dtype=torch.int64)
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
         raise TypeError(f"lengths: expected integers, got {counts.dtype}")
     if tuple(counts.shape) != (batch,):
         raise ValueError(
@@ -234,7 +244,7 @@ class BatchNormRNN(_BatchNormRecurrent):
         ValueError
             `input`, `hx` or `lengths` of another shape, or a length that is not from 1 to L
         TypeError
-            lengths that are not integers
+            lengths that are not integers; a packed sequence
         """
         output, (h,) = self._walk(input, None if hx is None else (hx,), lengths)
         return output, h.unsqueeze(0)

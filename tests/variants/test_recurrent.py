@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import companion
 from companion import convert, reference
@@ -208,6 +209,12 @@ def test_the_first_state_is_zero(cls):
 
 
 @BOTH
+def test_a_batch_without_sequences(cls):
+    output, _ = cls(3, 4, 5)(torch.zeros(5, 0, 3), lengths=[])
+    assert output.shape == (5, 0, 4)
+
+
+@BOTH
 def test_weights_begin_orthogonal_gate_by_gate(cls):
     layer = cls(3, 4, 2)
     for gate in layer.weight_hh.detach().split(4):
@@ -288,6 +295,10 @@ def test_the_norm_alone_is_batch_norm_with_a_gamma_for_all_steps():
 @BOTH
 def test_half_precision_and_autocast(cls):
     layer = cls(3, 4, 5).bfloat16()
+    made_half = cls(3, 4, 5, dtype=torch.bfloat16)
+    assert made_half.weight_hh.dtype == torch.bfloat16
+    gate = made_half.weight_hh.detach()[:4].float()
+    assert torch.allclose(gate @ gate.T, torch.eye(4), atol=0.02)
     assert layer.norm_hh.steps[0].running_mean.dtype == torch.float32
     x = batch()[0].bfloat16()
     assert layer(x, lengths=LENGTHS)[0].dtype == torch.bfloat16
@@ -322,6 +333,16 @@ def test_half_precision_and_autocast(cls):
             TypeError,
             r"lengths: expected integers, got torch\.bool",
         ),
+        (
+            lambda layer: layer(torch.zeros(5, 6, 3), lengths=[]),
+            ValueError,
+            r"lengths: expected one for each of 6 sequences, got shape \(0,\)",
+        ),
+        (
+            lambda layer: layer(pack_padded_sequence(torch.zeros(5, 6, 3), [5] * 6)),
+            TypeError,
+            "input: expected a padded tensor, and its lengths, got PackedSequence",
+        ),
     ],
 )
 @BOTH
@@ -338,5 +359,7 @@ def test_errors_of_states_and_lengths():
         BatchNormLSTM(3, 4, 2)(x, (torch.zeros(1, 6, 4), torch.zeros(1, 6, 5)))
     with pytest.raises(ValueError, match="hx: expected h and c, of shape"):
         BatchNormLSTM(3, 4, 2)(x, torch.zeros(1, 6, 4))
+    with pytest.raises(TypeError, match="hx: expected a tensor h, got tuple"):
+        BatchNormRNN(3, 4, 2)(x, (torch.zeros(1, 6, 4), torch.zeros(1, 6, 4)))
     with pytest.raises(ValueError, match="max_length: expected at least 1 step, got 0"):
         BatchNormRNN(3, 4, 0)
