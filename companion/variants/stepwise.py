@@ -52,7 +52,8 @@ class RecurrentBatchNorm(nn.Module):
     Notes
     -----
     In training a batch of one row, as padding leaves it where one sequence is the longest, has no
-    variance: it is normalized by the running statistics, which do not move.
+    variance: it is normalized by the running statistics, which do not move. Those of a step that no
+    larger batch has reached stay 0 and 1: :func:`companion.diagnose` names them, `never-updated`.
 
     References
     ----------
