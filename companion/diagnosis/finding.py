@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TypeAlias, overload
@@ -147,7 +148,7 @@ class Diagnosis(Sequence[Finding]):
             for one, name in zip(found, names, strict=True)
         ]
         lines += [
-            f"  {found[0].consequence}",
+            textwrap.fill(found[0].consequence, 76, initial_indent="  ", subsequent_indent="  "),
             f"  Remedy: {found[0].remedy}",
             f"  More: {found[0].chapter}",
         ]
