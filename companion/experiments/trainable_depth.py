@@ -156,5 +156,4 @@ EXPERIMENT = Experiment(
     variants=_variants,
     start=_start,
     conclude=_conclude,
-    seeds=3,
 )

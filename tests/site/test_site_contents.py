@@ -13,7 +13,7 @@ from tools.plain_markdown import targets
 pytestmark = pytest.mark.xdist_group("site-contents")
 
 EXTERNAL = re.compile(r"^(https?:|mailto:|data:|javascript:)")
-EQUATION = re.compile(r"Eq\. \((\d+)\) ([a-z-]+)/([a-z-]+)")
+EQUATION = re.compile(r"Eq\. \((\d+)\) ([a-z-]+)/([a-z\d-]+)")
 
 
 def test_every_internal_link_and_anchor_resolves(site, pages):

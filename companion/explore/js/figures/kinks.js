@@ -14,7 +14,7 @@ export function figure(stage, { points, weights, center, way, beta, sign, m, see
   const statistics = stage.choice({
     name: "statistics",
     label: "the layer is",
-    options: { none: "not normalized", batch: "normalized over a batch" },
+    options: { batch: "normalized over a batch", none: "not normalized" },
     value: way,
   });
   const sides = stage.choice({

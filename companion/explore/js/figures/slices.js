@@ -6,13 +6,13 @@ const TOPS = { losses: 9, changes: 3 };
 const short = (value) => (value >= 1000 ? "over 1,000" : value.toPrecision(3));
 
 export function figure(stage, { steps, rates, step, at, networks }) {
-  const slider = stage.slider({ name: "step", label: "training step", values: steps, value: step });
   const weights = stage.choice({
     name: "weights",
     label: "with BN, from",
     options: { batch: "the same weights", small: "hidden weights ÷ 10" },
     value: "batch",
   });
+  const slider = stage.slider({ name: "step", label: "training step", values: steps, value: step });
   const axis = { domain: [rates[0], rates.at(-1)], log: true, format: "~g" };
   const size = { height: 0.66, least: 250, most: 340 };
   const plots = {
