@@ -37,7 +37,7 @@ PACKAGES = [
 ]
 # Of these, the functions and classes that they define and do not mark as private are public.
 PLAIN_MODULES = ["companion.reference"]
-DIRECTIVE = re.compile(r"^\s*\.\. (currentmodule|auto\w+):: (\S+)", re.MULTILINE)
+DIRECTIVE = re.compile(r"^\s*\.\. (currentmodule|auto\w+):: ([^\s(]+)", re.MULTILINE)
 HEAVY = ["jupyterquiz", "matplotlib", "numba", "onnx", "pooch", "requests", "sklearn", "triton"]
 
 

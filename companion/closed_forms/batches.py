@@ -359,7 +359,7 @@ def effective_batch(
 
     References
     ----------
-    Eq. (8) convolution/ar1-effective.
+    Eq. (7) convolution/ar1-effective.
 
     Examples
     --------
