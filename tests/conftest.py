@@ -13,7 +13,7 @@ SITE = TESTS.parent / "_build" / "html"
 
 # They test the book, its tools and the tests, as those marked `browser` do: coverage, which is that
 # of the package, would find nothing and slow them down.
-NOT_OF_THE_PACKAGE = {"site", "tools", "test_markers.py"}
+NOT_OF_THE_PACKAGE = {"site", "tools", "test_markers.py", "notebooks"}
 
 # Milliseconds that a page is waited for; only what has failed takes as long, on a busy machine too.
 PATIENCE = 60_000
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items):
         for slow in item.iter_markers("slow"):
             if slow.args or set(slow.kwargs) != {"reason"} or not slow.kwargs["reason"].strip():
                 raise pytest.UsageError(f'{item.nodeid}: write @pytest.mark.slow(reason="...")')
-        place = item.path.relative_to(TESTS).parts[0]
+        place = item.path.relative_to(TESTS.parent).parts[1]
         if place in NOT_OF_THE_PACKAGE or item.get_closest_marker("browser"):
             item.add_marker("no_cover")
     if torch.cuda.is_available():
