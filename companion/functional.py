@@ -347,7 +347,7 @@ def dispatch(function: Callable[..., Tensor], arguments: tuple[Any, ...], backen
     """Compute what `function`, one of the two above, is called with: their one body.
 
     Who serves a call is decided in :mod:`.kernels.select`; how, is in :mod:`.ways`. The direct way
-    comes first: it looks at the arguments itself, and declines what is not obviously fine.
+    comes first: it looks at the arguments itself, and declines what it does not know to be fine.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def reuse_memory() -> bool:
 
 
 def page_faults() -> int | None:
-    """Pages mapped for this process so far without reading a disk; None if the system won't say."""
+    """Pages mapped for this process so far without reading a disk; None if the system is silent."""
     try:
         import resource
     except ImportError:

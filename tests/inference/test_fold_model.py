@@ -218,7 +218,7 @@ def test_a_difference_is_an_error(wrong, monkeypatch):
     monkeypatch.setattr(graph, "fold_normalization", spoiled)
     model, x = sequence(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.randn(5, 3)
     with pytest.raises(
-        FoldingError, match=r"^example: expected outputs equal to 1e-05 of the larg"
+        FoldingError, match=r"^example: expected outputs equal to 1e-05 of the largest"
     ):
         fold(model, x)
     if wrong == 1e-2:

@@ -11,9 +11,9 @@ TOLERANCE = 2  # pixels that a text may reach over an edge or into another
 def texts(figure):
     """What is written level in a figure, tick labels left out, as (text, box in pixels)."""
     renderer = figure.canvas.get_renderer()
-    axises = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
-    ticks = {text for axis in axises for text in axis.findobj(Text)}
-    ticks -= {axis.label for axis in axises}
+    rulers = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = {text for axis in rulers for text in axis.findobj(Text)}
+    ticks -= {axis.label for axis in rulers}
     written = [
         text
         for text in figure.findobj(Text)
