@@ -15,6 +15,10 @@ CFFCONVERT := $(VENV)/cffconvert
 # What the lock says of PyTorch and of what comes with it.
 TORCH_PINS := '^(torch|triton|nvidia-|cuda-)'
 
+# What codespell reads; what it skips, and the words it has to know, are in pyproject.toml.
+SPELLED := _config.yml _toc.yml book companion tests tools \
+	CITATION.cff CONTRIBUTING.md Makefile README.md pyproject.toml
+
 # One thread a process: the tests' tensors are small, and they run in parallel.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
@@ -75,10 +79,12 @@ live: $(INSTALLED) book ## open the book with a kernel: its cells can be changed
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab book/notebooks
 
-lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types and CITATION.cff
+lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types, CITATION.cff, spelling and prose
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m codespell_lib $(SPELLED)
+	$(BIN)/python -m tools.prose
 	$(CFFCONVERT)/bin/cffconvert --validate -i CITATION.cff
 
 lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--upgrade renews it
