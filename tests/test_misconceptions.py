@@ -49,7 +49,7 @@ def test_the_contents_are_the_headings():
 def test_a_statement_has_a_verdict_a_cell_and_a_chapter_that_links_back(label):
     heading, text = SECTIONS[label]
     assert re.fullmatch("“.+[^.]”", heading)
-    assert re.match(r"\n(\*[^*\n]+\*\n\n)?\*\*[^\n]+\*\*\n", text), "a verdict in one line"
+    assert re.match(r"\n((\*[^*\n]+\*\n)+\n)?\*\*[^\n]+\*\*\n", text), "a verdict in one line"
     shown, checked = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", text, flags=re.S)
     assert not shown.startswith(":tags:")
     assert checked.startswith(":tags: [claims]")
