@@ -30,7 +30,7 @@ PDF = BUILD / "pdf"
 STYLE = ROOT / "book" / "_templates" / "print.css"
 WHOLE = "intro"  # the page that the whole book starts from
 SOURCES = "bibliography"
-NOT_ALONE = {"api", "bibliography", "notation"}  # part of the book, but no chapters
+NOT_ALONE = {"api", "bibliography", "glossary", "notation"}  # part of the book, but no chapters
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu"),
