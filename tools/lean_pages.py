@@ -126,6 +126,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
 def notice_changes(_app: Sphinx, config: Config) -> None:
     """Have Sphinx write every page again when what shapes pages has changed."""
     shaping = [*ROOT.glob("book/_static/*.*"), *ROOT.glob("tools/*.*"), ROOT / "requirements.lock"]
+    shaping += ROOT.glob("book/glossary.md")  # its terms are links on every page
     contents = b"".join(path.read_bytes() for path in sorted(shaping))
     config.page_shape = hashlib.sha256(contents).hexdigest()
 

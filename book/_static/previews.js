@@ -1,11 +1,12 @@
-/* What a link in the text refers to (an equation, a figure, a theorem, an exercise, the check of a number, a source) is
-   shown beside the link while the mouse or the keyboard's focus is on it; Escape puts it away. A finger follows the
-   link at once; to a source, at its second tap. Where pages are opened from disk they cannot read each other: there,
+/* What a link in the text refers to (an equation, a figure, a theorem, an exercise, the check of a number, a term of the
+   glossary, a source) is shown beside the link while the mouse or the keyboard's focus is on it; Escape puts it away. A
+   finger follows the link at once; to a source, at its second tap. Where pages are opened from disk they cannot read each other: there,
    only what the same page holds is shown. */
 
 {
   const LINKS = "article a.reference.internal[href*='#']";
   const SHOWN = "figure, div.math, .proof, .exercise, .checked";
+  const TERM = "dl.glossary > dt";
   const SOURCE = "article a[href*='bibliography.html#'][title]"; // the title says what the bibliography does
   const PAUSE = 250; // milliseconds: a mouse that only passes shows nothing, and one that slips off loses nothing
   const EDGE = 8; // pixels between the box and the window
@@ -30,6 +31,11 @@
     if (protocol === "file:") return undefined;
     if (!pages.has(pathname)) pages.set(pathname, read(pathname));
     return pages.get(pathname);
+  }
+
+  /* One definition may serve several terms. */
+  function definition(term) {
+    return term.matches("dd") ? term : definition(term.nextElementSibling);
   }
 
   /* Only to be seen: it has no names, which the page has already, and cannot be entered. */
@@ -65,7 +71,8 @@
     if (wanted.dataset.source) return showCopy(wanted.dataset.source);
     const address = new URL(wanted.href);
     const page = await pageOf(address);
-    const target = page?.getElementById(decodeURIComponent(address.hash.slice(1)))?.closest(SHOWN);
+    const named = page?.getElementById(decodeURIComponent(address.hash.slice(1)));
+    const target = named?.matches(TERM) ? definition(named) : named?.closest(SHOWN);
     if (target && link === wanted) showCopy(copyOf(target, address));
   }
 
