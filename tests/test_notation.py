@@ -6,16 +6,41 @@ from typing import NamedTuple
 
 import pytest
 
+from tools.plain_markdown import BOOK, parts
+
 ROOT = Path(__file__).parents[1]
-BOOK = ROOT / "book"
 # Signs that are no quantities, and what the page's conventions settle.
 CONVENTIONS = set("dijkleO") | {"pi", "chi"}
 _GREEK = re.compile(
     r"alpha|beta|[gG]amma|[dD]elta|varepsilon|zeta|eta|[tT]heta|kappa|[lL]ambda|mu|nu|[xX]i|[pP]i|"
     r"rho|[sS]igma|tau|(?:var)?phi|[pP]si|Phi|chi|[oO]mega|ell"
 )
-_CELL = re.compile(r"^```\{code-cell\}.*?^```$", re.S | re.M)
+_CELL = re.compile(r"^(`{3,})\{code-cell\}[^\n]*\n(?:---\n(?P<head>.*?)^---$)?.*?^\1$", re.S | re.M)
+_CODE = re.compile(r"^`{3,}(?:\{[\w:-]+\})?|`[^`\n]*`", re.M)
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$]+?)\$", re.S)
+# Letters that stand in the text as they are; Σ is a sum there, too.
+_PLAIN = dict(
+    zip(
+        "αβγδεζηθκλμνξπρστφχψωΓΔΘΛΞΠΦΨΩ",
+        re.findall(
+            r"\w+",
+            "alpha beta gamma delta varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma "
+            "tau varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Phi Psi Omega",
+        ),
+        strict=True,
+    )
+)
+# Signs from school, and what only sets a formula.
+_SCHOOL = re.compile(
+    r"\\(?:[dt]?frac|sqrt|sum|prod|int|min|max|ln|log|exp|(?:arc)?(?:cos|sin|tan)|(?:cos|sin|tan)h|"
+    r"le|ge|ne|pm|mp|Longrightarrow|times|c?dots?|infty|in|[lr]vert|[{}])"
+)
+_LAYOUT = re.compile(
+    r"\\(?:[,; \\]|q?quad|[bB]ig[lr]|begin|end|text|textstyle|boxed|under(?:brace|set)|mathcal)"
+)
+# One sign, written in two ways.
+_SAME = {r"\|": r"\lVert", r"\rVert": r"\lVert", r"\mathrm": r"\operatorname"}
+_SIGN = re.compile(r"\\operatorname\{\w+\}|\\mathrm\{[A-Z]\w+\}|\\[A-Za-z]+|\\.", re.S)
 _WORDS = re.compile(r"\\(?:operatorname|text|mathrm|begin|end)\*?\{[^}]*\}|\\mathbb\s*\{?[A-Z]\}?")
 _LETTER = re.compile(r"\\mathcal\s*\{?([A-Z])\}?|\\([A-Za-z]+)|([A-Za-z])")
 
@@ -39,15 +64,29 @@ def letters(formula):
             yield letter or command
 
 
+def text(markdown):
+    """A page without code, but with the captions of what cells draw."""
+    return _CODE.sub("", _CELL.sub(lambda cell: cell["head"] or "", markdown))
+
+
 def formulas(markdown):
     """What stands between dollars, outside of code."""
-    text = re.sub(r"`[^`]*`", "", _CELL.sub("", markdown))
-    return [display or inline for display, inline in _MATH.findall(text)]
+    return [display or inline for display, inline in _MATH.findall(text(markdown))]
 
 
 def used(markdown):
-    """The letters of all formulas of a chapter."""
-    return {letter for formula in formulas(markdown) for letter in letters(formula)}
+    """The letters of all formulas of a page, and the Greek ones of its text."""
+    plain = {_PLAIN[sign] for sign in text(markdown) if sign in _PLAIN}
+    return plain | {letter for formula in formulas(markdown) for letter in letters(formula)}
+
+
+def signs(markdown):
+    """What formulas of a page have besides letters."""
+    found = {sign for formula in formulas(markdown) for sign in _SIGN.findall(formula)}
+    for way, other in _SAME.items():
+        found = {sign.replace(way, other) for sign in found}
+    known = (_SCHOOL, _LAYOUT, re.compile(rf"\\(?:{_GREEK.pattern}|operatorname)"))
+    return {sign for sign in found if not any(each.fullmatch(sign) for each in known)}
 
 
 def rows(markdown):
@@ -64,18 +103,28 @@ def rows(markdown):
             )
 
 
+def pages():
+    """Markdown by name, of all pages of the book but this one."""
+    names = ["intro", *(name for names in parts().values() for name in names)]
+    return {
+        name: (BOOK / f"{name}.md").read_text(encoding="utf-8")
+        for name in names
+        if name != "notation"
+    }
+
+
 def chapters():
-    """Markdown by name, of all pages of the book that have code cells."""
-    names = re.findall(r"file: ([\w-]+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    texts = {name: (BOOK / f"{name}.md").read_text(encoding="utf-8") for name in names}
-    return {name: text for name, text in texts.items() if "{code-cell}" in text}
+    return {name: text for name, text in pages().items() if name not in parts()["Appendices"]}
 
 
 def undeclared(name, markdown, table):
-    """Letters of a chapter's formulas that no row, in this chapter, accounts for."""
+    """Letters of a page that no row accounts for.
+
+    An appendix gathers from the chapters, and says from which: there, any row will do.
+    """
     known = set(CONVENTIONS)
     for row in table:
-        if not row.chapters or name in row.chapters:
+        if not row.chapters or name in row.chapters or name in parts()["Appendices"]:
             known.update(letter for symbol in row.symbols for letter in letters(symbol))
     return used(markdown) - known
 
@@ -89,7 +138,8 @@ def twice(table):
                 yield from set(row.symbols) & set(other.symbols)
 
 
-TABLE = list(rows((BOOK / "notation.md").read_text(encoding="utf-8")))
+LETTERS, SIGNS = (BOOK / "notation.md").read_text(encoding="utf-8").split("\n## Signs\n")
+TABLE = list(rows(LETTERS))
 
 
 def test_the_tables_are_read():
@@ -99,10 +149,17 @@ def test_the_tables_are_read():
     assert all(row.symbols for row in TABLE)
 
 
-@pytest.mark.parametrize("name", chapters())
-def test_every_letter_of_a_chapter_is_on_the_page(name):
-    found = undeclared(name, chapters()[name], TABLE)
+@pytest.mark.parametrize("name", pages())
+def test_every_letter_and_sign_of_a_page_is_on_this_one(name):
+    found = undeclared(name, pages()[name], TABLE)
     assert not found, f"{name}: not on the page of notation for this chapter: {sorted(found)}"
+    found = signs(pages()[name]) - signs(SIGNS)
+    assert not found, f"{name}: not among the signs of the page of notation: {sorted(found)}"
+
+
+def test_a_sign_is_used():
+    unused = signs(SIGNS) - {sign for markdown in pages().values() for sign in signs(markdown)}
+    assert not unused
 
 
 def test_no_symbol_has_two_meanings_in_a_chapter():
@@ -145,3 +202,10 @@ def test_faults_are_found():
         "mathcal B",
     }
     assert not list(twice(table[1:]))
+    box = "```{exercise} $u$\nLet $p$ be `$q$`, for γ.\n```\n"
+    cell = "```{code-cell} ipython3\n---\ncaption: $w$\n---\nz\n```"
+    assert used(box + cell) == {"u", "p", "gamma", "w"}
+    assert signs(r"$\frac12\rho\, a \otimes \operatorname{vec}(b)$") == {
+        r"\otimes",
+        r"\operatorname{vec}",
+    }
