@@ -65,8 +65,9 @@ site: pdf ## all that is published: the book, with its PDFs and its zip linked
 course: notebooks ## a teacher's kit: notebooks, slides, graders, a syllabus, into _build/course
 	$(BIN)/python -m tools.course
 
-addresses: $(INSTALLED) book ## append new pages and anchors to book/addresses.txt
+addresses: $(INSTALLED) book ## append new pages, anchors and numbers to book/addresses.txt and numbers.txt
 	$(BIN)/python -m tools.addresses
+	$(BIN)/python -m tools.numbering
 
 bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/bench.json
 	mkdir -p _build

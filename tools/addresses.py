@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup
 
-from tools.plain_markdown import BOOK, ROOT, titles
+from tools.contents import BOOK, ROOT
+from tools.plain_markdown import titles
 
 LIST = BOOK / "addresses.txt"
 SITE = ROOT / "_build" / "html"

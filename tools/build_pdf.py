@@ -22,8 +22,9 @@ from pypdf.generic import NameObject, TextStringObject
 from tqdm import tqdm
 
 from tools.build_book import SUCCEEDED
+from tools.contents import parts
 from tools.downloads import BUILD, SITE
-from tools.plain_markdown import parts, titles
+from tools.plain_markdown import titles
 from tools.publication import KEY, ROOT, addresses, release
 
 PDF = BUILD / "pdf"

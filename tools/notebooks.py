@@ -19,9 +19,10 @@ from jupyter_cache import get_cache
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
+from tools.contents import BOOK, ROOT, has_code
 from tools.execution_cache import source_digest
 from tools.install_cell import install_cell
-from tools.plain_markdown import BOOK, ROOT, Page, caption, has_code, plain, recorded
+from tools.plain_markdown import Page, caption, plain, recorded
 from tools.publication import addresses, release
 
 TWINS = BOOK / "notebooks"

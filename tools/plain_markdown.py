@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
-from pathlib import Path
-from typing import Any
 
-import yaml
 from nbformat import NotebookNode
 from pybtex.database import Entry, parse_file
 from sphinx.util.inventory import InventoryFile
 
 from companion.claims import typeset
+from tools.contents import BOOK, ROOT, has_code
+from tools.teaching import MADE
 
-ROOT = Path(__file__).parents[1]
-BOOK = ROOT / "book"
 INVENTORY = ROOT / "_build" / "html" / "objects.inv"
 
 OPENING = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}\s*(?P<argument>.*)$")
@@ -31,8 +28,6 @@ ROLE = re.compile(r"\{(?P<name>[\w:]+)\}`(?P<content>[^`]+)`")
 EQUATION = re.compile(r"^\$\$ *\((?P<label>[\w-]+)\) *$", re.MULTILINE)
 UNSEEN = re.compile(r"^(?:% .*\n?|\([\w-]+\)=\n)", re.MULTILINE)  # comments, and names of places
 TITLE_TWICE = re.compile(r" in \*([^*]+)\*\s+of\s+\[\1\]")
-
-CODE_HEADER = "---\njupytext:"  # how a page that has code begins
 
 
 @dataclass(frozen=True)
@@ -84,39 +79,8 @@ def titles() -> dict[str, str]:
 
 
 @cache
-def parts() -> dict[str, list[str]]:
-    """The pages of every part, in the order of `_toc.yml`."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return {part["caption"]: [page["file"] for page in part["chapters"]] for part in toc["parts"]}
-
-
-def asked(page: str) -> dict[str, Any]:
-    """What a chapter asks of its reader, as its front matter says; nothing, of other pages."""
-    head = (BOOK / f"{page}.md").read_text(encoding="utf-8").split("\n---\n")[0]
-    return yaml.safe_load(head.removeprefix("---")).get("book", {}) if has_code(page) else {}
-
-
-def needs(asks: Mapping[str, Any]) -> str:
-    return "; ".join([*(f"{{doc}}`{name}`" for name in asks["needs"]), *asks["background"]])
-
-
-def chapter_table() -> list[str]:
-    """The chapters and what each asks, as a table in MyST."""
-    rows = ["| chapter | minutes | needs |", "|---|---|---|"]
-    for page in (page for pages in parts().values() for page in pages):
-        if asks := asked(page):
-            rows.append(f"| {{doc}}`{page}` | {asks['minutes']} | {needs(asks)} |")
-    return rows
-
-
-@cache
 def bibliography() -> dict[str, Entry]:
     return dict(parse_file(str(BOOK / "references.bib")).entries)
-
-
-@cache
-def has_code(page: str) -> bool:
-    return (BOOK / f"{page}.md").read_text(encoding="utf-8").startswith(CODE_HEADER)
 
 
 def link(page: str) -> str:
@@ -181,8 +145,8 @@ def directive(page: Page, name: str, argument: str, body: list[str]) -> list[str
         return ["<details>", summary, "", *inner, "", "</details>"]
     elif name == "dropdown":
         return ["<details>", f"<summary>{argument}</summary>", "", *inner, "", "</details>"]
-    elif name == "chapters":
-        return chapter_table()
+    elif name in MADE:
+        return blocks(page, "\n".join(MADE[name](argument)).split("\n"))
     else:
         raise ValueError(f"{page.name}: no plain form for the directive {name}")
     return [f"> {line}".rstrip() for line in [heading, "", *inner]]

@@ -139,6 +139,11 @@ def apa(release: Release, addresses: Addresses, name: str, title: str | None) ->
     return f"{reference} {addresses.page(name)}".strip()
 
 
+def in_words(day: date) -> str:
+    """Such as 21 November 2026."""
+    return f"{day.day} {day:%B} {day.year}"
+
+
 def _apa_name(person: Person) -> str:
     """Family name and initials: Curie, M. S."""
     return str(NameStyle().format(person, abbr=True).format().render_as("text"))

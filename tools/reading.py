@@ -3,6 +3,7 @@
 The field `book` has `minutes`, without exercises; `needs`, earlier chapters, and `background`, what
 no chapter teaches; `ahead`, later chapters that it takes a result from; `skip`, headings of
 sections that a first reading leaves out. It is written under those headings and under the title.
+And what is made of all chapters' fields, a table, a plan, a graph, is written where a page asks.
 """
 
 import re
@@ -10,17 +11,22 @@ import re
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from tools.plain_markdown import BOOK, asked, chapter_table, needs, parts
+from tools import prerequisites
+from tools.contents import BOOK, asked, chapters, needs
+from tools.teaching import MADE
 
-TABLE = "```{chapters}\n```"
+DRAWN = MADE | {"prerequisites": prerequisites.directive}
+PLACE = re.compile(rf"^```\{{(?P<name>{'|'.join(DRAWN)})\}} *(?P<argument>.*)\n```$", re.MULTILINE)
 HEAD = "\n:::{admonition} About %s minutes\n:class: asks\n\n%s\n:::\n"
 STAR = "\n:::{container} asks\n★ A first reading can leave this section out.\n:::\n"
 
 
 def announce(app: Sphinx, name: str, source: list[str]) -> None:
-    if TABLE in source[0]:
-        source[0] = source[0].replace(TABLE, "\n".join(chapter_table()))
-        for chapter in (chapter for chapters in parts().values() for chapter in chapters):
+    source[0], made = PLACE.subn(
+        lambda place: "\n".join(DRAWN[place["name"]](place["argument"])), source[0]
+    )
+    if made:
+        for chapter in chapters():
             app.env.note_dependency(str(BOOK / f"{chapter}.md"))
     if asks := asked(name):
         said = [f"Needs: {needs(asks)}."]

@@ -1,9 +1,10 @@
-"""What a chapter says about itself: a Sphinx extension.
+"""What a page says about the book: a Sphinx extension.
 
-A line under its title says where to run it and what to take along; a box at its end, how to cite
-it. A chapter is a page that has a twin in `notebooks`; the twins are published with the site. Colab
-and Binder read from the repository: without its address they are not offered. What runs cells in
-the page (`book/live`, and thebe) comes along where thebe was fetched.
+Every page ends with the version and its date. A line under a chapter's title says where to run it
+and what to take along; a box at its end, how to cite it. A chapter is a page that has a twin in
+`notebooks`; the twins are published with the site. Colab and Binder read from the repository:
+without its address they are not offered. What runs cells in the page (`book/live`, and thebe) comes
+along where thebe was fetched.
 """
 
 import json
@@ -18,7 +19,7 @@ from sphinx.config import Config
 
 from tools import thebe
 from tools.downloads import LIVE, place
-from tools.publication import ROOT, Addresses, Release, apa, bibtex
+from tools.publication import ROOT, Addresses, Release, apa, bibtex, in_words
 
 NOTEBOOKS = "notebooks"
 SOLUTIONS = "solutions"
@@ -46,6 +47,7 @@ def name_project(_app: Sphinx, config: Config) -> None:
     config.notfound_urls_prefix = urlsplit(site).path or "/"
     config.project = config.html_title or config.project
     config.version = config.release = release.version
+    config.html_context = {**config.html_context, "released": in_words(release.released)}
     config.run_and_cite = repr((release, addresses, thebe.FOLDER.is_dir()))
 
 

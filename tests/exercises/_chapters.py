@@ -6,8 +6,8 @@ from functools import cache
 
 import jupytext
 
+from tools.contents import BOOK
 from tools.notebooks import BOUND, chapters
-from tools.plain_markdown import BOOK
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 from _pages import CHAPTERS, PAGES, ROOT
 
 from tools.plain_markdown import targets
+from tools.publication import in_words, release
 
 # In one process, which makes once what they share.
 pytestmark = pytest.mark.xdist_group("site-contents")
@@ -36,6 +37,28 @@ def test_every_internal_link_and_anchor_resolves(site, pages):
                     if fragment not in anchors.get(key, ()):
                         broken.append(f"{name}: {target}")
     assert not broken, "\n".join(broken)
+
+
+def test_every_page_ends_with_the_version_and_its_date(pages):
+    book = release()
+    for name in set(pages) - {"index.html"}:  # which leads to the first page
+        said = pages[name].select_one(".bd-footer-content .component-version")
+        assert f"Version {book.version} of {in_words(book.released)}." in said.text, name
+        assert said.select_one("a[href]")["href"].lstrip("/") == "changelog.html" or (
+            name == "changelog.html"
+        )
+
+
+def test_the_changelog_knows_the_version():
+    text = (ROOT / "book" / "changelog.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (\S+) \((.*)\)$", text, re.MULTILINE)
+    assert len(versions) == text.count("\n## ")
+    numbers = [tuple(map(int, version.split("."))) for version, _ in versions]
+    assert numbers == sorted(numbers, reverse=True)
+    book = release()
+    to_come = [version for version, when in versions if when == "not yet released"]
+    assert (book.version, book.released.isoformat()) == versions[len(to_come)]
+    assert len(to_come) <= 1
 
 
 @pytest.mark.parametrize("name", PAGES)

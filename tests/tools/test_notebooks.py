@@ -6,8 +6,9 @@ import nbformat
 import pytest
 
 from tools import notebooks
+from tools.contents import BOOK, ROOT
 from tools.notebooks import FOLDERS, chapters, executed, from_text, strip, twin
-from tools.plain_markdown import BOOK, INVENTORY, ROOT, Page, inventory, plain, recorded
+from tools.plain_markdown import INVENTORY, Page, inventory, plain, recorded
 
 pytestmark = pytest.mark.usefixtures("site")
 

@@ -7,7 +7,9 @@ import pytest
 from sphinx.errors import ExtensionError
 
 from tools import reading
-from tools.plain_markdown import BOOK, asked, chapter_table, has_code, parts
+from tools.contents import BOOK, asked, chapter_table, has_code, parts
+from tools.prerequisites import drawing
+from tools.teaching import plan
 
 CHAPTERS = [
     name
@@ -84,6 +86,14 @@ def test_a_section_to_skip_is_marked_and_must_exist():
 
 
 def test_the_first_page_follows_the_chapters():
-    said, seen = announced("intro", f"Before\n\n{reading.TABLE}\n\nAfter\n")
+    said, seen = announced("intro", "Before\n\n```{chapters}\n```\n\nAfter\n")
     assert said == "\n".join(["Before\n", *chapter_table(), "\nAfter\n"])
+    assert str(BOOK / "identity.md") in seen
+    assert announced("notation", "```{code} python\n```\n") == ("```{code} python\n```\n", [])
+
+
+def test_a_plan_and_the_graph_follow_the_chapters_too():
+    asked_for = "```{plan} 6\n```\n\n```{prerequisites}\n```\n"
+    said, seen = announced("teaching", asked_for)
+    assert said == "\n".join([*plan("6"), "", "```{raw} html", drawing(), "```", ""])
     assert str(BOOK / "identity.md") in seen

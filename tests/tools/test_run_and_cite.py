@@ -10,6 +10,7 @@ from sphinx.ext.intersphinx import fetch_inventory
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from tools import thebe
+from tools.publication import ROOT
 
 # In one process, which makes once what they share.
 pytestmark = pytest.mark.xdist_group("run-and-cite")
@@ -186,11 +187,24 @@ def test_the_root_cites_the_book(published):
     assert "@book{batch-normalization," in text
 
 
+def footer(page):
+    """What is said below the text, in one line."""
+    return " ".join(page.select_one(".bd-footer-content").text.split())
+
+
 def test_a_new_version_reaches_pages_that_did_not_change(build):
-    book = build()
+    templates = str(ROOT / "book" / "_templates")
+    theme = {"footer_content_items": ["version.html"]}
+    settings = {"templates_path": [templates], "html_theme_options": theme}
+    book = build(**settings)
     assert "Version 1.2.0" in book.chapter.select_one("#cite").text
-    (book.folder / "CITATION.cff").write_text(CITATION.replace("1.2.0", "1.3.0"))
-    assert "Version 1.3.0" in build(book.folder).chapter.select_one("#cite").text
+    assert footer(book.appendix) == "Version 1.2.0 of 1 March 2027. What has changed"
+    (book.folder / "CITATION.cff").write_text(
+        CITATION.replace("1.2.0", "1.3.0").replace("03-01", "04-12")
+    )
+    book = build(book.folder, **settings)
+    assert "Version 1.3.0" in book.chapter.select_one("#cite").text
+    assert footer(book.appendix) == "Version 1.3.0 of 12 April 2027. What has changed"
 
 
 def test_what_has_a_number_links_to_itself(unpublished):

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from tqdm import tqdm
 
 from tools.build_book import SUCCEEDED
+from tools.contents import chapters
 from tools.course import bundles, slides, syllabus
 from tools.downloads import BUILD
 from tools.notebooks import SOLUTIONS, TWINS
@@ -20,7 +21,7 @@ KIT = BUILD / "course"
 README = Path(__file__).with_name("README.md")
 
 
-def write(folder: Path, chapters: list[str]) -> None:
+def write(folder: Path, names: list[str]) -> None:
     """Write the kit of some chapters into a new folder; its syllabus is of all.
 
     Raises
@@ -33,15 +34,15 @@ def write(folder: Path, chapters: list[str]) -> None:
     syllabus.write(folder)
     for source, name in ((TWINS, "notebooks"), (SOLUTIONS, "solutions")):
         (folder / name).mkdir()
-        for chapter in chapters:
+        for chapter in names:
             shutil.copy(source / f"{chapter}.ipynb", folder / name)
     slides.write_engine(folder / "slides" / "engine")
     with TemporaryDirectory() as made:
         wheel = bundles.build_wheel(Path(made))
-        for chapter in tqdm(chapters, unit="chapter", desc="course"):
+        for chapter in tqdm(names, unit="chapter", desc="course"):
             slides.write(chapter, folder / "slides")
             bundles.write_gradescope(chapter, wheel, folder / "gradescope")
-        bundles.write_nbgrader(chapters, wheel, folder / "nbgrader")
+        bundles.write_nbgrader(names, wheel, folder / "nbgrader")
 
 
 def main() -> int:
@@ -55,7 +56,7 @@ def main() -> int:
         return 1
     with TemporaryDirectory(dir=BUILD) as folder:
         try:
-            write(Path(folder, "course"), syllabus.chapters())
+            write(Path(folder, "course"), chapters())
         except (RuntimeError, ValueError, FileNotFoundError) as error:
             print(f"course: {error}", file=sys.stderr)
             return 1

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from companion.exercises.catalogue import EXERCISES
 from companion.exercises.exercise import Exercise
+from tools.contents import BOOK
 from tools.notebooks import BOUND, from_text
-from tools.plain_markdown import BOOK, targets
+from tools.plain_markdown import targets
 
 BOX = re.compile(r"^`{3,}\{exercise\} (?P<title>.*)\n:label: ex-(?P<name>.*)$", re.MULTILINE)
 CHECK = re.compile(r'check\("(?P<name>[^"]+)"')

@@ -1,41 +1,24 @@
-"""The syllabus of a course: a session for each chapter, from what the chapters say."""
+"""The syllabus of a course: its plans, and each chapter, from what the book says."""
 
-import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
+from tools.contents import BOOK, asked, chapters, numbers, objectives, parts
 from tools.course.exercises import tasks
-from tools.plain_markdown import BOOK, Page, asked, parts, plain, titles
+from tools.plain_markdown import Page, plain, targets, titles
 from tools.publication import release
 from tools.static_math import render
+from tools.teaching import EXERCISE, plans
 
 TEMPLATES = BOOK / "_templates"
-OBJECTIVES = re.compile(
-    r"^:::\{admonition\} Learning objectives\n:class: objectives\n\n[^\n]*\n\n(.*?)\n:::$",
-    re.MULTILINE | re.DOTALL,
-)
 
 
-def chapters() -> list[str]:
-    """The chapters in reading order; an appendix is none."""
-    return [page for pages in parts().values() for page in pages if asked(page)]
-
-
-def objectives(chapter: str) -> str:
-    """A list in Markdown of what a reader can do after a chapter.
-
-    Raises
-    ------
-    ValueError
-        the chapter does not say
-    """
-    found = OBJECTIVES.search((BOOK / f"{chapter}.md").read_text(encoding="utf-8"))
-    if not found:
-        raise ValueError(f"{chapter}.md: expected a box `Learning objectives`, got none")
-    return plain(Page(chapter), found[1])
+def promised(chapter: str) -> str:
+    """A list in Markdown of what a reader can do after a chapter."""
+    return plain(Page(chapter), "\n".join(f"- {each};" for each in objectives(chapter)))
 
 
 def markdown() -> str:
@@ -45,12 +28,15 @@ def markdown() -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("syllabus.md").render(
+        plans=plans(),
         parts={part: [page for page in pages if page in names] for part, pages in parts().items()},
-        sessions={name: number for number, name in enumerate(names, start=1)},
+        labels={name: f"{numbers()[name]}. " if name in numbers() else "" for name in names},
         titles=titles(),
         asked={name: asked(name) for name in names},
-        objectives={name: objectives(name) for name in names},
+        objectives={name: promised(name) for name in names},
         tasks={name: tasks(name) for name in names},
+        targets=targets(),
+        minutes=EXERCISE,
         release=release(),
     )
 
