@@ -8,8 +8,8 @@ from html import escape
 
 from tools.teaching import direct_needs, short
 
-ROW, TRACK, CORNER = 26, 15, 7  # heights and widths in the drawing's units
-MARGIN, WIDTH = 6, 380
+ROW, TRACK, CORNER = 26, 13, 6  # heights and widths in the drawing's units
+MARGIN, LETTER = 6, 6.7
 APART = 3  # what arrives at a chapter stands so far above its middle, what leaves it below
 
 
@@ -62,8 +62,9 @@ def drawing() -> str:
             )
         shapes.append(f'<circle cx="{dot}" cy="{middle}" r="5"/>')
         shapes.append(f'<text x="{dot + 12}" y="{middle + 4.5}">{escape(short(chapter))}</text>')
+    width = dot + 12 + LETTER * max(len(short(chapter)) for chapter in rows)
     return (
-        f'<svg class="prerequisites" viewBox="0 0 {WIDTH} {ROW * len(rows)}" role="img" '
+        f'<svg class="prerequisites" viewBox="0 0 {width:.0f} {ROW * len(rows)}" role="img" '
         f'aria-label="{escape(description())}">{"".join(shapes)}</svg>'
     )
 
