@@ -25,7 +25,7 @@ from tools.build_book import SUCCEEDED
 from tools.contents import parts
 from tools.downloads import BUILD, SITE
 from tools.plain_markdown import titles
-from tools.publication import KEY, ROOT, addresses, release
+from tools.publication import KEY, ROOT, addresses, in_words, release
 
 PDF = BUILD / "pdf"
 STYLE = ROOT / "book" / "_templates" / "print.css"
@@ -63,8 +63,7 @@ def printed(names: list[str], *, solutions: bool) -> BeautifulSoup:
     for name in names:
         page.body.append(article(name, names, solutions=solutions))
     page.title.string = titles()[names[0]]
-    day = release().released
-    edition = f"Version {release().version} of {day:%B} {day.day}, {day.year}"
+    edition = f"Version {release().version} of {in_words(release().released)}"
     page.h1.insert_after(page.new_tag("p", string=edition))
     if names[0] == WHOLE:
         page.body.article.insert_after(contents())

@@ -140,8 +140,8 @@ def apa(release: Release, addresses: Addresses, name: str, title: str | None) ->
 
 
 def in_words(day: date) -> str:
-    """Such as 21 November 2026."""
-    return f"{day.day} {day:%B} {day.year}"
+    """Such as November 21, 2026."""
+    return f"{day:%B} {day.day}, {day.year}"
 
 
 def _apa_name(person: Person) -> str:

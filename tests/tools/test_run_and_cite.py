@@ -198,13 +198,13 @@ def test_a_new_version_reaches_pages_that_did_not_change(build):
     settings = {"templates_path": [templates], "html_theme_options": theme}
     book = build(**settings)
     assert "Version 1.2.0" in book.chapter.select_one("#cite").text
-    assert footer(book.appendix) == "Version 1.2.0 of 1 March 2027. What has changed"
+    assert footer(book.appendix) == "Version 1.2.0 of March 1, 2027. What has changed"
     (book.folder / "CITATION.cff").write_text(
         CITATION.replace("1.2.0", "1.3.0").replace("03-01", "04-12")
     )
     book = build(book.folder, **settings)
     assert "Version 1.3.0" in book.chapter.select_one("#cite").text
-    assert footer(book.appendix) == "Version 1.3.0 of 12 April 2027. What has changed"
+    assert footer(book.appendix) == "Version 1.3.0 of April 12, 2027. What has changed"
 
 
 def test_what_has_a_number_links_to_itself(unpublished):
