@@ -7,8 +7,9 @@ import pytest
 import snowballstemmer
 from spellchecker import SpellChecker
 
+from tools.contents import BOOK, parts
 from tools.glossary_links import QUALIFIED, Term, Vocabulary
-from tools.plain_markdown import BOOK, bibliography, parts
+from tools.plain_markdown import bibliography
 
 # Rarer than this in the English of subtitles, from which pyspellchecker has its words, is a word
 # that a reader may ask for.

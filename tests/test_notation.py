@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tools.plain_markdown import BOOK, parts
+from tools.contents import BOOK, parts
 
 ROOT = Path(__file__).parents[1]
 # Signs that are no quantities, and what the page's conventions settle.
