@@ -10,13 +10,13 @@ import re
 import sys
 from pathlib import Path
 
-from bs4 import BeautifulSoup
-
 from tools.contents import BOOK, ROOT
 from tools.plain_markdown import titles
 
 LIST = BOOK / "addresses.txt"
 SITE = ROOT / "_build" / "html"
+# What Sphinx writes: a parser of all its markup would take a second a page.
+LINK = re.compile(r'<a\b(?=[^>]*\bclass="headerlink")[^>]*\bhref="#([^"]+)"')
 COUNTED = re.compile(r"id\d+")  # anchors without a name, which Sphinx counts through
 
 
@@ -28,10 +28,9 @@ def published(site: Path) -> list[str]:
     """The addresses in the pages of the built site, in the order in which they stand there."""
     found = []
     for name in sorted(titles()):
-        page = BeautifulSoup((site / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+        page = (site / f"{name}.html").read_text(encoding="utf-8")
         found.append(f"{name}.html")
-        links = page.select("article a.headerlink[href]")
-        anchors = [str(link["href"]).lstrip("#") for link in links]
+        anchors = LINK.findall(page)
         found += [f"{name}.html#{anchor}" for anchor in anchors if not COUNTED.fullmatch(anchor)]
     return list(dict.fromkeys(found))
 
