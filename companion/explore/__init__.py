@@ -22,6 +22,7 @@ from companion.explore.bands import bands
 from companion.explore.batch import batch
 from companion.explore.boundary import boundary
 from companion.explore.circle import circle
+from companion.explore.company import company
 from companion.explore.decay import decay
 from companion.explore.descent import descent
 from companion.explore.drift import drift
@@ -44,6 +45,7 @@ __all__ = [
     "batch",
     "boundary",
     "circle",
+    "company",
     "decay",
     "descent",
     "drift",

@@ -7,6 +7,7 @@ import torch
 from companion import closed_forms, reference
 from companion.experiments import memory_traffic
 from companion.explore.boundary import draws, output
+from companion.explore.company import answer
 from companion.explore.histograms import trained
 from companion.explore.slices import measured
 from companion.explore.stack import gradient_norms
@@ -366,6 +367,27 @@ def kinks(page):
     }
 
 
+def company(page):
+    start, shown = page.figure.start, page.numbers()
+    subject = page.choices()["subject"]
+    one, eps = start["subjects"][subject], start["eps"]
+    own, others, dim = (int(shown[name]) for name in ("own", "others", "dim"))
+    batch = [one["image"], *one["own"][:own], *one["others"][:others], *start["dimmed"][:dim]]
+    columns = np.array(batch).T
+    x_hat = reference.forward(columns.T, eps=eps).x_hat[0]
+    fixed = reference.inference(columns.T, start["mean"], start["var"], eps=eps)[0]
+    slopes = np.array([reference.jacobian(values, eps=eps)[0] for values in columns]) ** 2
+    _, in_batch = answer(start, one["image"], *reference.moments(columns.T))
+    _, in_evaluation = answer(start, one["image"], start["mean"], start["var"])
+    return {
+        "m": len(batch),
+        "share": (1 - slopes[:, 0] / slopes.sum(axis=1)).mean(),
+        "error": np.square(x_hat - fixed).mean(),
+        "right": in_batch[int(subject)],
+        "fixed": in_evaluation[int(subject)],
+    }
+
+
 ORACLES = {
     "average": average,
     "axes": axes,
@@ -373,6 +395,7 @@ ORACLES = {
     "batch": batch,
     "boundary": boundary,
     "circle": circle,
+    "company": company,
     "decay": decay,
     "descent": descent,
     "drift": drift,

@@ -32,7 +32,9 @@ def opened(visit, tmp_path):
 
 def test_every_figure_is_tested():
     assert set(ORACLES) == set(FIGURES)
-    assert set(FIGURES) - set(MOVED) == {"histograms", "roofline", "stack"}, "they have no handle"
+    assert set(FIGURES) - set(MOVED) == {"company", "histograms", "roofline", "stack"}, (
+        "they have no handle"
+    )
 
 
 def move_handle(page, device):

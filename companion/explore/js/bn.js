@@ -53,6 +53,19 @@ export function jacobian(values, { gamma = 1, eps = 1e-5 } = {}) {
   );
 }
 
+/** Of the squares of ∂yᵢ/∂xⱼ over all j, at i = `place`: what the other examples have of their sum. */
+export function othersShare(values, place, { eps = 1e-5 } = {}) {
+  const squares = jacobian(values, { eps })[place].map((entry) => entry * entry);
+  return 1 - squares[place] / sum(squares);
+}
+
+/** Probabilities in the ratio of the exponentials. */
+export function softmax(logits) {
+  const highest = Math.max(...logits);
+  const weights = logits.map((value) => Math.exp(value - highest));
+  return weights.map((weight) => weight / sum(weights));
+}
+
 /** Moments of two parts together (Chan, Golub and LeVeque); either part may be empty. */
 export function merge(a, b) {
   if (a.m === 0) return b;

@@ -1,0 +1,42 @@
+"""Figures of the chapter `failure-modes`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import ArrayLike
+
+from companion.plots.style import BATCH, INFERENCE, figure
+
+AREA = 330  # of the disc of a probability of 1, in square points
+
+
+def five_answers(answers: Mapping[str, ArrayLike]) -> Figure:
+    """Probabilities of the ten digits, a row for each company of the image."""
+    fig, ax = figure(height=2.9)
+    for row, (company, each) in enumerate(answers.items()):
+        color = INFERENCE if company == "evaluation mode" else BATCH
+        probabilities = np.ravel(each)
+        ax.scatter(range(10), np.full(10, row), s=AREA * probabilities, color=color)
+        best = int(probabilities.argmax())
+        ax.text(9.65, row, f"{best}: {probabilities[best]:.0%}", va="center", color=color)
+    ax.set(xlim=(-0.6, 9.5), ylim=(len(answers) - 0.4, -0.6), xlabel="digit")
+    ax.set_xticks(range(10))
+    ax.set_yticks(range(len(answers)), list(answers))
+    return fig
+
+
+def label_shift(shares: Sequence[float], curves: Mapping[str, ArrayLike]) -> Figure:
+    """Accuracy against the share of one class, with two kinds of statistics, a line a network."""
+    fig, ax = figure(height=3.0)
+    for (label, runs), color in zip(curves.items(), (INFERENCE, BATCH), strict=True):
+        ax.plot(shares, np.array(runs).T, color=color, linewidth=1.2)
+        high = np.mean(np.array(runs), axis=0)
+        ax.text(0.5, high[2] - 0.17, label, color=color, ha="right")
+    ax.set(xlabel="share of threes among the images", ylabel="test accuracy", ylim=(0, 1.03))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return fig
