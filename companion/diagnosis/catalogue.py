@@ -27,7 +27,14 @@ KINDS: dict[str, Kind] = {
         "One value has no variance, and few give noisy statistics: of the output's variance the "
         "share `noise` is drawn anew with each batch.",
         "larger batches, companion.convert_sync over devices, or companion.to_group_norm(model)",
-        "symptoms#batches-of-2-to-4-examples",
+        "failure-modes#two-values",
+    ),
+    "batch-statistics-in-evaluation": Kind(
+        "The layer keeps no running statistics: in evaluation mode, too, the output of an example "
+        "depends on its batch.",
+        "create the layer with track_running_stats=True; then companion.update_precise(model, "
+        "loader)",
+        "failure-modes#examples-that-see-each-other",
     ),
     "train-eval-gap": Kind(
         "In evaluation mode the layer does not give what its successors were trained on.",
@@ -47,13 +54,13 @@ KINDS: dict[str, Kind] = {
     "dropout-before": Kind(
         "Without dropout the layer's input has another variance than its running statistics say.",
         "dropout after the last normalization, or none",
-        "inference#layer-by-layer",
+        "failure-modes#dropout-in-front",
     ),
     "ordered-batches": Kind(
         "The batches differ in composition: each is normalized by the statistics of a part of the "
         "data, and evaluation uses those of all.",
         "DataLoader(..., shuffle=True)",
-        "inference#what-the-population-s-variance-is",
+        "failure-modes#batches-that-are-not-alike",
     ),
     "shared-layer": Kind(
         "One layer is called on inputs of different statistics: its running ones mix them.",
@@ -64,7 +71,7 @@ KINDS: dict[str, Kind] = {
         "One step moves the running statistics several times: they forget faster.",
         "companion.convert(model), whose layers know recomputation; "
         "companion.preserved_statistics(model) around further forward passes",
-        "symptoms#activation-checkpointing-changes-the-running-statistics",
+        "failure-modes#batches-that-count-twice",
     ),
     "unsynchronized": Kind(
         "Each process normalizes by the statistics of its own small batch.",
@@ -80,7 +87,7 @@ KINDS: dict[str, Kind] = {
         "A running average in half precision stops moving: its steps are rounded away.",
         "companion.convert(model.float()), whose layers then keep their statistics in float32 in a "
         "model of half precision, too",
-        "symptoms#half-precision-statistics-stop-moving",
+        "failure-modes#numbers-of-sixteen-bits",
     ),
     "momentum-convention": Kind(
         "PyTorch's momentum weights the new batch, Keras' the old average: the running variance of "
@@ -96,12 +103,12 @@ KINDS: dict[str, Kind] = {
     "half-frozen": Kind(
         "Of parameters and statistics one part is frozen, and the other moves under it.",
         "companion.freeze(model), or let both train",
-        "symptoms#fine-tuning-on-little-data-is-worse-than-not-at-all",
+        "failure-modes#few-images-many-steps",
     ),
     "thawed": Kind(
         "A layer that was frozen by eval() wakes with the next model.train().",
         "companion.freeze(model), which train() does not undo",
-        "symptoms#fine-tuning-on-little-data-is-worse-than-not-at-all",
+        "failure-modes#few-images-many-steps",
     ),
     "decayed-scale": Kind(
         "Decay makes γ and β shorter: before another normalization they only turn faster, "

@@ -24,6 +24,7 @@ from .thresholds import (
 )
 
 __all__ = [
+    "batch_statistics",
     "between_modes",
     "between_steps",
     "composition",
@@ -53,6 +54,17 @@ def few_values(name: str, values: int, layer: Layer) -> Checks:
         yield Finding("few-values", name, "error", evidence)
     elif layer.training and noise_share(values) > NOISE_SHARE:
         yield Finding("few-values", name, "warning", evidence | {"noise": noise_share(values)})
+
+
+def batch_statistics(layers: Mapping[str, Layer], evaluation: Run) -> Checks:
+    """Layers that normalize by the batch in evaluation mode, too, having no other statistics."""
+    for name, layer in layers.items():
+        if layer.running_mean is None and name in evaluation.values:
+            values = evaluation.values[name]
+            noise = noise_share(values)
+            severity = "warning" if noise > NOISE_SHARE else "note"
+            evidence = {"values per channel": values, "noise": noise}
+            yield Finding("batch-statistics-in-evaluation", name, severity, evidence)
 
 
 def unsynchronized(name: str, values: int, layer: Layer) -> Checks:

@@ -24,6 +24,7 @@ __all__ = ["diagnose"]
 _STRUCTURE = ("dead-bias", "affine-twice", "unfolded", "before-output")
 _DATA = (
     "few-values",
+    "batch-statistics-in-evaluation",
     "train-eval-gap",
     "stale-statistics",
     "dropout-before",
@@ -186,7 +187,9 @@ def _measure(subject: Subject, found: list[Finding], unchecked: dict[str, str]) 
     fixed = subject.run() if suspects else training
     found += measured.dropout(suspects, layers, training, fixed)
     model.eval()
-    found += measured.between_modes(layers, fixed, subject.run())
+    evaluation = subject.run()
+    found += measured.batch_statistics(layers, evaluation)
+    found += measured.between_modes(layers, fixed, evaluation)
     if len(subject.items) < 3:
         reason = "with fewer than 3 batches"
         unchecked |= dict.fromkeys(("dropout-before", "ordered-batches"), reason)

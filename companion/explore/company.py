@@ -18,7 +18,7 @@ from companion.modules import BatchNorm1d
 from companion.plots.style import BATCH, INFERENCE, NEUTRAL, figure
 from companion.reference import moments
 
-UNITS, STEPS, LEARNING_RATE = 16, 400, 0.1
+UNITS, STEPS, LEARNING_RATE = 16, 1000, 0.1
 MOST = 32  # images of each kind
 SUBJECTS = (0, 3, 8)
 START = {"subject": "0", "own": 4, "others": 32, "dim": 0}

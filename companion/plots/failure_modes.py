@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
-from companion.plots.style import BATCH, INFERENCE, figure
+from companion.plots.style import BATCH, INFERENCE, NEUTRAL, PLAIN, figure
 
 AREA = 330  # of the disc of a probability of 1, in square points
 
@@ -39,4 +39,17 @@ def label_shift(shares: Sequence[float], curves: Mapping[str, ArrayLike]) -> Fig
     ax.set(xlabel="share of threes among the images", ylabel="test accuracy", ylim=(0, 1.03))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return fig
+
+
+def cures(rows: Mapping[str, tuple[float, float]]) -> Figure:
+    """Accuracy with a failure and with its cure, a row each."""
+    fig, ax = figure(height=3.4)
+    for row, (sick, cured) in enumerate(rows.values()):
+        ax.plot([sick, cured], [row, row], color=NEUTRAL, linewidth=1.5)
+        ax.plot(sick, row, "o", color=PLAIN)
+        ax.plot(cured, row, "o", color=INFERENCE)
+    ax.set(xlim=(0, 1.03), ylim=(len(rows) - 0.5, -0.5), xlabel="test accuracy")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return fig

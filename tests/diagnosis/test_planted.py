@@ -99,6 +99,18 @@ def test_few_values_of_ghost_batches():
     assert [(one.layer, one.evidence["values per channel"]) for one in found] == [("1", 4)]
 
 
+@pytest.mark.parametrize(("size", "severity"), [(8, "warning"), (64, "note")])
+def test_batch_statistics_in_evaluation(size, severity):
+    model = healthy()
+    model[4] = nn.BatchNorm1d(64, track_running_stats=False)
+    found = look(model, loader(size))
+    (one,) = (one for one in found if one.code == "batch-statistics-in-evaluation")
+    assert (one.layer, one.severity) == ("4", severity)
+    noise = companion.closed_forms.batch_identity_mse(size)
+    assert one.evidence == {"values per channel": size, "noise": pytest.approx(noise)}
+    assert look(model).unchecked["batch-statistics-in-evaluation"] == "without data"
+
+
 def test_train_eval_gap():
     # What the running statistics remember are batches of zeros alone.
     model = healthy()

@@ -85,6 +85,23 @@ def test_jacobian(call, eps):
 
 
 @pytest.mark.browser
+def test_the_share_of_the_others(call):
+    for x in batches():
+        if 2 < len(x) <= 10 and x.var() > 0:
+            squares = reference.jacobian(x, eps=1e-5) ** 2
+            expected = 1 - np.diagonal(squares) / squares.sum(axis=1)
+            actual = [call("othersShare", x.tolist(), i, {"eps": 1e-5}) for i in range(len(x))]
+            np.testing.assert_allclose(actual, expected, **TIGHT)
+
+
+@pytest.mark.browser
+def test_probabilities(call):
+    logits = torch.tensor([3.0, -2.0, 800.0, 799.0], dtype=torch.float64)
+    actual = call("softmax", logits.tolist())
+    np.testing.assert_allclose(actual, torch.softmax(logits, dim=0), **TIGHT)
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("blocks", [(3, 1, 2, 5), (1, 2, 2, 5), (1, 4, 1, 1), (1, 1, 1, 1)])
 def test_values_that_share_a_mean(call, blocks):
     shape, place = (3, 4, 2, 5), (2, 3, 0, 4)

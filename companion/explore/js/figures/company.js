@@ -25,17 +25,16 @@ export function figure(stage, start) {
   const answers = stage.plot({
     title: "What it is taken for",
     x: { domain: [-0.6, 9.6], ticks: DIGITS, format: String, label: "digit" },
-    y: { domain: [0, 1.05], ticks: [0, 0.5, 1], format: (value) => `${100 * value} %`, label: "probability" },
+    y: { domain: [0, 1.05], ticks: [0, 0.5, 1], format: String, label: "probability" },
     height: 0.8,
     most: 320,
-    margin: { left: 58 },
   });
   const shown = {
     m: stage.number({ name: "m", label: "images in the batch, m" }),
     share: stage.number({ name: "share", label: "the others’ share in its squared slopes" }),
     error: stage.number({ name: "error", label: "mean squared error of its values" }),
     right: stage.number({ name: "right", label: "probability of its class in this batch" }),
-    fixed: stage.number({ name: "fixed", label: "in evaluation mode" }),
+    fixed: stage.number({ name: "fixed", label: "the same in evaluation mode" }),
   };
 
   /** Probabilities of the classes, for normalized values. */
