@@ -104,7 +104,8 @@ def diagnose(
 
     References
     ----------
-    Eq. (7) identity/batch-identity-mse; Eq. (14) mini-batch-algorithm/running-average.
+    Eq. (7) identity/batch-identity-mse; Eq. (14) mini-batch-algorithm/running-average; Eq. (1)
+    failure-modes/statistics-error.
 
     Examples
     --------

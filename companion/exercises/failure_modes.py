@@ -41,10 +41,10 @@ def _leakage(x: Array, eps: float) -> Array:
     return np.asarray(1 - np.diagonal(squares) / squares.sum(axis=1))
 
 
-def _slopes(x: Array, eps: float, *, mean: bool = True, var: bool = True, **how: Any) -> Array:
+def _slopes(x: Array, eps: float, *, mean: bool = True, var: bool = True, ddof: int = 0) -> Array:
     """The Jacobian, with a mistake."""
     m, centred = len(x), x - x.mean()
-    x_hat = centred / np.sqrt(x.var(ddof=how.get("ddof", 0)) + how.get("eps", eps))
+    x_hat = centred / np.sqrt(x.var(ddof=ddof) + eps)
     return np.asarray(np.eye(m) - mean / m - var * np.outer(x_hat, x_hat) / m)
 
 
@@ -53,7 +53,7 @@ def _others(slopes: Array, power: int = 2, axis: int = 1) -> Array:
     return np.asarray(1 - np.diagonal(sizes) / sizes.sum(axis=axis))
 
 
-def _own_and_others(share: Any, x: Array, _eps: float) -> float:
+def _between_0_and_1(share: Any, *_given: Any) -> float:
     return float(max(-np.min(share), np.max(share) - 1, 0.0))
 
 
@@ -64,7 +64,7 @@ LEAKAGE = Exercise(
     ("x", "eps"),
     oracle=_leakage,
     cases=_leakage_cases,
-    properties=(Property("A share lies between 0 and 1", _own_and_others),),
+    properties=(Property("A share lies between 0 and 1", _between_0_and_1),),
     slips={
         "The mean's path is missing: every x_j moves μ by 1/m.": (
             lambda x, eps: _others(_slopes(x, eps, mean=False))
@@ -84,7 +84,7 @@ LEAKAGE = Exercise(
         "The batch's variance is the biased one: divide by m.": (
             lambda x, eps: _others(_slopes(x, eps, ddof=1))
         ),
-        "ε stands under the root in x̂.": lambda x, eps: _others(_slopes(x, eps, eps=0.0)),
+        "ε stands under the root in x̂.": lambda x, _eps: _others(_slopes(x, 0.0)),
     },
 )
 
@@ -227,7 +227,7 @@ ADAPT_STATISTICS = Exercise(
             lambda n, many: many / (n + many)
         ),
         "N counts examples: it is no weight between 0 and 1.": _mixed(
-            lambda n, many: 1 / (1 + many)
+            lambda _n, many: 1 / (1 + many)
         ),
         "The variance of x is the biased one here, divided by n.": _mixed(
             lambda n, many: n / (n + many), ddof=1

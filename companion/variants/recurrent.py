@@ -197,6 +197,9 @@ class BatchNormRNN(_BatchNormRecurrent):
     the term is then 0, and multiplies gradients by up to γ/√ε. Where the first *inputs* are the
     same in all sequences, one such step follows another; a little noise as `hx` helps.
 
+    A step below `max_length` that no sequence of training has reached has the statistics 0 and 1,
+    and is not normalized in evaluation mode; :func:`companion.diagnose` names it, `never-updated`.
+
     Synchronized by :func:`convert_sync`, the ranks have to make equally many steps.
 
     References
