@@ -107,7 +107,7 @@ def company() -> InteractiveFigure:
         left.axline((0, 0), slope=1, color=NEUTRAL, linestyle="--")
         left.plot(expected[0], shown[0], "o", color=BATCH)
         left.set(xlabel="x̂ in evaluation mode", ylabel="x̂ in this batch")
-        left.set(xlim=(-4, 4), ylim=(-4, 4))
+        left.set(xlim=(-4, 4), ylim=(-6, 6))
         for offset, values, color in ((-0.15, shown, BATCH), (0.15, expected, INFERENCE)):
             right.vlines(np.arange(10) + offset, 0, values[1], color=color, linewidth=4)
         right.set(xlabel="digit", ylabel="probability", ylim=(0, 1.05), xticks=range(10))

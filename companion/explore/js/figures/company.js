@@ -4,7 +4,7 @@ import { forward, mean, normalize, othersShare, softmax } from "../bn.js";
 
 const NAMES = { 0: "a zero", 3: "a three", 8: "an eight" };
 const COUNTS = [0, 1, 2, 4, 8, 16, 32];
-const REACH = 4;
+const REACH = { x: 4, y: 6 };
 const DIGITS = Array.from({ length: 10 }, (_, k) => k);
 
 export function figure(stage, start) {
@@ -17,8 +17,8 @@ export function figure(stage, start) {
   };
   const units = stage.plot({
     title: "Its normalized values, a point a unit",
-    x: { domain: [-REACH, REACH], label: "in evaluation mode" },
-    y: { domain: [-REACH, REACH], label: "in this batch" },
+    x: { domain: [-REACH.x, REACH.x], label: "in evaluation mode" },
+    y: { domain: [-REACH.y, REACH.y], label: "in this batch" },
     height: 0.8,
     most: 320,
   });
@@ -63,7 +63,7 @@ export function figure(stage, start) {
     shown.error(error, error.toFixed(2));
     shown.right(now[digit], `${(100 * now[digit]).toFixed(0)} %`);
     shown.fixed(fixed[digit], `${(100 * fixed[digit]).toFixed(0)} %`);
-    units.lines("diagonal", [[[-REACH, -REACH], [REACH, REACH]]], { color: "neutral", dash: "5 4", width: 1.5 });
+    units.lines("diagonal", [[[-REACH.x, -REACH.x], [REACH.x, REACH.x]]], { color: "neutral", dash: "5 4", width: 1.5 });
     units.dots("units", here.map((value, j) => [usual[j], value]), { color: "batch", r: 5, opacity: 0.85, inside: true });
     for (const [color, values, offset] of [["batch", now, -0.15], ["inference", fixed, 0.15]]) {
       answers.lines(color, values.map((value, k) => [[k + offset, 0], [k + offset, value]]), { color, width: 5 });
