@@ -27,7 +27,7 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 3 --dist loadgroup \
 	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all audit notebooks lab live bench lint lock pdf offline site course addresses clean
+.PHONY: help book test test-all audit notebooks lab live bench conventions lint lock pdf offline site course addresses clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -76,6 +76,12 @@ bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/be
 
 live: $(INSTALLED) book ## open the book with a kernel: its cells can be changed and run in the page
 	$(BIN)/python -m tools.live
+
+conventions: $(INSTALLED) ## ask the newest Keras, Flax, Equinox, ONNX and TensorFlow how they normalize
+	[ -d _build/conventions ] || $(PYTHON) -m venv _build/conventions
+	_build/conventions/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		--requirement tools/conventions/requirements.txt
+	$(BIN)/python -m tools.conventions
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab book/notebooks

@@ -1,0 +1,1 @@
+"""How frameworks write batch normalization: measured by calling their layers, and recorded."""

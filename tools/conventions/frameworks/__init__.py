@@ -1,0 +1,1 @@
+"""One module a framework; each is imported only where that framework is installed."""
