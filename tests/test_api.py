@@ -32,6 +32,7 @@ PACKAGES = [
     "companion.questions",
     "companion.stages",
     "companion.statistics",
+    "companion.testing",
     "companion.variants",
     "companion.whitening",
 ]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from companion import reference
-from companion.exercises.properties import MEAN_IS_BETA, NO_MOVE, NO_STRETCH, VARIANCE
+from companion.exercises.properties import LINE, MEAN_IS_BETA, NO_MOVE, NO_STRETCH, VARIANCE
 from companion.functional import batch_norm
 from companion.kernels import eager
 
@@ -76,7 +76,7 @@ def test_the_equations_of_the_book_hold_whatever_the_batch(x, eps):
     grad_y = torch.randn(x.shape, generator=torch.Generator().manual_seed(5)).to(x.dtype)
     y = batch_norm(x, None, None, weight, bias, True, eps=eps)
     (grad_x,) = torch.autograd.grad(y, x, grad_y)
-    for law in (MEAN_IS_BETA, VARIANCE):
+    for law in (MEAN_IS_BETA, VARIANCE, LINE):
         assert law.error(y, x, weight, bias, eps) <= 4 * ROUNDING[x.dtype], law.says
     for law in (NO_MOVE, NO_STRETCH):
         assert law.error(grad_x, grad_y, x, weight, eps) <= 4 * ROUNDING[x.dtype], law.says

@@ -8,6 +8,8 @@ times what normalizing makes of the rounding of `x`, channel by channel.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -179,6 +181,97 @@ def _fixed_line(y: Any, x: Any, _mean: Any, var: Any, gamma: Any, _beta: Any, ep
     return _off(np.diff(_channels(y)), step, np.abs(step).max(initial=0) or 1.0)
 
 
+def _line(y: Any, x: Any, gamma: Any, beta: Any, eps: float) -> float:
+    _, _, inv_std, condition = _normalized(x, eps)
+    step = np.diff(_channels(x)) * (_per_channel(gamma) * inv_std)[:, None]
+    scale = (np.abs(step).max(axis=1, initial=0.0) + np.abs(_per_channel(beta))) * condition
+    return _off(np.diff(_channels(y)), step, scale[:, None])
+
+
+def _valid_alone(y: Any, x: Any, mask: Any, eps: float) -> float:
+    y, x = (np.moveaxis(np.asarray(as_array(each), np.float64), 1, -1) for each in (y, x))
+    valid = np.asarray(as_array(mask))
+    return _off(y[valid], reference.forward(x[valid], eps=eps).y)
+
+
+def _slope(grad_x: Any, grad_y: Any, x: Any, gamma: Any, eps: float) -> float:
+    """Along one direction, against the central difference of Σ ∂L/∂y·y, in every channel."""
+    _, var, inv_std, _ = _normalized(x, eps)
+    g, x, gamma = _channels(grad_y), _channels(x), _per_channel(gamma)
+    direction = np.random.default_rng(0).normal(size=x.shape)
+    step = 1e-5 * np.sqrt(var + eps)[:, None]
+    losses = [
+        (g * reference.forward((x + h * direction).T, gamma, eps=eps).y.T).sum(axis=1)
+        for h in (step, -step)
+    ]
+    expected = (losses[0] - losses[1]) / (2 * step[:, 0])
+    scale = np.abs(gamma) * inv_std * np.abs(g * direction).sum(axis=1)
+    return _off((_channels(grad_x) * direction).sum(axis=1), expected, scale)
+
+
+def _fixed_mean(y: Any, x: Any, mean: Any, var: Any, gamma: Any, beta: Any, eps: float) -> float:
+    mean, var, gamma, beta = map(_per_channel, (mean, var, gamma, beta))
+    rows = gamma * (_channels(x).mean(axis=1) - mean) / np.sqrt(var + eps)
+    return _off(_channels(y).mean(axis=1), rows + beta, np.abs(rows) + np.abs(beta))
+
+
+def _fixed_slope(
+    grad_x: Any, grad_y: Any, _x: Any, _mean: Any, var: Any, gamma: Any, eps: float
+) -> float:
+    expected = (_per_channel(gamma) / np.sqrt(_per_channel(var) + eps))[:, None] * _channels(grad_y)
+    return _off(_channels(grad_x), expected, np.abs(expected).max(axis=1, keepdims=True))
+
+
+def _tracked(place: int) -> Any:
+    """A property of the running mean, at place 0, or of the running variance, at place 1."""
+
+    def error(
+        result: Any, channels: int, batches: Sequence[Any], momentum: float, _eps: float
+    ) -> float:
+        expected = np.full(channels, float(place))
+        for batch in batches:
+            rows = _channels(batch)
+            own = (rows.mean(axis=1), rows.var(axis=1, ddof=1))[place]
+            expected = (1 - momentum) * expected + momentum * own
+        return _off(_per_channel(result[place]), expected, np.maximum(np.abs(expected), 1.0))
+
+    return error
+
+
+def _pooled(result: Any, _model: Any, batches: Sequence[Any]) -> float:
+    rows = np.concatenate([_channels(batch) for batch in batches], axis=1)
+    mean, var = map(_per_channel, result)
+    width = rows.std(axis=1)
+    return max(_off(mean, rows.mean(axis=1), width), _off(var, rows.var(axis=1, ddof=1), width**2))
+
+
+def _stay(result: Any, *_given: Any) -> float:
+    before, after = (np.concatenate([*map(_per_channel, each)]) for each in result)
+    return _off(after, before)
+
+
+def _finite(result: Any, *_given: Any) -> float:
+    return float(not all(np.isfinite(_per_channel(each)).all() for each in result))
+
+
+def _shares_add_up(shares: Any, grads: Any, xs: Any, gamma: Any, eps: float) -> float:
+    x, grad_y = (np.concatenate([*map(as_array, each)]) for each in (xs, grads))
+    batch = reference.forward(x, as_array(gamma), eps=eps)
+    scale = (np.abs(grad_y) * np.abs(batch.x_hat)).sum(axis=0)
+    total = np.sum([*map(_per_channel, shares)], axis=0)
+    return _off(total, reference.backward(grad_y, batch).gamma, scale)
+
+
+def _same_outputs(outputs: Any, model: Any, x: Any) -> float:
+    before = np.asarray(as_array(copy.deepcopy(model).eval()(x)))
+    return _off(np.asarray(as_array(outputs)), before, np.abs(before).max() or 1.0)
+
+
+def _same_modes(modes: Any, model: Any, _x: Any) -> float:
+    before = [each.training for each in model.modules() if hasattr(each, "running_mean")]
+    return float([*modes] != before)
+
+
 MEAN_IS_BETA = Property("The mean of each channel of y is β", _mean_is_beta)
 VARIANCE = Property("The variance of each channel of y is γ²σ²/(σ² + ε)", _variance)
 NO_MOVE = Property("The gradients of x sum to 0 in every channel", _no_move)
@@ -211,3 +304,31 @@ MERGED_SQUARES = Property(
 FIXED_LINE = Property(
     "With fixed statistics y changes by γ/√(σ² + ε) times the change of x", _fixed_line, 1e-6
 )
+LINE = Property("All values of a channel are shifted and scaled alike, by 1/√(σ² + ε) and γ", _line)
+VALID_ALONE = Property("Valid values are normalized as if there were no padding", _valid_alone)
+SLOPE = Property("The gradient of x is the slope of the loss in every direction", _slope, 1e-7)
+FIXED_MEAN = Property(
+    "With fixed statistics the mean of y is β + γ·(the mean of x - μ)/√(σ² + ε)", _fixed_mean
+)
+FIXED_SLOPE = Property(
+    "With fixed statistics the gradient of x is γ/√(σ² + ε) times that of y", _fixed_slope
+)
+RUNNING_MEAN = Property(
+    "From 0 on, each batch moves the running mean by momentum times the distance to its own",
+    _tracked(0),
+)
+RUNNING_VAR = Property(
+    "From 1 on, each batch moves the running variance by momentum times the distance to its own, "
+    "the unbiased one",
+    _tracked(1),
+)
+POOLED = Property(
+    "The running statistics are the mean and the unbiased variance of all values together", _pooled
+)
+STATISTICS_STAY = Property("The running statistics are what they were", _stay)
+STAY_FINITE = Property("The running statistics are finite", _finite)
+SHARES_ADD_UP = Property(
+    "The processes' gradients of γ add up to that of the whole batch", _shares_add_up
+)
+SAME_OUTPUTS = Property("The model computes what it did before", _same_outputs)
+SAME_MODES = Property("Each layer is in the mode that it was in", _same_modes)

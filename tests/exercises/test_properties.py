@@ -57,6 +57,7 @@ class Batch:
 HOLDS = {
     "MEAN_IS_BETA": lambda b: (b.y, *b.forward),
     "VARIANCE": lambda b: (b.y, *b.forward),
+    "LINE": lambda b: (b.y, *b.forward),
     "NO_MOVE": lambda b: (b.grad_x, *b.backward),
     "NO_STRETCH": lambda b: (b.grad_x, *b.backward),
     "ROWS_SUM_TO_0": lambda b: (b.jacobian, b.values, 2.0, b.eps),
@@ -70,6 +71,10 @@ HOLDS = {
 FAILS = {
     "MEAN_IS_BETA": lambda b: (b.y + 1e-6, *b.forward),
     "VARIANCE": lambda b: (
+        b.batch.beta + 1.01 * (b.y - b.batch.beta),
+        *b.forward,
+    ),
+    "LINE": lambda b: (
         b.batch.beta + 1.01 * (b.y - b.batch.beta),
         *b.forward,
     ),

@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 import companion
 from companion import reference
+from companion.exercises.properties import POOLED
 from companion.statistics import population_moments, update_precise
 
 
@@ -39,7 +40,7 @@ def test_first_layers_hold_the_moments_of_all_samples(layer, sizes):
 def test_spatial_positions_count_as_values(layer, shape):
     model, batches = layer(5, dtype=torch.float64), batches_of([6, 1, 13], shape)
     update_precise(model, batches, progress=False)
-    assert_holds(model, torch.cat(batches))
+    assert POOLED.error((model.running_mean, model.running_var), model, batches) <= POOLED.at_most
 
 
 def test_update_bn_is_wrong_for_uneven_and_for_different_batches_and_this_is_not():

@@ -1,0 +1,117 @@
+"""One operation of batch normalization, as an implementation of it is put to the test."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from companion.exercises import properties
+from companion.exercises.exercise import Case, Property
+
+NAMES = {
+    value.says: name for name, value in vars(properties).items() if isinstance(value, Property)
+}
+
+
+def _call(implementation: Callable[..., Any], *arguments: Any) -> Any:
+    return implementation(*arguments)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is asked of every implementation of an operation, and where mistakes show.
+
+    Parameters
+    ----------
+    call
+        how an implementation is called, and what it returns
+    cases
+        arguments on which mistakes show
+    properties
+        what holds of every right result
+    own
+        this package's implementation
+    run
+        the result, of an implementation and the arguments; by default it is called with them
+    """
+
+    call: str
+    cases: Callable[[], Iterable[Case]]
+    properties: tuple[Property, ...]
+    own: Callable[..., Any]
+    run: Callable[..., Any] = _call
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A property that an implementation does not have.
+
+    Parameters
+    ----------
+    name
+        the property's, in ``companion.exercises.properties``
+    says
+        the equation, in words
+    on
+        the first case that shows it
+    """
+
+    name: str
+    says: str
+    on: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of an implementation's test: true if it has every property.
+
+    Parameters
+    ----------
+    operation
+        the operation's name
+    broken
+        what is violated
+    excess
+        the largest error in any case, as a multiple of the error allowed there; infinite for a
+        result that is not finite
+
+    Examples
+    --------
+    >>> from companion.testing import examine
+    >>> bool(examine("forward", lambda x, gamma, beta, eps: x))
+    False
+    """
+
+    operation: str
+    broken: tuple[Broken, ...]
+    excess: float
+
+    def __bool__(self) -> bool:
+        return not self.broken
+
+    def __repr__(self) -> str:
+        if self:
+            return f"{self.operation}: every property holds"
+        return "\n".join(
+            f"{each.name} fails on {each.on}:\n    {each.says}" for each in self.broken
+        )
+
+
+def examined(name: str, operation: Operation, implementation: Callable[..., Any]) -> Verdict:
+    """The verdict on `implementation`, which gets copies of every case's arguments."""
+    broken: dict[str, Broken] = {}
+    excess = 0.0
+    for case in operation.cases():
+        with np.errstate(all="ignore"):
+            result = operation.run(implementation, *copy.deepcopy(case.arguments))
+            errors = [law.error(result, *case.arguments) for law in operation.properties]
+        for law, error in zip(operation.properties, errors, strict=True):
+            allowed = law.at_most if case.tolerance is None else case.tolerance
+            if not error <= allowed:
+                broken.setdefault(law.says, Broken(NAMES[law.says], law.says, case.what))
+            excess = max(excess, error / allowed if np.isfinite(error) else np.inf)
+    return Verdict(name, tuple(broken.values()), excess)
