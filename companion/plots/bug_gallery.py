@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from companion.plots.style import BATCH, NEUTRAL, PLAIN, THEORY, figure
 from companion.testing import Verdict
 
+NAN = 1e6  # where errors stand that are not finite
 LEAST, MOST = 1e-8, 1e11  # what is less, and what is more or not finite, stands at the edge
 
 
@@ -30,17 +31,17 @@ def cancelling(offsets: Sequence[float], wrong: Sequence[float], right: Sequence
     bad = ~np.isfinite(errors)
     ax.loglog(x, x**2 * 2.0**-24, "--", color=THEORY, linewidth=1.2)
     ax.loglog(x[~bad], errors[~bad], "o", color=PLAIN, markersize=4)
-    ax.loglog(x[bad], np.full(bad.sum(), 30.0), "x", color=PLAIN, markersize=6)
+    ax.loglog(x[bad], np.full(bad.sum(), NAN), "x", color=PLAIN, markersize=6)
     ax.loglog(x, np.maximum(right, 1e-9), "o", color=BATCH, markersize=4)
     ax.annotate("E[x²] − E[x]²", (30, 2e-3), color=PLAIN, horizontalalignment="right")
     ax.annotate("μ² · 2⁻²⁴", (100, 6e-5), color=THEORY)
     ax.annotate("the package", (1000, 2e-6), color=BATCH)
     if bad.any():
-        ax.annotate("NaN", (x[bad][0] / 1.3, 30), color=PLAIN, ha="right", va="center")
+        ax.annotate("NaN", (x[bad][0] / 1.3, NAN), color=PLAIN, ha="right", va="center")
     ax.set(
         xlabel="mean μ of the inputs; their width is 1",
         ylabel="relative error of the variance",
-        ylim=(3e-10, 300),
+        ylim=(3e-10, 10 * NAN),
     )
     return fig
 

@@ -92,7 +92,7 @@ def _step(
 
 
 TRAINING_STEP = Operation(
-    call="f(x, running_mean, running_var, weight, bias, momentum, eps) -> y",
+    call="f(x, mean, var, gamma, beta, momentum, eps) -> y",
     cases=_step_cases,
     properties=tuple(_reading(law, 0, 3, 4, 6) for law in (MEAN_IS_BETA, VARIANCE)),
     own=_step,
@@ -162,7 +162,7 @@ def _differentiable(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
 
 
 SECOND_DERIVATIVES = Operation(
-    call="f(x, gamma, eps) -> y, which autograd differentiates twice",
+    call="f(x, gamma, eps) -> y, differentiable twice",
     cases=_second_cases,
     properties=(LINEAR_IN_GRAD_Y, SECOND_NO_MOVE, LINEAR_IN_GAMMA),
     own=_differentiable,

@@ -49,7 +49,7 @@ def _converted(convert: Callable[..., Any], model: nn.Module, x: Tensor) -> tupl
 
 
 CONVERSION = Operation(
-    call="f(model) -> a model of synchronized layers",
+    call="f(model) -> model, of other layers",
     cases=_conversion_cases,
     properties=(SAME_OUTPUTS.of(0), SAME_MODES.of(1)),
     own=convert_sync,
@@ -84,7 +84,7 @@ def _fold(layer: nn.Module, norm: nn.Module) -> nn.Module:
 
 
 FOLDING = Operation(
-    call="f(layer, norm) -> a layer that computes norm(layer(x))",
+    call="f(layer, norm) -> layer, equal to norm(layer(x))",
     cases=_folding_cases,
     properties=(SAME_OUTPUTS,),
     own=_fold,

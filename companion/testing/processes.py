@@ -51,7 +51,7 @@ def _merged(counts: Any, means: Any, m2s: Any) -> tuple[Any, Any, Any]:
 
 
 MERGING = Operation(
-    call="f(counts, means, m2s) -> (count, mean, m2), m2 being a sum of squared distances",
+    call="f(counts, means, m2s) -> (count, mean, m2)",
     cases=_merge_cases,
     properties=(MERGED_SUMS, MERGED_SQUARES),
     own=_merged,
@@ -92,7 +92,7 @@ def _shared(
 
 
 SHARED_BACKWARD = Operation(
-    call="f(grad_ys, xs, gamma, eps) -> (grad_xs, grad_gammas), one of each process",
+    call="f(grad_ys, xs, gamma, eps) -> (grad_xs, grad_gammas)",
     cases=_shared_cases,
     properties=(_of_all(NO_MOVE), _of_all(NO_STRETCH), SHARES_ADD_UP.of(1)),
     own=_shared,

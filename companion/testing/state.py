@@ -58,7 +58,7 @@ def _tracked(channels: int, batches: Sequence[Tensor], momentum: float, eps: flo
 
 
 RUNNING = Operation(
-    call="f(channels, batches, momentum, eps) -> (running_mean, running_var), from 0 and 1 on",
+    call="f(channels, batches, momentum, eps) -> (mean, var)",
     cases=_running_cases,
     properties=(RUNNING_MEAN, RUNNING_VAR),
     own=_tracked,
@@ -78,7 +78,7 @@ def _skipping(channels: int, batches: Sequence[Tensor], momentum: float, eps: fl
 
 
 OVERFLOW = Operation(
-    call="f(channels, batches, momentum, eps) -> (running_mean, running_var)",
+    call="f(channels, batches, momentum, eps) -> (mean, var)",
     cases=_overflow_cases,
     properties=(STAY_FINITE,),
     own=_skipping,
@@ -100,7 +100,7 @@ def _precise(model: nn.Module, batches: list[Tensor]) -> None:
 
 
 RECALIBRATION = Operation(
-    call="f(model, batches): gives the model's layers the statistics of all the batches",
+    call="f(model, batches), which sets the statistics",
     cases=_stale_cases,
     properties=(POOLED,),
     own=_precise,
@@ -123,7 +123,7 @@ def _frozen(freezing: Callable[..., Any], model: nn.Module, x: Tensor) -> tuple[
 
 
 FREEZING = Operation(
-    call="f(model) -> the model, with what keeps its statistics in training",
+    call="f(model) -> model, frozen",
     cases=_model_and_batch,
     properties=(STATISTICS_STAY,),
     own=freeze,
@@ -143,7 +143,7 @@ def _preserving(model: nn.Module, x: Tensor) -> None:
 
 
 DRY_RUN = Operation(
-    call="f(model, x): a forward pass in training mode that leaves no trace",
+    call="f(model, x), which leaves no trace",
     cases=_model_and_batch,
     properties=(STATISTICS_STAY,),
     own=_preserving,
@@ -164,7 +164,7 @@ def _checkpointed(make: Callable[..., nn.Module], channels: int, x: Tensor) -> t
 
 
 RECOMPUTATION = Operation(
-    call="f(channels) -> a layer",
+    call="f(channels) -> layer",
     cases=_channels_and_batch,
     properties=(STATISTICS_STAY,),
     own=_layer,
