@@ -34,8 +34,8 @@ def cancelling(offsets: Sequence[float], wrong: Sequence[float], right: Sequence
     ax.loglog(x[bad], np.full(bad.sum(), NAN), "x", color=PLAIN, markersize=6)
     ax.loglog(x, np.maximum(right, 1e-9), "o", color=BATCH, markersize=4)
     ax.annotate("E[x²] − E[x]²", (30, 2e-3), color=PLAIN, horizontalalignment="right")
-    ax.annotate("μ² · 2⁻²⁴", (100, 6e-5), color=THEORY)
-    ax.annotate("the package", (1000, 2e-6), color=BATCH)
+    ax.annotate("μ² · 2⁻²⁴", (300, 3e-5), color=THEORY)
+    ax.annotate("the package", (1000, 1e-7), color=BATCH)
     if bad.any():
         ax.annotate("NaN", (x[bad][0] / 1.3, NAN), color=PLAIN, ha="right", va="center")
     ax.set(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,9 @@ class Verdict:
         if self:
             return f"{self.operation}: every property holds"
         return "\n".join(
-            f"{each.name} fails on {each.on}:\n    {each.says}" for each in self.broken
+            f"{each.name} fails on {each.on}:\n"
+            + fill(each.says, 72, initial_indent="    ", subsequent_indent="    ")
+            for each in self.broken
         )
 
 

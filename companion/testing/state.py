@@ -31,7 +31,9 @@ Statistics = tuple[Tensor, ...]
 def _of(model: nn.Module) -> Statistics:
     """Copies of all running means and variances."""
     named = model.named_buffers()
-    return tuple(value.clone() for name, value in named if name.split(".")[-1].startswith("runn"))
+    return tuple(
+        value.clone() for name, value in named if name.split(".")[-1].startswith("running")
+    )
 
 
 def _layer(channels: int, **options: Any) -> BatchNorm1d:

@@ -125,8 +125,8 @@ def test_arguments_are_copies_that_share_what_the_case_shares():
 
 
 def test_errors_name_what_was_expected():
-    with pytest.raises(ValueError, match=r"operation: expected one of forward, .*, got 'froward'"):
-        examine("froward")
+    with pytest.raises(ValueError, match=r"operation: expected one of forward, .*, got 'fourth'"):
+        examine("fourth")
     with pytest.raises(TypeError, match="implementation: expected a function, got int"):
         examine("forward", 3)
 
