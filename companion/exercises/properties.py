@@ -304,7 +304,7 @@ MERGED_SQUARES = Property(
 FIXED_LINE = Property(
     "With fixed statistics y changes by γ/√(σ² + ε) times the change of x", _fixed_line, 1e-6
 )
-LINE = Property("All values of a channel are shifted and scaled alike, by 1/√(σ² + ε) and γ", _line)
+LINE = Property("All values of a channel are shifted and scaled alike, by γ/√(σ² + ε)", _line)
 VALID_ALONE = Property("Valid values are normalized as if there were no padding", _valid_alone)
 SLOPE = Property("The gradient of x is the slope of the loss in every direction", _slope, 1e-7)
 FIXED_MEAN = Property(

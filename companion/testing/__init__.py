@@ -71,8 +71,7 @@ def examine(operation: str, implementation: Callable[..., Any] | None = None) ->
     VARIANCE fails on eight rows of three channels:
         The variance of each channel of y is γ²σ²/(σ² + ε)
     LINE fails on eight rows of three channels:
-        All values of a channel are shifted and scaled alike, by 1/√(σ² + ε)
-        and γ
+        All values of a channel are shifted and scaled alike, by γ/√(σ² + ε)
     >>> examine("forward")
     forward: every property holds
     """

@@ -99,7 +99,7 @@ class Verdict:
             return f"{self.operation}: every property holds"
         return "\n".join(
             f"{each.name} fails on {each.on}:\n"
-            + fill(each.says, 72, initial_indent="    ", subsequent_indent="    ")
+            + fill(each.says, 76, initial_indent="    ", subsequent_indent="    ")
             for each in self.broken
         )
 
