@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from . import (
+    alternatives,
     backprop,
     bias_drift,
     bn_only,
@@ -44,6 +45,7 @@ CHAPTERS = (
     regularization_noise,
     depth,
     failure_modes,
+    alternatives,
     many_devices,
     memory_speed,
     bn_only,

@@ -31,6 +31,7 @@ from companion.explore.identity import identity
 from companion.explore.interactive import InteractiveFigure
 from companion.explore.jacobian import jacobian
 from companion.explore.kinks import kinks
+from companion.explore.neighbours import neighbours
 from companion.explore.ranks import ranks
 from companion.explore.roofline import roofline
 from companion.explore.slices import slices
@@ -53,6 +54,7 @@ __all__ = [
     "identity",
     "jacobian",
     "kinks",
+    "neighbours",
     "ranks",
     "roofline",
     "slices",

@@ -18,6 +18,7 @@ from companion.statistics import (
     ema_variance,
     merge,
 )
+from companion.variants import group_norm, instance_norm, layer_norm
 from companion.whitening import gd_steps
 
 
@@ -385,6 +386,47 @@ def company(page):
         "error": np.square(x_hat - fixed).mean(),
         "right": in_batch[int(subject)],
         "fixed": in_evaluation[int(subject)],
+def neighbours(page):
+    start, shown, chosen = page.figure.start, page.numbers(), page.choices()
+    maps, m = torch.tensor(start["maps"], dtype=torch.float64), int(shown["m"])
+    image, channel = (each - 1 for each in start["place"])
+    ((power, change),) = page.handles().values()
+    before, touched = maps[:m], torch.zeros(m, maps.shape[1], dtype=torch.bool)
+    whole = slice(None)
+    touched[
+        {
+            "image": (image, whole),
+            "channel": (whole, channel),
+            "all": (whole, whole),
+            "swap": (image, whole),
+        }[chosen["change"]]
+    ] = True
+    after = before.clone()
+    after[touched] = maps[-1] if chosen["change"] == "swap" else 10**power * before[touched]
+    normalize = {
+        "batch": lambda x: torch.from_numpy(reference.forward(x.numpy(), eps=1e-9).y),
+        "layer": lambda x: layer_norm(x, x.shape[1:], eps=1e-9),
+        "position": lambda x: layer_norm(x.movedim(1, 3), x.shape[1:2], eps=1e-9).movedim(3, 1),
+        "instance": lambda x: instance_norm(x, eps=1e-9),
+        "group": lambda x: group_norm(x, 2, eps=1e-9),
+    }[chosen["layer"]]
+    squares = (normalize(after) - normalize(before)).square()
+    channels, positions = maps.shape[1], maps[0, 0].numel()
+    means = {
+        "batch": channels,
+        "layer": m,
+        "position": m * positions,
+        "instance": m * channels,
+        "group": m * 2,
+    }[chosen["layer"]]
+    others = squares[~touched]
+    assert change == pytest.approx(shown["touched"], rel=1e-9)
+    return {
+        "factor": 10**power,
+        "means": means,
+        "behind": before.numel() / means,
+        "touched": squares[touched].mean().sqrt().item(),
+        "others": others.mean().sqrt().item() if others.numel() else 0.0,
     }
 
 
@@ -403,6 +445,7 @@ ORACLES = {
     "identity": identity,
     "jacobian": jacobian,
     "kinks": kinks,
+    "neighbours": neighbours,
     "ranks": ranks,
     "roofline": roofline,
     "slices": slices,
@@ -422,6 +465,7 @@ MOVED = {
     "identity": "parameters",
     "jacobian": "x5",
     "kinks": "flowers",
+    "neighbours": "factor",
     "ranks": "x9",
     "slices": "rate",
     "through_time": "step",

@@ -310,3 +310,24 @@ export function recurrentFactor(std, share) {
   }
   return std * Math.sqrt((share * slope) / square);
 }
+
+/**
+ * x̂ of all values of an array of this shape, each by the mean and the variance of those with which it
+ * shares them: along each axis they lie in the same of the blocks, of so many values, that it is cut into.
+ */
+export function normalizeTogether(values, shape, blocks, eps = 1e-5) {
+  const sets = new Map();
+  values.forEach((_, index) => {
+    let [rest, key] = [index, ""];
+    for (let axis = shape.length - 1; axis >= 0; axis -= 1) {
+      key = `${Math.floor((rest % shape[axis]) / blocks[axis])} ${key}`;
+      rest = Math.floor(rest / shape[axis]);
+    }
+    sets.set(key, [...(sets.get(key) ?? []), index]);
+  });
+  const xHat = [];
+  for (const set of sets.values()) {
+    forward(set.map((index) => values[index]), { eps }).xHat.forEach((value, k) => (xHat[set[k]] = value));
+  }
+  return xHat;
+}
