@@ -113,7 +113,7 @@ def iterations(errors: Mapping[str, ArrayLike], bound: ArrayLike) -> Figure:
     """Errors of a whitening matrix after each step, for two forms of an iteration."""
     fig, ax = figure(height=3.4)
     for (label, values), color, marker in zip(
-        errors.items(), (BATCH, PLAIN), ("o", "s"), strict=True
+        errors.items(), (PLAIN, BATCH), ("s", "o"), strict=True
     ):
         shown = np.asarray(values)
         ax.plot(np.arange(len(shown)), shown, f"{marker}-", color=color, markersize=5, label=label)

@@ -75,6 +75,19 @@ def test_fixed_statistics(call):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("blocks", [(3, 1, 2), (1, 4, 2), (1, 2, 1), (1, 1, 2)])
+def test_values_normalized_together(call, blocks):
+    x = np.random.default_rng(0).normal(size=(3, 4, 2))
+    actual = call("normalizeTogether", x.ravel().tolist(), x.shape, blocks, 0.1)
+    expected = np.empty_like(x)
+    for place in np.ndindex(*(size // block for size, block in zip(x.shape, blocks, strict=True))):
+        part = tuple(slice(k * b, (k + 1) * b) for k, b in zip(place, blocks, strict=True))
+        column = x[part].reshape(-1, 1)
+        expected[part] = reference.forward(column, eps=0.1).x_hat.reshape(blocks)
+    np.testing.assert_allclose(actual, expected.ravel(), **TIGHT)
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("eps", [1e-5, 0.5])
 def test_jacobian(call, eps):
     for x in batches():
