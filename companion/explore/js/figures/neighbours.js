@@ -10,7 +10,7 @@ const CHANGES = {
 };
 const EPS = 1e-9;
 const SEEN = 1e-4; // a smaller change is ε's
-const [LEAST, LARGEST] = [4, 20]; // pixels
+const [LEAST, LARGEST] = [3, 14]; // pixels
 
 /** How many values along N, C, H, W share a mean. */
 const blocksOf = (layer, [m, channels, height, width]) => ({
