@@ -386,6 +386,9 @@ def company(page):
         "error": np.square(x_hat - fixed).mean(),
         "right": in_batch[int(subject)],
         "fixed": in_evaluation[int(subject)],
+    }
+
+
 def neighbours(page):
     start, shown, chosen = page.figure.start, page.numbers(), page.choices()
     maps, m = torch.tensor(start["maps"], dtype=torch.float64), int(shown["m"])
