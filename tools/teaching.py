@@ -140,10 +140,12 @@ def short(chapter: str) -> str:
 
 def in_words(_argument: str = "") -> list[str]:
     """What the graph draws, as a list in Markdown."""
-    return [
-        f"- {short(chapter)}" + (f": after {' and '.join(map(short, needs))}" if needs else "")
-        for chapter, needs in direct_needs().items()
-    ]
+    lines = []
+    for chapter, needs in direct_needs().items():
+        *others, last = [*map(short, needs)] or [""]
+        after = f"{', '.join(others)} and {last}" if others else last
+        lines.append(f"- {short(chapter)}" + (f": after {after}" if after else ""))
+    return lines
 
 
 # What stands for these directives, of their argument, in MyST.
