@@ -98,6 +98,8 @@ def named(
     given = {
         name.rsplit("/", 1)[-1].split(":")[0]: np.asarray(array) for name, array in arrays.items()
     }
+    if len(given) < len(arrays):
+        raise ValueError(f"arrays: expected those of one layer, got {shapes(arrays)}")
     missing = [name for name in names[2:] if name not in given]
     unknown = [name for name in given if name not in (*names, *others)]
     if missing or unknown:
@@ -215,7 +217,7 @@ def to_torch(
     for name, value in zip(names[:2], (1, 0), strict=True):
         if affine and name not in arrays:
             filled[name] = np.full_like(mean, value)
-            reason = f"torch has both or none: it is {value} now, and is trained"
+            reason = f"torch's layer is made with both or none: it is {value} now, and is trained"
             missing.append(NotCarried(f"no {name}", reason))
     state = renamed(filled, names, TORCH)
     state[COUNT] = np.array(0)

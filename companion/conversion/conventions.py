@@ -72,6 +72,7 @@ _FLAX_SILENT = (
     *("param_dtype", "scale_init", "bias_init", "promote_dtype"),
     *("force_float32_reductions", "rngs", "scale_metadata", "bias_metadata"),
 )
+_RESTING = "in Caffe the averages rest with use_global_stats, which training then normalizes by"
 _CAFFE_NOTES = {
     "use_global_stats": (False, f"if it is true in training too, {_FROZEN}"),
 }
@@ -150,7 +151,7 @@ def to_keras(arrays: Mapping[str, Any], settings: Settings | None = None) -> Car
     Parameters
     ----------
     arrays
-        ``layer.state_dict()``, of NumPy arrays or of tensors on the CPU
+        ``layer.state_dict()``, of NumPy arrays or of tensors on the CPU, not of bfloat16
     settings
         ``eps`` and ``momentum``, where they are not torch's defaults
 
@@ -297,25 +298,26 @@ def from_caffe(arrays: Mapping[str, Any], settings: Settings | None = None) -> C
     everything was carried over
     """
     given = {"moving_average_fraction": 0.999, "eps": 1e-5, **(settings or {})}
-    flat = {name: np.asarray(array).reshape(-1) for name, array in arrays.items()}
+    flat = {name: np.atleast_1d(np.asarray(array).squeeze()) for name, array in arrays.items()}
     factor = flat.pop("factor", None)
     if factor is None or factor.shape != (1,):
         raise ValueError(f"arrays: expected 'factor', one number, got {shapes(arrays)}")
     kept, lost = named(flat, _CAFFE), halves(flat)
-    inverse = 1 / factor[0] if factor[0] else factor[0]
+    total = number("factor", factor.item())
     for name in ("mean", "variance"):
-        kept[name] = kept[name] * kept[name].dtype.type(inverse)
+        one = kept[name].dtype.type
+        kept[name] = kept[name] * (1 / one(total) if total else one(0))
     fraction = number("moving_average_fraction", given["moving_average_fraction"], at_most=1)
     rate = None if fraction == 1 else complement(fraction)
-    if factor[0] == 0:
+    if total == 0:
         reason = "it is 0, the layer was never trained: Caffe divides by √ε, and so will torch"
         lost.append(NotCarried("factor", reason))
-    elif rate is not None:
-        lost += _different(1 / (fraction * float(factor[0]) + 1), rate)
+    if rate is not None:
+        lost += _different(1 / (fraction * total + 1), rate)
     lost += notes(given, _CAFFE_NOTES, ("eps", "moving_average_fraction"))
     found = to_torch(kept, _CAFFE, given["eps"], rate, lost)
     if rate is None:
-        found.arrays[COUNT] = np.array(round(float(factor[0])))
+        found.arrays[COUNT] = np.array(round(total))
     return found
 
 
@@ -354,7 +356,7 @@ def to_caffe(arrays: Mapping[str, Any], settings: Settings | None = None) -> Car
     rate = given["momentum"]
     found: dict[str, Any] = {"eps": given["eps"]}
     if rate == 0:
-        lost.append(NotCarried("momentum=0", "in Caffe the averages rest with use_global_stats"))
+        lost.append(NotCarried("momentum=0", _RESTING))
         found["use_global_stats"], steady = True, 1.0
     elif rate is None:
         found["moving_average_fraction"] = 1.0
@@ -374,7 +376,7 @@ def to_caffe(arrays: Mapping[str, Any], settings: Settings | None = None) -> Car
 def _axis(axis: Any, framework: str) -> list[NotCarried]:
     """The channels are elsewhere, unless they are in axis 1."""
     where = f"the channels are in axis {axis} in {framework}, in axis 1 in torch"
-    return [] if axis == 1 else [NotCarried("axis", where)]
+    return [] if axis in (1, [1]) else [NotCarried("axis", where)]
 
 
 def _bessel(reason: str) -> NotCarried:

@@ -150,7 +150,8 @@ def test_what_keras_settings_ask_for_is_named(settings, what):
     }
     assert lost(from_keras(arrays, silent)) == always
     assert lost(from_keras(arrays, {**silent, **settings})) == {*always, what}
-    assert "axis" not in lost(from_keras(arrays, {"axis": 1}))
+    for axis in (1, [1]):  # Keras 2 keeps a list
+        assert "axis" not in lost(from_keras(arrays, {"axis": axis}))
 
 
 def test_what_flax_settings_ask_for_is_named():
@@ -212,12 +213,18 @@ def test_caffes_statistics_are_what_caffe_computes_from_its_blobs():
     assert "running variance" not in lost(carried), "Caffe's is unbiased, too"
 
 
+def test_caffes_factor_in_half_precision_is_divided_by_in_single():
+    blobs = {"mean": [[3.0]], "variance": [1.0], "factor": [1000.0]}
+    carried = from_caffe({name: np.float16(blob) for name, blob in blobs.items()})
+    assert carried.arrays["running_mean"] == np.float32(3) * (1 / np.float32(1000))
+
+
 def test_a_young_or_untrained_average_of_caffes_is_named():
     assert lost(from_caffe(caffe(999.9))) == set()
     assert lost(from_caffe(caffe(100))) == {"moving average"}
     assert lost(from_caffe(caffe(999.9), {"use_global_stats": True})) == {"use_global_stats=True"}
     carried = from_caffe(caffe(0))
-    assert lost(carried) == {"factor"}
+    assert lost(carried) == {"factor", "moving average"}
     assert not carried.arrays["running_mean"].any()
     assert not carried.arrays["running_var"].any()
 
@@ -258,6 +265,8 @@ def mistakes():
     without = {name: arrays[name] for name in KERAS[:3]}
     bare = {name: arrays[name] for name in KERAS[2:]}
     blobs = caffe(1)
+    two = {f"a/{name}": array for name, array in arrays.items()} | {"b/beta": arrays["beta"]}
+    square = {name: np.ones((2, 2), np.float32) for name in ("mean", "variance")}
     return [
         (lambda: from_keras(without), ValueError, r"arrays: expected .*moving_variance, got"),
         (lambda: from_keras({**arrays, "x": arrays["beta"]}), ValueError, r"got .*, x \(5,\)"),
@@ -275,10 +284,13 @@ def mistakes():
         (lambda: to_caffe(nn.BatchNorm1d(5).state_dict(), {"momentum": 1.5}),
          ValueError, "momentum: expected a number from 0 to 1, got 1.5"),
         (lambda: from_caffe({**blobs, "factor": np.ones(2)}), ValueError, "'factor', one number"),
+        (lambda: from_caffe({**blobs, "factor": [-1.0]}), ValueError, "factor: expected a number"),
+        (lambda: from_caffe({**square, "factor": [1.0]}), ValueError, "expected one axis"),
+        (lambda: from_keras(two), ValueError, r"those of one layer, got .*, b/beta \(5,\)"),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", range(13))
+@pytest.mark.parametrize("case", range(16))
 def test_a_mistake_is_named(case):
     call, error, message = mistakes()[case]
     with pytest.raises(error, match=message):
