@@ -20,6 +20,7 @@ CITED: dict[str, dict[str, Any]] = {
         "variance over that of the batch, images": 4 / 3,
         "normalized by": 4.0,
         "after one batch": [4.0, 12.0],
+        "moves its averages": True,
         "one value": 0.0,
         "mask": None,
     },
@@ -32,5 +33,6 @@ CITED: dict[str, dict[str, Any]] = {
         "epsilon": {"value": 1e-3, "inside": True},
         "weight of the new batch at 0.8": 0.2,
         "call": "batch",
+        "moves its averages": False,
     },
 }

@@ -56,7 +56,7 @@ class Layer(Protocol):
         """A call that says nothing of a mode, of a layer just made."""
 
     def train_frozen(self, x: Array) -> Array:
-        """A call in training, with parameters that the framework was told not to train.
+        """As `train`, with parameters that the framework was told not to train.
 
         Raises
         ------

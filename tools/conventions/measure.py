@@ -34,7 +34,8 @@ def answers(make: type[Layer]) -> Answers:
         "after one batch": _first(make),
         "call": _asked(make, lambda layer, x: layer.call(x)),
         "training, frozen": _asked(make, lambda layer, x: layer.train_frozen(x)),
-        "moves its averages": _moves(make),
+        "moves its averages": _moves(make, lambda layer, x: layer.train_alone(x)),
+        "moves its averages, frozen": _moves(make, lambda layer, x: layer.train_frozen(x)),
         "one value": _single(make),
         "mask": _mask(make),
         "variance at an offset": _offset(make),
@@ -160,13 +161,13 @@ def _asked(make: type[Layer], call: Callable[[Layer, Array], Array]) -> Any:
     return _tried(found)
 
 
-def _moves(make: type[Layer]) -> Any:
-    """Whether the call in training, alone, changes what evaluation uses."""
+def _moves(make: type[Layer], call: Callable[[Layer, Array], Any]) -> Any:
+    """Whether a call in training changes what evaluation uses."""
 
     def found() -> bool:
         layer, ends = make(1), np.array([[0.0], [1.0]], np.float32)
         before = make(1).evaluate(ends)
-        layer.train_alone(np.array([[1.0], [7.0], [1.0], [7.0]], np.float32))
+        call(layer, np.array([[1.0], [7.0], [1.0], [7.0]], np.float32))
         return not np.allclose(layer.evaluate(ends), before, atol=1e-3, equal_nan=True)
 
     return _tried(found)

@@ -126,7 +126,7 @@ class Layers1:
         return self._run(x, False)
 
     def train_frozen(self, x: Array) -> Array:
-        return self._run(x, False, training=True, trainable=False)
+        return self._run(x, True, training=True, trainable=False)
 
     def load(self, weight: Array, bias: Array, mean: Array, var: Array) -> None:
         self.values = [weight, bias, mean, var]
