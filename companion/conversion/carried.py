@@ -18,7 +18,7 @@ TORCH = ("weight", "bias", "running_mean", "running_var")
 COUNT = "num_batches_tracked"
 _HALF = ("float16", "bfloat16")
 
-_SILENT = ("affine", "track_running_stats", "num_features", "device", "dtype")
+_SILENT = ("affine", "bias", "track_running_stats", "num_features", "device", "dtype")
 
 
 @dataclass(frozen=True)
@@ -243,4 +243,5 @@ def from_torch(
     kept = named(arrays, TORCH, (COUNT,))
     given = {"eps": 1e-5, "momentum": 0.1, **(settings or {})}
     given["eps"] = number("eps", given["eps"])
+    check_flags(kept, {"weight": given.get("affine")})
     return kept, given, halves(arrays) + notes(given, {}, ("eps", "momentum", *_SILENT))

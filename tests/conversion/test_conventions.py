@@ -279,6 +279,8 @@ def mistakes():
         (lambda: from_keras(arrays, {"epsilon": -1.0}), ValueError, "epsilon: expected a number"),
         (lambda: to_keras(nn.BatchNorm1d(5, track_running_stats=False).state_dict()),
          ValueError, "arrays: expected .*running_mean, running_var, got weight"),
+        (lambda: to_keras(nn.BatchNorm1d(5, affine=False).state_dict(), {"affine": True}),
+         ValueError, "arrays: expected 'weight', as the settings say, got running_mean"),
         (lambda: to_caffe(nn.BatchNorm1d(5).state_dict(), {"momentum": "0.1"}),
          TypeError, "momentum: expected a number, got '0.1'"),
         (lambda: to_caffe(nn.BatchNorm1d(5).state_dict(), {"momentum": 1.5}),
@@ -290,7 +292,7 @@ def mistakes():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", range(16))
+@pytest.mark.parametrize("case", range(17))
 def test_a_mistake_is_named(case):
     call, error, message = mistakes()[case]
     with pytest.raises(error, match=message):
