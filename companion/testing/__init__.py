@@ -44,7 +44,9 @@ def examine(operation: str, implementation: Callable[..., Any] | None = None) ->
         what it computes, such as "forward"; ``companion.testing.OPERATIONS`` has all, and how each
         calls an implementation
     implementation
-        called with copies of PyTorch's tensors, or of modules; by default this package's
+        called with copies of PyTorch's tensors, of modules, or, to merge statistics, of arrays; by
+        default this package's. They are on the CPU, and in float64 unless a case says otherwise:
+        results rounded to float32 are wrong
 
     Returns
     -------
@@ -54,11 +56,11 @@ def examine(operation: str, implementation: Callable[..., Any] | None = None) ->
     Raises
     ------
     ValueError
-        there is no operation of this name
+        there is no operation of this name, or a result has another shape than it should
     TypeError
         `implementation` cannot be called
     Exception
-        whatever `implementation` raises
+        whatever `implementation` raises, with a note that names the case and the call
 
     Examples
     --------

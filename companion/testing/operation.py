@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from textwrap import fill
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
 
 from companion.exercises import properties
+from companion.exercises.calls import as_array
 from companion.exercises.exercise import Case, Property
 
 NAMES = {
@@ -104,14 +105,37 @@ class Verdict:
         )
 
 
+def _form(value: Any) -> str:
+    """The shape of a result, or those of several."""
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_form, value))})"
+    array = as_array(value)
+    known = isinstance(array, (np.ndarray, np.number, int, float))
+    return f"shape {np.shape(array)}" if known else type(value).__name__
+
+
+def _checked_form(operation: Operation, case: Case, result: Any) -> None:
+    """See that a result has the form of this package's, where the implementation returns it."""
+    if operation.run is not _call:
+        return
+    expected, came = _form(operation.own(*copy.deepcopy(case.arguments))), _form(result)
+    if came != expected:
+        raise ValueError(f"implementation: expected {expected}, got {shorten(came, 200)}")
+
+
 def examined(name: str, operation: Operation, implementation: Callable[..., Any]) -> Verdict:
     """The verdict on `implementation`, which gets copies of every case's arguments."""
     broken: dict[str, Broken] = {}
     excess = 0.0
     for case in operation.cases():
-        with np.errstate(all="ignore"):
-            result = operation.run(implementation, *copy.deepcopy(case.arguments))
-            errors = [law.error(result, *case.arguments) for law in operation.properties]
+        try:
+            with np.errstate(all="ignore"):
+                result = operation.run(implementation, *copy.deepcopy(case.arguments))
+                _checked_form(operation, case, result)
+                errors = [law.error(result, *case.arguments) for law in operation.properties]
+        except Exception as raised:
+            raised.add_note(f"{name}, {case.what}: called as {operation.call}")
+            raise
         for law, error in zip(operation.properties, errors, strict=True):
             allowed = law.at_most if case.tolerance is None else case.tolerance
             if not error <= allowed:

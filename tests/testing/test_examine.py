@@ -131,5 +131,37 @@ def test_errors_name_what_was_expected():
         examine("forward", 3)
 
 
+@pytest.mark.parametrize(
+    ("operation", "result", "came"),
+    [
+        ("forward", None, "NoneType"),
+        ("forward", torch.zeros(3, 8), r"shape \(3, 8\)"),
+        ("backward", torch.zeros(1, 3), r"shape \(1, 3\)"),
+        ("running", torch.zeros(3), r"shape \(3,\)"),
+        ("running", (torch.zeros(3), 1.0), r"\(shape \(3,\), shape \(\)\)"),
+    ],
+)
+def test_a_result_of_another_shape_is_no_verdict(operation, result, came):
+    message = f"implementation: expected .*shape .*, got {came}"
+    with pytest.raises(ValueError, match=message):
+        examine(operation, lambda *_: result)
+
+
+def test_the_shape_is_asked_for_in_every_case():
+    flat = r"expected shape \(4, 3, 2, 3\), got shape \(4, 3, 6\)"
+    with pytest.raises(ValueError, match=flat):
+        examine("forward", lambda x, *_: x.flatten(2) if x.ndim > 2 else x)
+
+
+@pytest.mark.parametrize("operation", ["forward", "conversion"])
+def test_an_exception_names_the_case_and_the_call(operation):
+    with pytest.raises(TypeError) as caught:
+        examine(operation, lambda: None)
+    case = next(iter(OPERATIONS[operation].cases()))
+    assert caught.value.__notes__ == [
+        f"{operation}, {case.what}: called as {OPERATIONS[operation].call}"
+    ]
+
+
 def test_a_verdict_without_faults_is_true():
     assert re.fullmatch("running: every property holds", repr(Verdict("running", (), 0.1)))
