@@ -71,7 +71,7 @@ def excess(found: Mapping[str, Verdict], own: Mapping[str, Verdict]) -> Figure:
         xlabel="largest error, as a multiple of the error allowed",
         xticks=[1e-8, 1e-4, 1, 1e4, 1e8, MOST],
     )
-    ax.set_xticklabels(["0", "10⁻⁴", "1", "10⁴", "10⁸", "∞"])
+    ax.set_xticklabels(["0", "10⁻⁴", "1", "10⁴", "10⁸", "≥10¹¹"])
     ax.minorticks_off()
     ax.grid(axis="y", visible=False)
     handles = [
