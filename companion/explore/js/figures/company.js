@@ -69,15 +69,16 @@ export function figure(stage, start) {
       answers.lines(color, values.map((value, k) => [[k + offset, 0], [k + offset, value]]), { color, width: 5 });
     }
     const taken = now.indexOf(Math.max(...now));
-    stage.say(sentence(counts, batch.length, digit, taken));
+    stage.say(sentence(counts, batch.length, error, digit, taken));
   };
 }
 
-function sentence({ own, others, dim }, m, digit, taken) {
+function sentence({ own, others, dim }, m, error, digit, taken) {
   const verdict = taken === digit ? `It is still taken for a ${digit}.` : `It is taken for a ${taken}, and is a ${digit}.`;
   if (m === 2) return `Two images: every unit sees +1 or −1, and only which of the two is larger is left. ${verdict}`;
   if (others.value + dim.value === 0) return `A batch of one class: what its images have in common is subtracted. ${verdict}`;
   if (dim.value > own.value + others.value) return `Most of the batch is dim: mean and width are those of another camera. ${verdict}`;
-  if (own.value > others.value) return `Its own class prevails, and moves the means towards it. ${verdict}`;
+  if (own.value >= others.value + dim.value) return `Its own class prevails, and moves the means towards it. ${verdict}`;
+  if (error > 0.05) return `A batch unlike the population: points leave the diagonal. ${verdict}`;
   return `A batch much like the population: the points keep near the diagonal. ${verdict}`;
 }
