@@ -44,7 +44,7 @@ def page():
             source = CALL.sub("", cell.source)
             entries.append(Entry(heading, source, operation, bug, after.source))
         elif not entries:
-            shared = cell.source
+            shared += cell.source + "\n"
     return shared, entries
 
 
