@@ -315,7 +315,7 @@ def write(document: Document | dict[str, Any], path: Path) -> None:
     OSError
         it cannot be written
     """
-    text = json.dumps(_rounded(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(rounded(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     target = path.resolve()
     # Temporary files are for their owner only; this one is to become an ordinary file.
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
@@ -332,10 +332,10 @@ def write(document: Document | dict[str, Any], path: Path) -> None:
         raise
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Numbers with the digits that mean something."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

@@ -23,6 +23,7 @@ from companion._torch import compile_for_timing
 
 from ..interruption import Interruption
 from . import machine
+from .document import rounded
 from .measure import touch_memory, warm_up
 from .networks import CLASSES, NETWORKS
 from .operations import forget_compiled
@@ -105,11 +106,12 @@ def run(asked: Request) -> dict[str, Any]:
             failed.append(case.name)
         else:
             document["cases"].append(record)
-    document["summary"] = summarize(document["cases"]) | {
+    summary = summarize(document["cases"]) | {
         "failed": failed,
         "interrupted": len(document["cases"]) + len(failed) < len(asked.cases),
         "seconds": time.perf_counter() - started,
     }
+    document["summary"] = rounded(summary)
     print("", *_conclusions(document["summary"]), sep="\n", flush=True)
     return document
 
@@ -126,7 +128,7 @@ def _measured(asked: Request) -> Iterator[tuple[Case, dict[str, Any] | None]]:
             progress.set_description(case.name)
             record = None
             try:
-                record = measure_case(case, asked)
+                record = rounded(measure_case(case, asked))  # printed as it is written
             except Exception:
                 # A compiler that runs for this case is interrupted too, and fails.
                 if interruption.asked:

@@ -23,7 +23,7 @@ SHOWN = re.compile(r"<Figure size|.*: an interactive figure\.")
 
 # All pages but those of cells to copy, of cells that answer and of tables.
 @pytest.mark.parametrize(
-    "name", sorted({*chapters()} - {"conventions", "misconceptions", "symptoms"})
+    "name", sorted({*chapters()} - {"conventions", "misconceptions", "symptoms", "teaching"})
 )
 def test_every_cell_with_a_caption_shows_a_figure(name):
     cells = nbformat.read(TWINS / f"{name}.ipynb", as_version=4).cells
