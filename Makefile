@@ -22,8 +22,8 @@ SPELLED := _config.yml _toc.yml book companion tests tools \
 # One thread a process: the tests' tensors are small, and they run in parallel.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-# More processes than cores: half of them wait for a browser, or for another process.
-PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 4 --dist loadgroup \
+# A third process works while the other two wait for a browser, or for another process.
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 3 --dist loadgroup \
 	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .DEFAULT_GOAL := help
