@@ -59,7 +59,7 @@ test-cuda: $(INSTALLED) ## on a machine with a GPU: what needs one
 	$(BIN)/python -m pytest -m cuda tests
 
 links: $(INSTALLED) book ## follow every link of the book to other sites
-	$(BIN)/python -m jupyter_book build book --path-output _build/links --builder linkcheck \
+	$(BIN)/jupyter-book build book --path-output _build/links --builder linkcheck \
 		--config _config.yml --toc "$(CURDIR)/_toc.yml"
 
 audit: $(INSTALLED) book ## Lighthouse's scores of every chapter, on a machine that does nothing else
