@@ -1,4 +1,4 @@
-# Needs Python 3.11 to 3.13, pip and make; everything else goes into .venv.
+# Needs Python 3.11 to 3.14, pip and make; everything else goes into .venv.
 
 # TORCH names a Python that has PyTorch: its own is used, none is downloaded.
 TORCH ?=
@@ -132,8 +132,8 @@ clean: ## remove everything that make has made
 	rm -rf _build build $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 $(INSTALLED): pyproject.toml requirements.lock
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-		|| { echo "Python 3.11 to 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+		|| { echo "Python 3.11 to 3.14 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 ifdef TORCH
 	$(TORCH) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' \
