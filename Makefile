@@ -17,6 +17,8 @@ EDITION ?= dev
 export EDITION
 # On its own: it needs a jsonschema that JupyterLab is too new for.
 CFFCONVERT := $(VENV)/cffconvert
+# Where the wheel has NumPy and PyTorch beside it, and nothing else.
+ALONE := _build/alone
 # What the lock says of PyTorch and of what comes with it.
 TORCH_PINS := '^(torch|triton|nvidia-|cuda-)'
 
@@ -33,7 +35,7 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 3 --dist loadgroup \
 
 .DEFAULT_GOAL := help
 .PHONY: help book test test-all test-site test-cuda audit links notebooks lab live bench conventions lint lock \
-	pdf offline site course release published addresses clean
+	dist pdf offline site course release published addresses clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -46,7 +48,7 @@ test: $(INSTALLED) book ## run every behaviour's tests, in minutes: units, the b
 	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=30 --durations-min=1 tests book/notebooks/*.ipynb
 
-test-all: $(INSTALLED) $(NETWORKS) book ## run every test there is, the slow ones too, and measure coverage
+test-all: $(INSTALLED) $(NETWORKS) book dist ## run every test there is, the slow ones too, and measure coverage
 	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=60 --durations-min=1 -m "" --cov --cov-report=term-missing:skip-covered tests
 	$(PYTEST) book/notebooks/*.ipynb book/notebooks/solutions
@@ -128,10 +130,23 @@ lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--up
 		--universal --python-version 3.11 --no-emit-package setuptools --no-emit-package wheel \
 		--no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
+# The wheel is made from the sdist, so that has what it needs. check-wheel-contents reads pyproject.toml.
+dist: UVX := $(BIN)/python -m uv tool run --quiet --python $(BIN)/python
+dist: $(INSTALLED) ## build the package into _build/dist, and try it where nothing else is installed
+	$(BIN)/python -m uv build --quiet --python $(BIN)/python --clear --out-dir _build/dist
+	$(UVX) twine==7.0.0 check --strict _build/dist/*.tar.gz _build/dist/*.whl
+	$(UVX) check-wheel-contents==0.6.3 _build/dist/*.whl
+	$(PYTHON) -m venv --clear $(ALONE)
+	$(ALONE)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint requirements.lock _build/dist/*.whl
+	$(ALONE)/bin/python tests/installed/alone.py
+	cd $(ALONE) && $(CURDIR)/$(BIN)/python -m mypy --strict --config-file= \
+		--python-executable bin/python $(CURDIR)/tests/installed/user.py
+
 clean: ## remove everything that make has made
 	rm -rf _build build $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
-$(INSTALLED): pyproject.toml requirements.lock
+$(INSTALLED): pyproject.toml setup.py CITATION.cff requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
 		|| { echo "Python 3.11 to 3.14 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

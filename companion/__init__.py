@@ -5,10 +5,12 @@ What this package exports, and the modules below it, are imported when they are 
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from companion import functional
     from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
     from companion.conversion import (
@@ -84,6 +86,8 @@ if not TYPE_CHECKING:
             # From now on without this function.
             globals()[name] = value
             return value
+        if name == "__version__":
+            return version("batchnorm-companion")
         if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import torch
 
@@ -36,9 +38,7 @@ def digits(seed: int = 0, dtype: torch.dtype = torch.float32) -> Split:
     >>> split.x_train.shape, split.x_test.shape
     (torch.Size([1347, 64]), torch.Size([450, 64]))
     """
-    from sklearn.datasets import load_digits
-
-    bundled = load_digits()
+    bundled = _datasets().load_digits()
     order = np.random.default_rng(seed).permutation(len(bundled.target))
     x = torch.from_numpy(bundled.data[order] / 16.0).to(dtype)
     y = torch.from_numpy(bundled.target[order]).to(torch.int64)
@@ -72,8 +72,7 @@ def table(name: str) -> tuple[np.ndarray, list[str]]:
     >>> values.shape, names[0]
     ((150, 4), 'sepal length (cm)')
     """
-    from sklearn import datasets
-
+    datasets = _datasets()
     loaders = {
         "iris": datasets.load_iris,
         "wine": datasets.load_wine,
@@ -108,7 +107,19 @@ def photographs(dtype: torch.dtype = torch.float32) -> torch.Tensor:
     >>> photographs().shape
     torch.Size([2, 1, 427, 640])
     """
-    from sklearn.datasets import load_sample_image
-
-    images = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    datasets = _datasets()
+    images = [datasets.load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     return torch.from_numpy(np.stack(images).mean(axis=-1) / 255.0).to(dtype).unsqueeze(1)
+
+
+def _datasets() -> ModuleType:
+    """scikit-learn's data sets, imported only when one is asked for."""
+    try:
+        from sklearn import datasets
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "scikit-learn, which has these data, is missing: "
+            "pip install 'batchnorm-companion[data]'",
+            name="sklearn",
+        ) from None
+    return datasets

@@ -16,6 +16,7 @@ A new figure is two small files: ``js/figures/NAME.js``, which draws, and ``NAME
 it its starting values, its description and its picture.
 """
 
+import companion.plots  # noqa: F401  # says what to install where Matplotlib is missing
 from companion.explore.average import average
 from companion.explore.axes import axes
 from companion.explore.bands import bands
