@@ -19,7 +19,7 @@ readme = (ROOT / "README.md").read_text(encoding="utf-8")
 repository = config["repository"]["url"].removesuffix("/")
 site = config["html"]["baseurl"]
 if repository:
-    here = r"\]\((?!\w+:)"
+    here = r"\]\((?!\w+:|#)"
     readme = re.sub(rf"(!\[[^]]*){here}", rf"\1]({repository}/raw/v{version}/", readme)
     readme = re.sub(here, f"]({repository}/blob/v{version}/", readme)
 addresses = {"Documentation": site, "Source": repository}

@@ -1,6 +1,8 @@
-"""``requirements.lock`` resolves, with what PyPI has, wherever the package declares to run."""
+"""The lock and environment.yml agree with pyproject.toml, and the lock with what PyPI has."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -8,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+import pytest
+import yaml
 from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
@@ -18,15 +22,16 @@ PLATFORMS = [
     "aarch64-apple-darwin",
     "x86_64-pc-windows-msvc",
 ]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ENVIRONMENT = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}
 
 
 def pythons():
     """The versions that the package declares."""
-    with open(ROOT / "pyproject.toml", "rb") as file:
-        classifiers = tomllib.load(file)["project"]["classifiers"]
-    versions = [name.rpartition(" ")[2] for name in classifiers if "Python :: 3." in name]
-    assert len(versions) >= 3
+    classified = [name.rpartition(" ") for name in PROJECT["classifiers"]]
+    versions = [version for kind, _, version in classified if kind.endswith("Python ::")]
+    first, last = (int(version.removeprefix("3.")) for version in (versions[0], versions[-1]))
+    assert PROJECT["requires-python"] == f">=3.{first},<3.{last + 1}"
     return versions
 
 
@@ -50,3 +55,25 @@ def test_the_lock_resolves_for_every_platform_and_python():
     with ThreadPoolExecutor(len(places)) as pool:
         complaints = [text for text in pool.map(complaint, *zip(*places, strict=True)) if text]
     assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_lock_is_what_make_lock_writes(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    make = ["make", "--silent", "--old-file=.venv/.installed", f"BIN={Path(sys.executable).parent}"]
+    subprocess.run([*make, "lock"], cwd=tmp_path, check=True, capture_output=True)
+    written, kept = ((folder / "requirements.lock").read_text() for folder in (tmp_path, ROOT))
+    assert written == kept
+
+
+def test_conda_and_the_readme_install_what_make_installs():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python, _, pip = conda["dependencies"]
+    assert python.removeprefix("python=") in pythons()
+    assert pip["pip"][0] == "-c requirements.lock"
+    extras = re.compile(r"-e(?:ditable)? \W*\.\[([\w,]+)\]")
+    [by_conda] = extras.findall(pip["pip"][1])
+    assert set(by_conda.split(",")) <= set(PROJECT["optional-dependencies"])
+    for name in ("Makefile", "README.md"):
+        assert by_conda in extras.findall((ROOT / name).read_text(encoding="utf-8")), name

@@ -1,6 +1,7 @@
 """How the book is cited, and where its addresses lead."""
 
-import tomllib
+import runpy
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from pybtex.database import Person, parse_string
 
+import companion
 from tools.publication import ROOT, Addresses, Release, addresses, apa, bibtex, release
 
 BODY = Release("A Book", (Person("{The maintainers}"),), "1.2.0", date(2027, 3, 1))
@@ -16,9 +18,8 @@ HERE = Addresses("https://github.com/owner/name", "main", "https://owner.github.
 NOWHERE = Addresses()
 
 
-def test_the_book_has_one_version():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert release().version == project["version"]
+def test_the_book_and_the_package_have_one_version():
+    assert release().version == companion.__version__
     assert release().authors
     assert isinstance(release().released, date)
 
@@ -33,6 +34,46 @@ def test_the_addresses_are_those_of_the_configuration(monkeypatch, tmp_path):
         assert addresses() == Addresses("https://github.com/a/b", "trunk", "https://c.org")
     finally:
         addresses.cache_clear()
+
+
+@pytest.fixture
+def packaged(monkeypatch, tmp_path):
+    """What `setup.py` tells of a package whose book has these addresses."""
+
+    def packaged(repository, site):
+        shutil.copy(ROOT / "setup.py", tmp_path)
+        (tmp_path / "README.md").write_text(
+            "![a](book/a.png) [b](book/b.md) [c](#c) [d](https://d.org)", encoding="utf-8"
+        )
+        (tmp_path / "CITATION.cff").write_text(
+            "version: 1.2.0\n"
+            "authors: [{given-names: Marie, family-names: Curie}, {name: The Others}]\n"
+        )
+        (tmp_path / "_config.yml").write_text(
+            f"repository: {{url: '{repository}'}}\nhtml: {{baseurl: '{site}'}}\n"
+        )
+        told = {}
+        monkeypatch.setattr("setuptools.setup", told.update)
+        runpy.run_path(str(tmp_path / "setup.py"))
+        return told
+
+    return packaged
+
+
+def test_the_package_has_the_books_version_authors_and_addresses(packaged):
+    told = packaged(HERE.repository, HERE.site)
+    assert (told["version"], told["author"]) == ("1.2.0", "Marie Curie, The Others")
+    assert told["project_urls"] == {"Documentation": HERE.site, "Source": HERE.repository}
+    assert told["long_description"] == (
+        "![a](https://github.com/owner/name/raw/v1.2.0/book/a.png) "
+        "[b](https://github.com/owner/name/blob/v1.2.0/book/b.md) [c](#c) [d](https://d.org)"
+    )
+
+
+def test_a_package_of_an_unpublished_book_names_no_address(packaged):
+    told = packaged("", "")
+    assert told["project_urls"] == {}
+    assert "[b](book/b.md)" in told["long_description"]
 
 
 def test_bibtex_of_a_chapter_has_its_fields():
