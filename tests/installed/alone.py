@@ -52,7 +52,7 @@ def every_module_is_imported_unless_it_needs_more():
     refused = []
     modules = pkgutil.walk_packages(companion.__path__, "companion.", onerror=refused.append)
     refused += [module.name for module in modules if refusal(importlib.import_module, module.name)]
-    assert set(refused) == MISSING
+    assert set(refused) == MISSING, set(refused) ^ MISSING
 
 
 def the_example_of_the_readme_runs():
