@@ -44,11 +44,11 @@ book: $(INSTALLED) $(THEBE) ## execute every chapter and write _build/html/index
 	$(BIN)/python -m companion compile
 	$(BIN)/python -m tools.build_book
 
-test: $(INSTALLED) book ## run every behaviour's tests, in minutes: units, the built site, notebooks
+test: $(INSTALLED) book | $(CFFCONVERT) ## run every behaviour's tests, in minutes: units, the built site, notebooks
 	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=30 --durations-min=1 tests book/notebooks/*.ipynb
 
-test-all: $(INSTALLED) $(NETWORKS) book dist ## run every test there is, the slow ones too, and measure coverage
+test-all: $(INSTALLED) $(NETWORKS) book dist | $(CFFCONVERT) ## run every test there is, the slow ones too, and measure coverage
 	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=60 --durations-min=1 -m "" --cov --cov-report=term-missing:skip-covered tests
 	$(PYTEST) book/notebooks/*.ipynb book/notebooks/solutions

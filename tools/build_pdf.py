@@ -38,7 +38,7 @@ ARGUMENTS = (
     *("--no-pdf-header-footer", "--generate-pdf-document-outline"),
 )
 # What is of no use on paper.
-REMOVED = "script, noscript, nav.run-page, a.headerlink, details.hide, .toctree-wrapper"
+REMOVED = "script, noscript, nav.run-page, a.headerlink, details:is(.hide, .cff), .toctree-wrapper"
 
 
 def documents() -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tools.publication import KEY, ROOT, release
+from tools.publication import KEY, ROOT, Addresses, release
 
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
@@ -20,6 +20,7 @@ LIVE = "live"  # in the site: what runs cells in a served page, of no use on a d
 TOP = f"{KEY}-{release().version}"  # the one folder in the zip
 ARCHIVE = f"{TOP}-offline.zip"
 PLACE = re.compile(r"(?P<marker><!-- download (?P<file>\S+): (?P<label>[^>]*) -->)(<li>.*?</li>)?")
+TAG = re.compile(r"(?P<marker><!-- tag (?P<file>\S+): (?P<address>\S+) -->)(<meta[^>]*>)?")
 
 
 def place(name: str, *, whole: bool) -> str:
@@ -28,6 +29,12 @@ def place(name: str, *, whole: bool) -> str:
         return f"<!-- download {name}.pdf: PDF of this chapter -->"
     pdf = f"<!-- download {KEY}.pdf: PDF of the book -->"
     return f"{pdf}\n<!-- download {ARCHIVE}: The book offline (zip) -->"
+
+
+def pdf_tag(addresses: Addresses, name: str, *, whole: bool) -> str:
+    """Where the head of the page `name` will tell Google Scholar of its PDF."""
+    file = f"{KEY if whole else name}.pdf"
+    return f"\n<!-- tag {file}: {addresses.file(f'{FOLDER}/{file}')} -->"
 
 
 def publish(site: Path, files: list[Path]) -> None:
@@ -41,14 +48,17 @@ def publish(site: Path, files: list[Path]) -> None:
     present = {file.name for file in files}
 
     def link(match: re.Match[str]) -> str:
-        if match["file"] not in present:
-            return match["marker"]
         target = f"{FOLDER}/{match['file']}"
-        return f'{match["marker"]}<li><a href="{target}" download>{match["label"]}</a></li>'
+        item = f'<li><a href="{target}" download>{match["label"]}</a></li>'
+        return match["marker"] + (item if match["file"] in present else "")
+
+    def tag(match: re.Match[str]) -> str:
+        meta = f'<meta name="citation_pdf_url" content="{match["address"]}" />'
+        return match["marker"] + (meta if match["file"] in present else "")
 
     for path in site.glob("*.html"):
         page = path.read_text(encoding="utf-8")
-        if (linked := PLACE.sub(link, page)) != page:
+        if (linked := TAG.sub(tag, PLACE.sub(link, page))) != page:
             path.write_text(linked, encoding="utf-8")
 
 

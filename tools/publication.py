@@ -1,18 +1,17 @@
-"""What the book says about itself: version, authors, addresses, and how a page of it is cited.
+"""What the book says about itself: version, authors, editor, DOI, and addresses.
 
-`CITATION.cff` has the version, the date and the authors, `_config.yml` the two addresses: the
-repository's, and the site's. Both may be empty, as long as the book is not published.
+`CITATION.cff` has all but the two addresses, the repository's and the site's, which `_config.yml`
+has. Both may be empty, as long as the book is not published.
 """
 
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
 import yaml
-from pybtex.database import BibliographyData, Entry, Person
-from pybtex.style.names.lastfirst import NameStyle
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTION = "batchnorm-companion"
@@ -28,22 +27,23 @@ class Release:
     """What `CITATION.cff` says of the version at hand; `make lint` validates it."""
 
     title: str
-    authors: tuple[Person, ...]
+    authors: tuple[dict[str, Any], ...]  # people and bodies, in the words of CFF
     version: str
     released: date
+    editors: tuple[dict[str, Any], ...] = ()
+    doi: str = ""
 
     @classmethod
     def read(cls, path: Path) -> "Release":
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        authors = tuple(
-            # Braces keep a body's name, such as a company's, in one piece.
-            Person(
-                last=entry.get("family-names") or f"{{{entry['name']}}}",
-                first=entry.get("given-names", ""),
-            )
-            for entry in data["authors"]
+        return cls(
+            title=data["title"],
+            authors=tuple(data["authors"]),
+            version=str(data["version"]),
+            released=data["date-released"],
+            editors=tuple(data.get("contact", ())),
+            doi=data.get("doi", ""),
         )
-        return cls(data["title"], authors, str(data["version"]), data["date-released"])
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,11 @@ class Addresses:
 
     def page(self, name: str) -> str:
         """Permanent address of the page `name`."""
-        return f"{self.site.rstrip('/')}/{name}.html" if self.site else ""
+        return self.file(f"{name}.html")
+
+    def file(self, path: str) -> str:
+        """Address of a file of the site."""
+        return f"{self.site.rstrip('/')}/{path}" if self.site else ""
 
     def colab(self, name: str) -> str:
         """Where Colab opens the twin of `name`; Colab reads from GitHub alone."""
@@ -83,6 +87,18 @@ class Addresses:
         source = f"gh/{self._on_github}" if self._on_github else anywhere
         path = quote(f"lab/tree/{TWINS}/{name}.ipynb", safe="")
         return f"https://mybinder.org/v2/{source}/{quote(self.branch, safe='')}?urlpath={path}"
+
+    def report(self, name: str, version: str) -> str:
+        """Where GitHub asks what is wrong on the page `name`; its form knows the page already.
+
+        The fields are those of `.github/ISSUE_TEMPLATE/error.yml`.
+        """
+        if not self._on_github:
+            return ""
+        page = self.page(name) or f"{name}.html"
+        fields = {"template": "error.yml", "title": f"Error on the page {name}"}
+        query = urlencode({**fields, "page": page, "version": version}, quote_via=quote)
+        return f"https://github.com/{self._on_github}/issues/new?{query}"
 
     def binder_source(self) -> dict[str, str]:
         """The repository in the words of thebe's options for Binder; empty without one."""
@@ -110,38 +126,6 @@ def addresses() -> Addresses:
     return Addresses(repository["url"], repository["branch"], config["html"]["baseurl"])
 
 
-def bibtex(release: Release, addresses: Addresses, name: str, title: str | None) -> str:
-    """BibTeX entry of the page `name`, called `title`; of the whole book without a title.
-
-    The key is the same in every version, so that a paper's source need not change with the book.
-    """
-    edition = f"Version {release.version} of {release.released.isoformat()}"
-    fields = {
-        "title": f"{{{title or release.title}}}",
-        **({"booktitle": f"{{{release.title}}}"} if title else {}),
-        "year": str(release.released.year),
-        "month": f"{release.released:%B}",
-        "note": f"{edition}{_where(addresses, name, title)}",
-        **({"url": addresses.page(name)} if addresses.site else {}),
-    }
-    kind, key = ("incollection", f"{KEY}-{name}") if title else ("book", KEY)
-    entry = Entry(kind, fields, {"author": list(release.authors)})
-    # In ASCII, a Greek letter becomes a formula, for programs that know no other letters.
-    written: bytes = BibliographyData({key: entry}).to_bytes("bibtex", encoding="ascii")
-    return written.decode().strip()
-
-
-def apa(release: Release, addresses: Addresses, name: str, title: str | None) -> str:
-    """The same reference as a sentence in the style of the APA, without its italics."""
-    *others, last = [_apa_name(author) for author in release.authors]
-    authors = f"{', '.join(others)}, & {last}" if others else last
-    day = f"{release.released:%Y, %B} {release.released.day}"
-    edition = f"Version {release.version}{_where(addresses, name, title)}"
-    work = f"{title}. In {release.title}" if title else release.title
-    reference = f"{authors.removesuffix('.')}. ({day}). {work} ({edition})."
-    return f"{reference} {addresses.page(name)}".strip()
-
-
 def folder_of(version: str) -> str:
     """Where a release is published; a patch takes the place of the last one."""
     major, minor, _ = version.split(".")
@@ -151,13 +135,3 @@ def folder_of(version: str) -> str:
 def in_words(day: date) -> str:
     """Such as November 21, 2026."""
     return f"{day:%B} {day.day}, {day.year}"
-
-
-def _apa_name(person: Person) -> str:
-    """Family name and initials: Curie, M. S."""
-    return str(NameStyle().format(person, abbr=True).format().render_as("text"))
-
-
-def _where(addresses: Addresses, name: str, title: str | None) -> str:
-    """A chapter that has no address is found by its page's name."""
-    return f", page {name}.html" if title and not addresses.site else ""

@@ -62,6 +62,7 @@ def test_search_finds_a_word_and_leads_to_it(offline, visit):
 def test_the_citation_is_copied_whole(offline, visit):
     page = visit((offline / CHAPTER).as_uri(), permissions=["clipboard-read", "clipboard-write"])
     entry = page.locator("#cite .highlight-bibtex")
+    page.locator("#cite summary", has_text="BibTeX").click()
     entry.hover()
     entry.locator("button.copybtn").click()
     entry.locator(".copybtn.success").wait_for()

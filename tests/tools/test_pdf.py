@@ -110,6 +110,7 @@ def test_a_chapter_lists_what_it_cites_and_how_it_is_cited(pages):
     assert "Ioffe" in page.select_one(".citation-list").text
     assert 0 < len(page.select(".citation")) < len(everything.select(".citation")) / 2
     assert f"@incollection{{{KEY}-{CHAPTER}," in page.text
+    assert "cff-version" not in page.text, "a file, of no use on paper"
     assert everything.text.count("@book{") == 1
     assert "@incollection" not in everything.text, "a chapter's citation inside the book"
 

@@ -1,21 +1,16 @@
-"""How the book is cited, and where its addresses lead."""
+"""What the book says about itself, and where its addresses lead."""
 
 import runpy
 import shutil
-from dataclasses import replace
 from datetime import date
-from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from pybtex.database import Person, parse_string
 
 import companion
-from tools.publication import ROOT, Addresses, Release, addresses, apa, bibtex, release
+from tools.publication import ROOT, Addresses, Release, addresses, release
 
-BODY = Release("A Book", (Person("{The maintainers}"),), "1.2.0", date(2027, 3, 1))
-PEOPLE = replace(BODY, authors=(Person("Curie, Maria S."), Person("de Prony, Jean-Luc")))
 HERE = Addresses("https://github.com/owner/name", "main", "https://owner.github.io/name/")
-NOWHERE = Addresses()
 
 
 def test_the_book_and_the_package_have_one_version():
@@ -76,65 +71,25 @@ def test_a_package_of_an_unpublished_book_names_no_address(packaged):
     assert "[b](book/b.md)" in told["long_description"]
 
 
-def test_bibtex_of_a_chapter_has_its_fields():
-    source = bibtex(BODY, HERE, "identity", "Restoring the identity: γ and 10 %")
-    [(key, entry)] = parse_string(source, "bibtex").entries.items()
-    assert key == "batch-normalization-identity"
-    assert entry.type == "incollection"
-    assert [str(person) for person in entry.persons["author"]] == ["{The maintainers}"]
-    assert entry.fields["title"] == r"{Restoring the identity: $\gamma$ and 10 \%}"
-    assert entry.fields["booktitle"] == "{A Book}"
-    assert (entry.fields["year"], entry.fields["month"]) == ("2027", "March")
-    assert entry.fields["note"] == "Version 1.2.0 of 2027-03-01"
-    assert entry.fields["url"] == "https://owner.github.io/name/identity.html"
-
-
-def test_bibtex_of_the_book_names_no_chapter():
-    [(key, entry)] = parse_string(bibtex(BODY, HERE, "intro", None), "bibtex").entries.items()
-    assert (key, entry.type) == ("batch-normalization", "book")
-    assert entry.fields["title"] == "{A Book}"
-    assert "booktitle" not in entry.fields
-
-
-def test_the_key_outlives_the_version():
-    later = replace(BODY, version="9.9", released=date(2040, 1, 1))
-    keys = {
-        next(iter(parse_string(bibtex(edition, NOWHERE, "identity", "T"), "bibtex").entries))
-        for edition in (BODY, later)
-    }
-    assert len(keys) == 1
-
-
-def test_without_an_address_a_reference_names_the_page():
-    [entry] = parse_string(bibtex(BODY, NOWHERE, "identity", "T"), "bibtex").entries.values()
-    assert "url" not in entry.fields
-    assert entry.fields["note"] == "Version 1.2.0 of 2027-03-01, page identity.html"
-    assert apa(BODY, NOWHERE, "identity", "T") == (
-        "The maintainers. (2027, March 1). T. In A Book (Version 1.2.0, page identity.html)."
-    )
-    assert apa(BODY, NOWHERE, "intro", None) == (
-        "The maintainers. (2027, March 1). A Book (Version 1.2.0)."
-    )
-
-
-def test_people_are_named_as_each_style_wants():
-    assert apa(PEOPLE, HERE, "identity", "T") == (
-        "Curie, M. S., & de Prony, J.-L. (2027, March 1). T. In A Book (Version 1.2.0). "
-        "https://owner.github.io/name/identity.html"
-    )
-    [entry] = parse_string(bibtex(PEOPLE, HERE, "intro", None), "bibtex").entries.values()
-    first, second = entry.persons["author"]
-    assert (first.last_names, first.first_names) == (["Curie"], ["Maria"])
-    assert second.prelast_names + second.last_names == ["de", "Prony"]
-
-
-def test_authors_are_read_as_people_or_bodies(tmp_path):
-    path = Path(tmp_path / "CITATION.cff")
+@pytest.mark.parametrize(
+    ("more", "editors", "doi"),
+    [
+        ("", (), ""),
+        (
+            "contact: [{name: A Group}]\ndoi: 10.5281/zenodo.1\n",
+            ({"name": "A Group"},),
+            "10.5281/zenodo.1",
+        ),
+    ],
+)
+def test_a_release_is_read_in_the_words_of_cff(tmp_path, more, editors, doi):
+    path = tmp_path / "CITATION.cff"
     path.write_text(
         "title: T\nversion: 1\ndate-released: 2027-01-01\n"
-        "authors: [{name: A Body}, {family-names: Curie, given-names: Maria}]\n"
+        "authors: [{name: A Body}, {family-names: Curie, given-names: Maria}]\n" + more
     )
-    assert Release.read(path).authors == (Person("{A Body}"), Person("Curie, Maria"))
+    authors = ({"name": "A Body"}, {"family-names": "Curie", "given-names": "Maria"})
+    assert Release.read(path) == Release("T", authors, "1", date(2027, 1, 1), editors, doi)
 
 
 @pytest.mark.parametrize(
@@ -166,3 +121,24 @@ def test_where_a_chapter_runs(repository, colab, binder):
     assert address.colab("a") == colab
     if repository != "https://github.com/":
         assert address.binder("a") == binder
+
+
+def test_an_error_is_reported_with_the_page_and_the_version():
+    address = Addresses("https://github.com/o/n.git", site="https://o.github.io/n")
+    parts = urlsplit(address.report("a page", "1.2+é"))
+    assert parts._replace(query="").geturl() == "https://github.com/o/n/issues/new"
+    assert "+" not in parts.query
+    assert parse_qs(parts.query) == {
+        "template": ["error.yml"],
+        "title": ["Error on the page a page"],
+        "page": ["https://o.github.io/n/a page.html"],
+        "version": ["1.2+é"],
+    }
+    assert parse_qs(urlsplit(Addresses("https://github.com/o/n").report("a", "1")).query)[
+        "page"
+    ] == ["a.html"]
+
+
+@pytest.mark.parametrize("repository", ["", "https://gitlab.com/o/n"])
+def test_no_error_is_reported_where_no_form_is(repository):
+    assert Addresses(repository, site="https://c.org").report("a", "1") == ""

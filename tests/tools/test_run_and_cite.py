@@ -1,15 +1,20 @@
 """What a page says about itself, in a book of two pages, published and not."""
 
 import json
+import os
+import subprocess
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
-from bs4 import BeautifulSoup
+import yaml
+from bs4 import BeautifulSoup, Comment
 from sphinx.application import Sphinx
 from sphinx.ext.intersphinx import fetch_inventory
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from tools import thebe
+from tools.downloads import publish
 from tools.publication import ROOT
 
 # In one process, which makes once what they share.
@@ -31,6 +36,7 @@ CITATION = (
 )
 REPOSITORY = "https://github.com/owner/name"
 SITE = "https://owner.github.io/name/"
+FOOTER = {"footer_content_items": ["author.html", "version.html"]}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +58,10 @@ def build(tmp_path_factory):
         if not citation.exists():
             citation.write_text(CITATION)
         extensions = ["myst_parser", "sphinx_copybutton", "sphinx_exercise", "sphinx_proof"]
-        ours = ["tools.permanent_labels", "tools.run_and_cite", "sphinx_reredirects"]
+        ours = ["tools.permanent_labels", "tools.run_and_cite", "tools.last_changed"]
         config = {
-            "extensions": extensions + ours,
+            "extensions": [*extensions, *ours, "sphinx_reredirects"],
+            "templates_path": [str(ROOT / "book" / "_templates")],
             "myst_enable_extensions": ["dollarmath", "colon_fence"],
             "root_doc": "intro",
             "html_theme": "sphinx_book_theme",
@@ -64,6 +71,7 @@ def build(tmp_path_factory):
             "citation_file": str(citation),
             "redirects": {"old-name": "chapter.html"},
             **settings,
+            "html_theme_options": {**FOOTER, **settings.get("html_theme_options", {})},
         }
         with patch_docutils(None), docutils_namespace():
             app = Sphinx(
@@ -89,6 +97,15 @@ def build(tmp_path_factory):
 @pytest.fixture(scope="module")
 def unpublished(build):
     return build(html_theme_options={"repository_url": ""})
+
+
+@pytest.fixture(scope="module")
+def edited(build, tmp_path_factory):
+    """The published book with an editor and a DOI."""
+    folder = tmp_path_factory.mktemp("edited")
+    more = "contact: [{family-names: Noether, given-names: Emmy}]\ndoi: 10.5281/zenodo.1234567\n"
+    (folder / "CITATION.cff").write_text(CITATION + more)
+    return build(folder, html_baseurl=SITE)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +164,7 @@ def test_without_a_repository_only_the_download_is_offered(unpublished):
         "Download notebook": "notebooks/chapter.ipynb",
         "Solutions": "notebooks/solutions/chapter.ipynb",
     }
-    assert list(run_links(unpublished.intro)) == ["Download notebook"]
+    assert list(run_links(unpublished.intro)) == ["Download notebook"], "it has no exercise"
 
 
 def test_the_twins_come_with_the_site(unpublished):
@@ -175,10 +192,13 @@ def test_a_chapter_ends_with_its_citation(request, edition, ending):
     sections = article.select_one("section").find_all(recursive=False)
     box = article.select_one("#cite")
     assert sections[-1] is box
-    reference, entry = [block.text.strip() for block in box.select("div.highlight pre")]
+    reference, *files = [block.text.strip() for block in box.select("div.highlight pre")]
     assert reference.startswith("Its Maintainers. (2027, March 1). A chapter: γ. In A Book")
     assert reference.endswith(ending)
-    assert entry.startswith("@incollection{batch-normalization-chapter,")
+    assert [each.summary.text for each in box.select("details:not([open])")] == ["BibTeX", "CFF"]
+    assert files == [each.pre.text.strip() for each in box.select("details")]
+    assert files[0].startswith("@incollection{batch-normalization-chapter,")
+    assert yaml.safe_load(files[1])["preferred-citation"]["title"] == "A chapter: γ"
 
 
 def test_the_root_cites_the_book(published):
@@ -193,18 +213,111 @@ def footer(page):
 
 
 def test_a_new_version_reaches_pages_that_did_not_change(build):
-    templates = str(ROOT / "book" / "_templates")
-    theme = {"footer_content_items": ["version.html"]}
-    settings = {"templates_path": [templates], "html_theme_options": theme}
-    book = build(**settings)
+    book = build()
     assert "Version 1.2.0" in book.chapter.select_one("#cite").text
-    assert footer(book.appendix) == "Version 1.2.0 of March 1, 2027. What has changed"
+    said = "By Its Maintainers Version {} of {}, 2027. What has changed"
+    assert footer(book.appendix) == said.format("1.2.0", "March 1")
     (book.folder / "CITATION.cff").write_text(
         CITATION.replace("1.2.0", "1.3.0").replace("03-01", "04-12")
     )
-    book = build(book.folder, **settings)
+    book = build(book.folder)
     assert "Version 1.3.0" in book.chapter.select_one("#cite").text
-    assert footer(book.appendix) == "Version 1.3.0 of April 12, 2027. What has changed"
+    assert footer(book.appendix) == said.format("1.3.0", "April 12")
+
+
+def head(page):
+    return {meta["name"]: meta["content"] for meta in page.select("meta[name^=citation_]")}
+
+
+def test_the_head_of_a_chapter_says_how_to_cite_it(published, unpublished):
+    said = head(unpublished.chapter)
+    assert said == {
+        "citation_title": "A chapter: γ",
+        "citation_author": "Its Maintainers",
+        "citation_publication_date": "2027/03/01",
+        "citation_language": "en",
+        "citation_inbook_title": "A Book",
+    }
+    address = f"{SITE}chapter.html"
+    urls = {"citation_fulltext_html_url": address, "citation_public_url": address}
+    assert head(published.chapter) == said | urls
+    assert head(published.intro)["citation_title"] == "A Book"
+    assert head(published.appendix) == {}
+
+
+def test_an_editor_and_a_doi_are_said_everywhere(edited):
+    doi, cited = "10.5281/zenodo.1234567", edited.chapter.select_one("#cite").text
+    for words in (f"doi.org/{doi}", f'doi = "{doi}"', f"collection-doi: {doi}"):
+        assert words in cited
+    for words in ("In E. Noether (Ed.), A Book", 'editor = "Noether, Emmy"', "editors:"):
+        assert words in cited
+    assert head(edited.intro)["citation_doi"] == doi
+    assert head(edited.chapter)["citation_editor"] == "Noether, Emmy"
+    for page in (edited.intro, edited.chapter, edited.appendix):
+        assert "Edited by Emmy Noether" in footer(page)
+
+
+def test_a_head_names_a_pdf_once_there_is_one(edited, unpublished, tmp_path):
+    def named():
+        page = (edited.site / "chapter.html").read_text()
+        return head(BeautifulSoup(page, "html.parser")).get("citation_pdf_url")
+
+    (pdf := tmp_path / "chapter.pdf").write_bytes(b"%PDF")
+    before = (edited.site / "chapter.html").read_text()
+    assert named() is None
+    publish(edited.site, [pdf])
+    assert named() == f"{SITE}downloads/chapter.pdf"
+    assert (edited.site / "downloads" / "chapter.pdf").exists()
+    publish(edited.site, [])
+    assert (edited.site / "chapter.html").read_text() == before
+    comments = unpublished.chapter.head.find_all(string=lambda text: isinstance(text, Comment))
+    assert not [each for each in comments if ".pdf" in each], "it would have no address"
+
+
+def test_every_page_says_where_to_report_an_error(published, unpublished, edited):
+    for name in PAGES:
+        link = getattr(published, name).select_one(".component-report a")
+        assert link.text == "Report an error on this page"
+        assert link["href"].startswith(f"{REPOSITORY}/issues/new?template=error.yml&title=")
+        assert f"%2F{name}.html&version=1.2.0" in link["href"]
+        for book in (unpublished, edited):
+            assert not getattr(book, name).select(".component-report"), "to no repository"
+    search = BeautifulSoup((published.site / "search.html").read_text(), "html.parser")
+    assert not search.select(".component-report")
+
+
+def sitemap(book):
+    space = "{http://www.sitemaps.org/schemas/sitemap/0.9}"
+    urls = ElementTree.parse(book.site / "sitemap.xml").getroot()
+    assert urls.tag == f"{space}urlset"
+    return {url.findtext(f"{space}loc"): url.findtext(f"{space}lastmod") for url in urls}
+
+
+def test_the_sitemap_has_the_pages_of_a_published_book(published, unpublished):
+    assert sitemap(published) == {f"{SITE}{name}.html": None for name in PAGES}
+    assert not (unpublished.site / "sitemap.xml").exists()
+
+
+def test_a_commit_reaches_pages_that_did_not_change(build, tmp_path):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *arguments]
+        days = {"GIT_COMMITTER_DATE": "2027-02-03T23:59:59-11:00"}
+        subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | days)
+
+    git("init", "--quiet")
+    book = build(tmp_path, html_baseurl=SITE)
+    assert "last changed" not in footer(book.chapter)
+
+    git("add", "source/chapter.md", "source/appendix.md")
+    git("commit", "--quiet", "--message=Pages")
+    with (tmp_path / "source" / "appendix.md").open("a") as text:
+        text.write("More.\n")
+    book = build(tmp_path, html_baseurl=SITE)
+    assert footer(book.chapter).endswith("This page last changed on February 3, 2027.")
+    for page in (book.intro, book.appendix):
+        assert "last changed" not in footer(page), "it is not as committed"
+    day = {f"{SITE}chapter.html": "2027-02-03"}
+    assert sitemap(book) == {f"{SITE}{name}.html": None for name in PAGES} | day
 
 
 def test_what_has_a_number_links_to_itself(unpublished):
