@@ -18,7 +18,6 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 from tools.publication import in_words
-from tools.run_and_cite import configured
 
 LOGGER = logging.getLogger(__name__)
 SITEMAP = "sitemap.xml"
@@ -95,11 +94,10 @@ def write_sitemap(app: Sphinx, error: Exception | None) -> None:
         return
     path = Path(app.outdir, SITEMAP)
     path.unlink(missing_ok=True)
-    _, addresses = configured(app.config)
-    if addresses.site:
+    if app.config.html_baseurl:
         days = app.env.last_changed  # type: ignore[attr-defined]
         urls = [
-            f"<url><loc>{escape(addresses.page(name))}</loc>"
+            f"<url><loc>{escape(f'{app.config.html_baseurl}{name}.html')}</loc>"
             + (f"<lastmod>{days[name].isoformat()}</lastmod>" if name in days else "")
             + "</url>"
             for name in sorted(app.env.found_docs)

@@ -4,7 +4,8 @@
 has. Both may be empty, as long as the book is not published.
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -120,10 +121,22 @@ def release() -> Release:
 
 @cache
 def addresses() -> Addresses:
-    """The addresses in `_config.yml`."""
+    """The addresses in `_config.yml`, for the edition at hand."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     repository = config["repository"]
-    return Addresses(repository["url"], repository["branch"], config["html"]["baseurl"])
+    given = Addresses(repository["url"], repository["branch"], config["html"]["baseurl"])
+    return of_edition(given, release().version)
+
+
+def of_edition(given: Addresses, version: str) -> Addresses:
+    """Where this edition is, of a book whose editions all are at the `given` addresses.
+
+    It is the release of `version` if `make` was told ``EDITION=release``, and else in preparation.
+    A release is a folder and a tag, so what is cited stays as it was.
+    """
+    released = os.environ.get("EDITION") == "release"
+    branch = f"v{version}" if released else given.branch
+    return replace(given, branch=branch, site=given.file(folder_of(version) if released else DEV))
 
 
 def folder_of(version: str) -> str:

@@ -23,7 +23,7 @@ from sphinx_exercise.nodes import exercise_enumerable_node, exercise_node
 from tools import thebe
 from tools.citation import apa, bibtex, cff, named, tags
 from tools.downloads import LIVE, pdf_tag, place
-from tools.publication import ROOT, Addresses, Release, in_words
+from tools.publication import DEV, ROOT, STABLE, Addresses, Release, in_words, of_edition
 
 NOTEBOOKS = "notebooks"
 SOLUTIONS = "solutions"
@@ -32,24 +32,26 @@ ICON = "_static/icon.png"
 
 
 def configured(config: Config) -> tuple[Release, Addresses]:
-    theme = config.html_theme_options
-    repository = theme.get("repository_url") or ""
-    branch = theme.get("repository_branch") or "main"
-    site = config.html_baseurl or ""
-    return Release.read(Path(config.citation_file)), Addresses(repository, branch, site)
+    return Release.read(Path(config.citation_file)), config.addresses
 
 
 def name_project(_app: Sphinx, config: Config) -> None:
     """Every page is written anew when what it says about itself has changed.
 
     Other sites show a card beside a link to a page; it has an address as soon as the book has one.
-    The 404 page is shown at any address, so its links start at the server's root.
+    Search engines are to find a page of a release in `stable`, where the newest will be. The 404
+    page is shown at any address, so its links start at the server's root.
     """
-    release, addresses = configured(config)
-    site = addresses.site and f"{addresses.site.rstrip('/')}/"
-    config.ogp_site_url = config.html_baseurl = site
-    config.ogp_social_cards = {"enable": bool(site), "image_mini": ICON}
-    config.notfound_urls_prefix = urlsplit(site).path or "/"
+    theme = config.html_theme_options
+    repository = theme.get("repository_url") or ""
+    branch = theme.get("repository_branch") or "main"
+    given = Addresses(repository, branch, config.html_baseurl or "")
+    release = Release.read(Path(config.citation_file))
+    addresses = config.addresses = of_edition(given, release.version)
+    found = addresses.site if addresses.site.endswith(DEV) else given.file(STABLE)
+    config.ogp_site_url = config.html_baseurl = found and f"{found}/"
+    config.ogp_social_cards = {"enable": bool(found), "image_mini": ICON}
+    config.notfound_urls_prefix = f"{urlsplit(addresses.site).path}/"
     config.project = config.html_title or config.project
     config.version = config.release = release.version
     config.author = named(release.authors)
@@ -161,6 +163,7 @@ def publish_live(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_config_value("addresses", Addresses(), "")
     app.add_config_value("binder", "", "html")
     app.add_config_value("citation_file", str(ROOT / "CITATION.cff"), "")
     app.add_config_value("run_and_cite", "", "html")

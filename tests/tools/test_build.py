@@ -140,15 +140,15 @@ def test_a_published_book_names_its_address(mended):
     head = BeautifulSoup((book / "_build" / "html" / "page.html").read_bytes(), "html.parser").head
     properties = {meta.get("property"): meta["content"] for meta in head.select("meta[content]")}
     assert properties["og:url"] == head.select_one("link[rel=canonical]")["href"]
-    assert properties["og:url"] == f"{ADDRESS}/page.html"
-    card = properties["og:image"].removeprefix(ADDRESS)
+    assert properties["og:url"] == f"{ADDRESS}/dev/page.html"
+    card = properties["og:image"].removeprefix(f"{ADDRESS}/dev")
     assert card != properties["og:image"]
     with Image.open(book / "_build" / "html" / card.lstrip("/")) as image:
         assert image.size == (1146, 600)
 
     missing = (book / "_build" / "html" / "404.html").read_text(encoding="utf-8")
-    assert 'href="/books/bn/_static/pages.css' in missing
-    assert 'href="/books/bn/page.html"' in missing
+    assert 'href="/books/bn/dev/_static/pages.css' in missing
+    assert 'href="/books/bn/dev/page.html"' in missing
 
 
 @pytest.mark.slow(reason="builds a book four times")

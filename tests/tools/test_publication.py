@@ -19,14 +19,22 @@ def test_the_book_and_the_package_have_one_version():
     assert isinstance(release().released, date)
 
 
-def test_the_addresses_are_those_of_the_configuration(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("edition", "branch", "folder"), [("dev", "trunk", "dev"), ("release", "v1.2.0", "v1.2")]
+)
+def test_the_addresses_are_those_of_the_configuration(
+    monkeypatch, tmp_path, edition, branch, folder
+):
     (tmp_path / "_config.yml").write_text(
         "repository: {url: https://github.com/a/b, branch: trunk}\nhtml: {baseurl: https://c.org}\n"
     )
+    released = Release("A Book", (), "1.2.0", date(2027, 3, 1))
     monkeypatch.setattr("tools.publication.ROOT", tmp_path)
+    monkeypatch.setattr("tools.publication.release", lambda: released)
+    monkeypatch.setenv("EDITION", edition)
     addresses.cache_clear()
     try:
-        assert addresses() == Addresses("https://github.com/a/b", "trunk", "https://c.org")
+        assert addresses() == Addresses("https://github.com/a/b", branch, f"https://c.org/{folder}")
     finally:
         addresses.cache_clear()
 

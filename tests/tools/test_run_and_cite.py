@@ -35,7 +35,8 @@ CITATION = (
     "title: A Book\nauthors: [{name: Its Maintainers}]\nversion: 1.2.0\ndate-released: 2027-03-01\n"
 )
 REPOSITORY = "https://github.com/owner/name"
-SITE = "https://owner.github.io/name/"
+HOME = "https://owner.github.io/name/"
+SITE = f"{HOME}dev/"
 FOOTER = {"footer_content_items": ["author.html", "version.html"]}
 
 
@@ -105,13 +106,13 @@ def edited(build, tmp_path_factory):
     folder = tmp_path_factory.mktemp("edited")
     more = "contact: [{family-names: Noether, given-names: Emmy}]\ndoi: 10.5281/zenodo.1234567\n"
     (folder / "CITATION.cff").write_text(CITATION + more)
-    return build(folder, html_baseurl=SITE)
+    return build(folder, html_baseurl=HOME)
 
 
 @pytest.fixture(scope="module")
 def published(build):
     theme = {"repository_url": REPOSITORY, "repository_branch": "trunk"}
-    return build(html_theme_options=theme, html_baseurl=SITE)
+    return build(html_theme_options=theme, html_baseurl=HOME)
 
 
 def run_links(page):
@@ -165,6 +166,18 @@ def test_without_a_repository_only_the_download_is_offered(unpublished):
         "Solutions": "notebooks/solutions/chapter.ipynb",
     }
     assert list(run_links(unpublished.intro)) == ["Download notebook"], "it has no exercise"
+
+
+def test_a_release_keeps_what_is_cited_and_is_found_where_the_newest_will_be(build, monkeypatch):
+    monkeypatch.setenv("EDITION", "release")
+    theme = {"repository_url": REPOSITORY, "repository_branch": "trunk"}
+    released = build(html_theme_options=theme, html_baseurl=HOME)
+    page = released.chapter
+    assert f"(Version 1.2.0). {HOME}v1.2/chapter.html" in page.select_one("#cite").text
+    assert "/blob/v1.2.0/book/" in run_links(page)["Open in Colab"]
+    found = {f"{HOME}stable/{name}.html" for name in PAGES}
+    assert page.select_one("link[rel=canonical]")["href"] in found
+    assert set(sitemap(released)) == found
 
 
 def test_the_twins_come_with_the_site(unpublished):
@@ -305,14 +318,14 @@ def test_a_commit_reaches_pages_that_did_not_change(build, tmp_path):
         subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | days)
 
     git("init", "--quiet")
-    book = build(tmp_path, html_baseurl=SITE)
+    book = build(tmp_path, html_baseurl=HOME)
     assert "last changed" not in footer(book.chapter)
 
     git("add", "source/chapter.md", "source/appendix.md")
     git("commit", "--quiet", "--message=Pages")
     with (tmp_path / "source" / "appendix.md").open("a") as text:
         text.write("More.\n")
-    book = build(tmp_path, html_baseurl=SITE)
+    book = build(tmp_path, html_baseurl=HOME)
     assert footer(book.chapter).endswith("This page last changed on February 3, 2027.")
     for page in (book.intro, book.appendix):
         assert "last changed" not in footer(page), "it is not as committed"
