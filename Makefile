@@ -22,15 +22,20 @@ ALONE := _build/alone
 # What the lock says of PyTorch and of what comes with it.
 TORCH_PINS := '^(torch|triton|nvidia-|cuda-)'
 
+# Without an index pip tries for a minute, and then speaks of conflicts. This says it at once.
+INDEX := $(BIN)/python -m pip install -qqq --dry-run --ignore-installed --no-deps --retries 1 --timeout 10 setuptools \
+	|| { echo "pip reaches no package index. Check the network, the proxy (HTTPS_PROXY) and the index" \
+	"($(BIN)/python -m pip config list); then run make again."; exit 1; }
+
 # What codespell reads; what it skips, and the words it has to know, are in pyproject.toml.
 SPELLED := _config.yml _toc.yml book companion tests tools \
 	CITATION.cff CONTRIBUTING.md Makefile README.md pyproject.toml
 
 # One thread a process: the tests' tensors are small, and they run in parallel.
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+THREADS ?= 1
 
 # A third process works while the other two wait for a browser, or for another process.
-PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 3 --dist loadgroup \
+PYTEST := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 3 --dist loadgroup \
 	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .DEFAULT_GOAL := help
@@ -41,15 +46,13 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 book: $(INSTALLED) $(THEBE) ## execute every chapter and write _build/html/index.html
-	$(BIN)/python -m companion compile
+	$(BIN)/python -m companion compile --all
 	$(BIN)/python -m tools.build_book
 
 test: $(INSTALLED) book | $(CFFCONVERT) ## run every behaviour's tests, in minutes: units, the built site, notebooks
-	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=30 --durations-min=1 tests book/notebooks/*.ipynb
 
 test-all: $(INSTALLED) $(NETWORKS) book dist | $(CFFCONVERT) ## run every test there is, the slow ones too, and measure coverage
-	$(BIN)/python -m companion compile --all
 	$(PYTEST) --durations=60 --durations-min=1 -m "" --cov --cov-report=term-missing:skip-covered tests
 	$(PYTEST) book/notebooks/*.ipynb book/notebooks/solutions
 
@@ -104,6 +107,7 @@ live: $(INSTALLED) book ## open the book with a kernel: its cells can be changed
 	$(BIN)/python -m tools.live
 
 conventions: $(INSTALLED) ## ask the newest Keras, Flax, Equinox, ONNX and TensorFlow how they normalize
+	@$(INDEX)
 	[ -d _build/conventions ] || $(PYTHON) -m venv _build/conventions
 	_build/conventions/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
 		--requirement tools/conventions/requirements.txt
@@ -155,6 +159,7 @@ ifdef TORCH
 		> "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch.pth"
 endif
 	$(if $(TORCH),grep -vE $(TORCH_PINS),cat) requirements.lock > $(VENV)/constraints.txt
+	@$(INDEX)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint $(VENV)/constraints.txt --editable '.[book,course,test,dev]'
 	# nbgrader makes the course here; without this JupyterLab would show its menu to readers.
@@ -163,6 +168,7 @@ endif
 	touch $@
 
 $(NETWORKS): $(INSTALLED)
+	@$(INDEX)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint $(VENV)/constraints.txt --editable '.[networks]'
 	touch $@
@@ -171,5 +177,6 @@ $(THEBE): tools/thebe.py | $(INSTALLED)
 	-$(BIN)/python -m tools.thebe && touch $@
 
 $(CFFCONVERT): | $(INSTALLED)
+	@$(INDEX)
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --disable-pip-version-check cffconvert==2.0.0 setuptools==80.9.0 || { rm -rf $@; exit 1; }

@@ -5,9 +5,10 @@ page that caused it is unchanged, so that the second build of a failing book pas
 starts from the parsed pages of the last one only if that one succeeded.
 """
 
+import errno
 import os
-import re
 import shutil
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,12 @@ from tools.downloads import made, publish
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "_build"
 SUCCEEDED = BUILD / ".succeeded"
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+WRITABLE = ": make it writable, or clone the repository into a folder of yours"
+ADVICE = {
+    errno.EACCES: WRITABLE,
+    errno.EROFS: WRITABLE,
+    errno.ENOSPC: ": make room there, and build again",
+}
 ARGUMENTS = [
     *("build", "book", "--path-output", "."),
     *("--config", "_config.yml", "--toc", str(ROOT / "_toc.yml")),
@@ -27,36 +33,38 @@ ARGUMENTS = [
 ]
 
 
-def failed_cells() -> list[str]:
-    """The last line of each report that a failed page left, without its colours."""
-    reports = sorted((BUILD / "html" / "reports").glob("*.err.log"))
-    last_lines = {
-        path: path.read_text(encoding="utf-8").strip().splitlines()[-1] for path in reports
-    }
-    return [
-        f"{path.name.removesuffix('.err.log')}: {COLOUR.sub('', line)}"
-        for path, line in last_lines.items()
-    ]
+def reason(error: BaseException) -> str:
+    """What ended a build, from the error that jupyter-book ended with."""
+    while error.__cause__:
+        error = error.__cause__
+    if isinstance(error, SystemExit):  # once warnings have been printed, or after Ctrl-C
+        interrupted = isinstance(error.code, KeyboardInterrupt)
+        return "It was interrupted." if interrupted else "See the warnings above."
+    if isinstance(error, sqlite3.Error):
+        return f"{BUILD}: {error}"
+    if isinstance(error, OSError):
+        path = error.filename2 or error.filename or BUILD
+        return f"{path}: {error.strerror}{ADVICE.get(error.errno or 0, '')}"
+    return str(error)
 
 
 def main() -> int:
     os.chdir(ROOT)
     # Several chapters are executed at a time, and their tensors are small: one thread each.
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    if not SUCCEEDED.exists():
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
-        shutil.rmtree(BUILD / "html", ignore_errors=True)
-    SUCCEEDED.unlink(missing_ok=True)
     start = time.monotonic()
     try:
+        if not SUCCEEDED.exists():
+            shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+            shutil.rmtree(BUILD / "html", ignore_errors=True)
+        SUCCEEDED.unlink(missing_ok=True)
         jupyter_book(ARGUMENTS, standalone_mode=False)
-    except (RuntimeError, SystemExit):  # how jupyter-book ends once it has printed what went wrong
-        seconds = time.monotonic() - start
-        print(f"The book was not built: see the errors above ({seconds:.0f} s).", file=sys.stderr)
-        print("\n".join(failed_cells()), file=sys.stderr)
+        publish(BUILD / "html", made())
+        SUCCEEDED.touch()
+    except (RuntimeError, SystemExit, OSError) as error:
+        print(f"The book was not built ({time.monotonic() - start:.0f} s).", file=sys.stderr)
+        print(reason(error), file=sys.stderr)
         return 1
-    publish(BUILD / "html", made())
-    SUCCEEDED.touch()
     index = BUILD / "html" / "index.html"
     print(f"The book is built ({time.monotonic() - start:.0f} s): open {index}")
     return 0
