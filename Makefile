@@ -23,16 +23,17 @@ ALONE := _build/alone
 TORCH_PINS := '^(torch|triton|nvidia-|cuda-)'
 
 # Without an index pip tries for a minute, and then speaks of conflicts. This says it at once.
-INDEX := $(BIN)/python -m pip install -qqq --dry-run --ignore-installed --no-deps --retries 1 --timeout 10 setuptools \
-	|| { echo "pip reaches no package index. Check the network, the proxy (HTTPS_PROXY) and the index" \
-	"($(BIN)/python -m pip config list); then run make again."; exit 1; }
+INDEX := $(BIN)/python -m pip install --dry-run --ignore-installed --no-deps --retries 1 --timeout 10 \
+	--constraint $(VENV)/constraints.txt jupyter-book > $(VENV)/index.log 2>&1 \
+	|| { echo "pip reaches no package index: check the network, the proxy (HTTPS_PROXY) and the index" \
+	"($(BIN)/python -m pip config list), and run make again. Its answer: $(VENV)/index.log"; exit 1; }
 
 # What codespell reads; what it skips, and the words it has to know, are in pyproject.toml.
 SPELLED := _config.yml _toc.yml book companion tests tools \
 	CITATION.cff CONTRIBUTING.md Makefile README.md pyproject.toml
 
-# One thread a process: the tests' tensors are small, and they run in parallel.
-THREADS ?= 1
+# One thread a process, where no other number is given: the tests' tensors are small, and they run in parallel.
+THREADS := 1
 
 # A third process works while the other two wait for a browser, or for another process.
 PYTEST := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 3 --dist loadgroup \

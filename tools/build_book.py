@@ -43,7 +43,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, sqlite3.Error):
         return f"{BUILD}: {error}"
     if isinstance(error, OSError):
-        path = error.filename2 or error.filename or BUILD
+        path = ROOT / (error.filename2 or error.filename or BUILD)
         return f"{path}: {error.strerror}{ADVICE.get(error.errno or 0, '')}"
     return str(error)
 

@@ -108,8 +108,13 @@ def choose_cache(app: Sphinx, config: Config) -> None:
 
 def is_cached(cache: JupyterCacheAbstract, notebook: NotebookNode) -> bool:
     try:
-        cache.merge_match_into_notebook(notebook)
-    except (KeyError, ValueError):  # it is not there, or a build that was cut off left half of it
+        record = cache.match_cache_notebook(notebook)
+    except KeyError:
+        return False
+    try:
+        cache.get_cache_bundle(record.pk)
+    except (KeyError, ValueError):  # a build that was cut off left half of it, or nothing
+        shutil.rmtree(Path(cache.path, "executed", record.hashkey), ignore_errors=True)
         return False
     return True
 

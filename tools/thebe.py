@@ -70,16 +70,15 @@ def main() -> int:
         prog="python -m tools.thebe",
         description="Fetch thebe, which runs a page's cells in the page.",
     ).parse_args()
-    with TemporaryDirectory() as folder:
-        try:
-            package = download(Path(folder))
-        except RuntimeError as error:
-            print(f"{error}\nthebe was not fetched: pages have no button Run.", file=sys.stderr)
-            return 1
-        unpack(package, Path(folder, "thebe"))
-        shutil.rmtree(FOLDER, ignore_errors=True)
-        FOLDER.parent.mkdir(exist_ok=True)
-        shutil.move(Path(folder, "thebe"), FOLDER)
+    try:
+        with TemporaryDirectory() as folder:
+            unpack(download(Path(folder)), Path(folder, "thebe"))
+            FOLDER.parent.mkdir(exist_ok=True)
+            shutil.rmtree(FOLDER, ignore_errors=True)
+            shutil.move(Path(folder, "thebe"), FOLDER)
+    except (RuntimeError, OSError) as error:
+        print(f"{error}\nthebe was not fetched: pages have no button Run.", file=sys.stderr)
+        return 1
     return 0
 
 

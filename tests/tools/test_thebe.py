@@ -65,3 +65,12 @@ def test_what_is_there_stays_when_nothing_comes(registry, capsys, answer, said):
     assert thebe.main() == 1
     assert capsys.readouterr().err.startswith(said)
     assert (folder / "index.js").read_text() == "of the last time"
+
+
+def test_a_folder_that_cannot_be_written_is_named(registry, capsys):
+    folder = registry([f"lib/{name}" for name in thebe.SHIPPED])
+    folder.parent.touch()
+    assert thebe.main() == 1
+    said = capsys.readouterr().err.splitlines()
+    assert str(folder.parent) in said[0]
+    assert said[1] == "thebe was not fetched: pages have no button Run."
