@@ -16,7 +16,7 @@ citation, config = (
 )
 version = str(citation["version"])
 readme = (ROOT / "README.md").read_text(encoding="utf-8")
-repository = config["repository"]["url"].removesuffix("/")
+repository = config["repository"]["url"].removesuffix("/").removesuffix(".git")
 site = config["html"]["baseurl"]
 if repository:
     here = r"\]\((?!\w+:|#)"

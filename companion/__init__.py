@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    __version__: str
     from companion import functional
     from companion.contexts import accumulated_statistics, finite_statistics, preserved_statistics
     from companion.conversion import (
@@ -63,6 +62,9 @@ __all__ = [
     "unfreeze",
     "update_precise",
 ]
+
+__version__: str
+"""Of the installed distribution."""
 
 # The modules that define these names, those first that import the least.
 _HOMES = (

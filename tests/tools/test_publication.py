@@ -64,7 +64,7 @@ def packaged(monkeypatch, tmp_path):
 
 
 def test_the_package_has_the_books_version_authors_and_addresses(packaged):
-    told = packaged(HERE.repository, HERE.site)
+    told = packaged(f"{HERE.repository}.git", HERE.site)
     assert (told["version"], told["author"]) == ("1.2.0", "Marie Curie, The Others")
     assert told["project_urls"] == {"Documentation": HERE.site, "Source": HERE.repository}
     assert told["long_description"] == (
