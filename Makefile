@@ -138,7 +138,7 @@ lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--up
 # The wheel is made from the sdist, so that has what it needs. check-wheel-contents reads pyproject.toml.
 dist: UVX := $(BIN)/python -m uv tool run --quiet --python $(BIN)/python
 dist: $(INSTALLED) ## build the package into _build/dist, and try it where nothing else is installed
-	$(BIN)/python -m uv build --quiet --python $(BIN)/python --clear --out-dir _build/dist
+	$(BIN)/python -m uv build --quiet --python $(BIN)/python --clear --no-create-gitignore --out-dir _build/dist
 	$(UVX) twine==7.0.0 check --strict _build/dist/*.tar.gz _build/dist/*.whl
 	$(UVX) check-wheel-contents==0.6.3 _build/dist/*.whl
 	$(PYTHON) -m venv --clear $(ALONE)
