@@ -16,6 +16,8 @@ from pathlib import Path
 from jupyter_book.cli.main import main as jupyter_book
 
 from tools.downloads import made, publish
+from tools.publication import NOTEBOOKS
+from tools.wheel import build_wheel
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "_build"
@@ -59,6 +61,7 @@ def main() -> int:
             shutil.rmtree(BUILD / "html", ignore_errors=True)
         SUCCEEDED.unlink(missing_ok=True)
         jupyter_book(ARGUMENTS, standalone_mode=False)
+        build_wheel(BUILD / "html" / NOTEBOOKS)
         publish(BUILD / "html", made())
         SUCCEEDED.touch()
     except (RuntimeError, SystemExit, OSError) as error:

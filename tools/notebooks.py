@@ -97,7 +97,7 @@ def twin(notebook: NotebookNode, page: Page) -> NotebookNode:
     Its first cell installs the book's package where it is missing, its Markdown is plain, and each
     figure has its caption under it.
     """
-    install = install_cell(release().version, addresses())
+    install = install_cell(release(), addresses())
     cells = [new_code_cell(install, id=f"{page.name}-install")]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{page.name}-{number:03d}"

@@ -17,6 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 DISTRIBUTION = "batchnorm-companion"
 TWINS = "book/notebooks"  # seen from the repository's root
+NOTEBOOKS = "notebooks"  # in the site: the twins, and the package's wheel
 KEY = "batch-normalization"
 # Folders of the published site, beside one for each minor version: tools/versions.py.
 STABLE = "stable"
@@ -46,6 +47,16 @@ class Release:
             doi=data.get("doi", ""),
         )
 
+    @property
+    def tag(self) -> str:
+        """The repository's, of this version."""
+        return f"v{self.version}"
+
+    @property
+    def wheel(self) -> str:
+        """The file that this version of the package is installed from."""
+        return f"{DISTRIBUTION.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
 
 @dataclass(frozen=True)
 class Addresses:
@@ -55,30 +66,33 @@ class Addresses:
     ----------
     repository : str
         Such as ``https://github.com/OWNER/NAME``.
-    branch : str
-        The branch that Colab and Binder open.
+    ref : str
+        What of it Colab and Binder open: a branch, or the tag of a release.
     site : str
-        Address of the folder that holds ``intro.html``.
+        Such as ``https://OWNER.github.io/NAME/``, with a folder for each edition.
+    folder : str
+        That of the edition: it holds ``intro.html``.
     """
 
     repository: str = ""
-    branch: str = "main"
+    ref: str = ""
     site: str = ""
+    folder: str = DEV
 
     def page(self, name: str) -> str:
         """Permanent address of the page `name`."""
         return self.file(f"{name}.html")
 
     def file(self, path: str) -> str:
-        """Address of a file of the site."""
-        return f"{self.site.rstrip('/')}/{path}" if self.site else ""
+        """Address of a file of this edition."""
+        return "/".join([self.site.rstrip("/"), self.folder, path]) if self.site else ""
 
     def colab(self, name: str) -> str:
         """Where Colab opens the twin of `name`; Colab reads from GitHub alone."""
         if not self._on_github:
             return ""
         colab = "https://colab.research.google.com/github"
-        return f"{colab}/{self._on_github}/blob/{self.branch}/{TWINS}/{quote(name)}.ipynb"
+        return f"{colab}/{self._on_github}/blob/{self.ref}/{TWINS}/{quote(name)}.ipynb"
 
     def binder(self, name: str) -> str:
         """Where Binder builds the repository and opens the twin of `name`."""
@@ -87,7 +101,7 @@ class Addresses:
         anywhere = f"git/{quote(self.repository, safe='')}"
         source = f"gh/{self._on_github}" if self._on_github else anywhere
         path = quote(f"lab/tree/{TWINS}/{name}.ipynb", safe="")
-        return f"https://mybinder.org/v2/{source}/{quote(self.branch, safe='')}?urlpath={path}"
+        return f"https://mybinder.org/v2/{source}/{quote(self.ref, safe='')}?urlpath={path}"
 
     def report(self, name: str, version: str) -> str:
         """Where GitHub asks what is wrong on the page `name`; its form knows the page already.
@@ -125,18 +139,18 @@ def addresses() -> Addresses:
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     repository = config["repository"]
     given = Addresses(repository["url"], repository["branch"], config["html"]["baseurl"])
-    return of_edition(given, release().version)
+    return of_edition(given, release())
 
 
-def of_edition(given: Addresses, version: str) -> Addresses:
+def of_edition(given: Addresses, release: Release) -> Addresses:
     """Where this edition is, of a book whose editions all are at the `given` addresses.
 
-    It is the release of `version` if `make` was told ``EDITION=release``, and else in preparation.
-    A release is a folder and a tag, so what is cited stays as it was.
+    It is that of the `release` if `make` was told ``EDITION=release``, and else in preparation. A
+    release has a folder and a tag, so what is cited stays as it was.
     """
-    released = os.environ.get("EDITION") == "release"
-    branch = f"v{version}" if released else given.branch
-    return replace(given, branch=branch, site=given.file(folder_of(version) if released else DEV))
+    if os.environ.get("EDITION") == "release":
+        return replace(given, ref=release.tag, folder=folder_of(release.version))
+    return replace(given, folder=DEV)
 
 
 def folder_of(version: str) -> str:

@@ -10,6 +10,7 @@ along where thebe was fetched.
 
 import json
 import shutil
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,17 @@ from sphinx_exercise.nodes import exercise_enumerable_node, exercise_node
 from tools import thebe
 from tools.citation import apa, bibtex, cff, named, tags
 from tools.downloads import LIVE, pdf_tag, place
-from tools.publication import DEV, ROOT, STABLE, Addresses, Release, in_words, of_edition
+from tools.publication import (
+    DEV,
+    NOTEBOOKS,
+    ROOT,
+    STABLE,
+    Addresses,
+    Release,
+    in_words,
+    of_edition,
+)
 
-NOTEBOOKS = "notebooks"
 SOLUTIONS = "solutions"
 EXERCISES = (exercise_node, exercise_enumerable_node)
 ICON = "_static/icon.png"
@@ -47,11 +56,11 @@ def name_project(_app: Sphinx, config: Config) -> None:
     branch = theme.get("repository_branch") or "main"
     given = Addresses(repository, branch, config.html_baseurl or "")
     release = Release.read(Path(config.citation_file))
-    addresses = config.addresses = of_edition(given, release.version)
-    found = addresses.site if addresses.site.endswith(DEV) else given.file(STABLE)
-    config.ogp_site_url = config.html_baseurl = found and f"{found}/"
-    config.ogp_social_cards = {"enable": bool(found), "image_mini": ICON}
-    config.notfound_urls_prefix = f"{urlsplit(addresses.site).path}/"
+    addresses = config.addresses = of_edition(given, release)
+    found = addresses if addresses.folder == DEV else replace(given, folder=STABLE)
+    config.ogp_site_url = config.html_baseurl = found.file("")
+    config.ogp_social_cards = {"enable": bool(given.site), "image_mini": ICON}
+    config.notfound_urls_prefix = urlsplit(addresses.file("")).path or "/"
     config.project = config.html_title or config.project
     config.version = config.release = release.version
     config.author = named(release.authors)
@@ -111,7 +120,7 @@ def runs_in_the_page(config: Config) -> str:
     source = addresses.binder_source()
     if not (config.binder and source):
         return " data-live"
-    options = {"binderUrl": config.binder, **source, "ref": addresses.branch}
+    options = {"binderUrl": config.binder, **source, "ref": addresses.ref}
     return f' data-live data-binder="{escape(json.dumps(options))}"'
 
 

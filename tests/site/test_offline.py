@@ -1,7 +1,12 @@
 """The zip for the disk, opened as a reader opens it: mathematics, figures and search by file://."""
 
+import os
 import re
 import shutil
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
@@ -9,6 +14,7 @@ from _checks import LOAD_IMAGES, lay_out
 from playwright.sync_api import expect
 
 from tools.downloads import ARCHIVE, FOLDER, TOP, archive, pdfs, publish
+from tools.publication import release
 
 # In one process, which makes once what they share.
 pytestmark = pytest.mark.xdist_group("offline")
@@ -95,10 +101,37 @@ def test_the_zip_holds_the_site_and_not_itself(offline):
         "searchindex.js",
         "objects.inv",
         f"notebooks/{CHAPTER[:-5]}.ipynb",
+        f"notebooks/{release().wheel}",
     } <= inside
     assert f"{FOLDER}/{ARCHIVE}" not in inside
     assert not [name for name in inside if name.startswith((".", "reports/", "live/"))]
     assert {path.name for path in pdfs()} == {path.name for path in (offline / FOLDER).glob("*")}
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """The Python of an environment that has what is here, but not the package."""
+    folder = tmp_path_factory.mktemp("reader")
+    venv.create(folder)
+    base = {"base": str(folder), "platbase": str(folder)}
+    site_packages, scripts = (sysconfig.get_path(of, "venv", base) for of in ("purelib", "scripts"))
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("batchnorm_companion", "__editable__")):
+            Path(site_packages, path.name).symlink_to(path)
+    return Path(scripts, "python")
+
+
+@pytest.mark.slow(reason="executes a notebook in an environment made for it")
+def test_a_notebook_of_the_zip_brings_its_package(offline, reader):
+    missing = {"PYTHONPATH": "", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    options = {"env": os.environ | missing, "capture_output": True, "text": True}
+    notebook = offline / "notebooks/solutions" / CHAPTER.replace(".html", ".ipynb")
+    execute = "from nbclient.cli import main; main()"
+    done = subprocess.run([reader, "-c", execute, notebook], **options)
+    assert done.returncode == 0, done.stderr
+    uninstall = [reader, "-m", "pip", "uninstall", "--yes", "batchnorm-companion"]
+    removed = subprocess.run(uninstall, **options)
+    assert removed.stdout.startswith("Found existing"), "the package came from elsewhere"
 
 
 def test_a_page_links_to_what_was_made_and_to_nothing_else(tmp_path):

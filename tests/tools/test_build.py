@@ -68,9 +68,10 @@ ADDRESS = "https://reader.example/books/bn"
 
 def small_book(folder):
     """A copy of what builds the book, around a small one."""
-    for name in ("_config.yml", "CITATION.cff", "requirements.lock"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("tools", "companion"):
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    for name in ("tools", "companion", "book/results"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "companion" / "module.py").write_text("VALUE = 1\n")
     toc = "format: jb-book\nroot: page\nchapters:\n  - file: other\n"

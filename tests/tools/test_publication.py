@@ -20,11 +20,9 @@ def test_the_book_and_the_package_have_one_version():
 
 
 @pytest.mark.parametrize(
-    ("edition", "branch", "folder"), [("dev", "trunk", "dev"), ("release", "v1.2.0", "v1.2")]
+    ("edition", "ref", "folder"), [("dev", "trunk", "dev"), ("release", "v1.2.0", "v1.2")]
 )
-def test_the_addresses_are_those_of_the_configuration(
-    monkeypatch, tmp_path, edition, branch, folder
-):
+def test_the_addresses_are_those_of_the_configuration(monkeypatch, tmp_path, edition, ref, folder):
     (tmp_path / "_config.yml").write_text(
         "repository: {url: https://github.com/a/b, branch: trunk}\nhtml: {baseurl: https://c.org}\n"
     )
@@ -34,7 +32,7 @@ def test_the_addresses_are_those_of_the_configuration(
     monkeypatch.setenv("EDITION", edition)
     addresses.cache_clear()
     try:
-        assert addresses() == Addresses("https://github.com/a/b", branch, f"https://c.org/{folder}")
+        assert addresses() == Addresses("https://github.com/a/b", ref, "https://c.org", folder)
     finally:
         addresses.cache_clear()
 

@@ -16,6 +16,7 @@ from tools.contents import chapters
 from tools.course import bundles, slides, syllabus
 from tools.downloads import BUILD
 from tools.notebooks import SOLUTIONS, TWINS
+from tools.wheel import build_wheel
 
 KIT = BUILD / "course"
 README = Path(__file__).with_name("README.md")
@@ -38,7 +39,7 @@ def write(folder: Path, names: list[str]) -> None:
             shutil.copy(source / f"{chapter}.ipynb", folder / name)
     slides.write_engine(folder / "slides" / "engine")
     with TemporaryDirectory() as made:
-        wheel = bundles.build_wheel(Path(made))
+        wheel = build_wheel(Path(made))
         for chapter in tqdm(names, unit="chapter", desc="course"):
             slides.write(chapter, folder / "slides")
             bundles.write_gradescope(chapter, wheel, folder / "gradescope")

@@ -9,7 +9,6 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import nbformat
@@ -27,27 +26,6 @@ POINTS = 1  # of each exercise
 CUT = re.compile(r"^(?=> \*\*Exercise |## )", re.MULTILINE)
 NUMBER = re.compile(r"> \*\*(Exercise [\d.]+)\*\*")
 SOLUTION = re.compile(r"<summary>Solution to (.*?)</summary>\n\n(.*?)\n\n</details>", re.DOTALL)
-
-
-def build_wheel(folder: Path) -> Path:
-    """Build the package's wheel into `folder`, from a copy, without a network.
-
-    Raises
-    ------
-    RuntimeError
-        pip could not; with what it said
-    """
-    with TemporaryDirectory() as copied:
-        for name in ("companion", "book/results"):
-            shutil.copytree(ROOT / name, Path(copied, name))
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, copied)
-        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-        command += ["--quiet", "--disable-pip-version-check", "--wheel-dir", str(folder), copied]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the wheel was not built: {done.stderr.strip()}")
-    return next(folder.glob("*.whl"))
 
 
 def requirements() -> str:

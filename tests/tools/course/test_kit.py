@@ -11,7 +11,6 @@ from companion.exercises.catalogue import EXERCISES
 from companion.exercises.command import graded
 from tools.contents import BOOK, asked, chapters, numbers, parts
 from tools.course import __main__ as command
-from tools.course import bundles
 from tools.notebooks import SOLUTIONS, TWINS
 from tools.plain_markdown import targets, titles
 from tools.teaching import plans
@@ -94,7 +93,7 @@ def test_a_failure_leaves_the_kit_that_there_was(place, monkeypatch, capsys):
     def fail(_folder):
         raise RuntimeError("the wheel was not built: why")
 
-    monkeypatch.setattr(bundles, "build_wheel", fail)
+    monkeypatch.setattr(command, "build_wheel", fail)
     assert command.main() == 1
     assert capsys.readouterr().err == "course: the wheel was not built: why\n"
     assert [path.name for path in place.parent.iterdir()] == ["course"]
