@@ -36,14 +36,14 @@ class Page(FileFindHandler):
         await super().get(path, include_body)
 
 
-def settings(*, browser: bool) -> Config:
+def settings(*, browser: bool, everywhere: bool) -> Config:
     config = Config()
     config.Application.log_level = "ERROR"
     config.IdentityProvider.token = secrets.token_hex(24)
     config.KernelManager.transport_encryption = "auto"
     config.MappingKernelManager.cull_idle_timeout = UNUSED
     config.MappingKernelManager.cull_interval = UNUSED // 5
-    config.ServerApp.ip = "127.0.0.1"
+    config.ServerApp.ip = "0.0.0.0" if everywhere else "127.0.0.1"
     config.ServerApp.root_dir = str(ROOT)
     config.ServerApp.default_url = f"/{FIRST}"
     config.ServerApp.open_browser = browser
@@ -54,7 +54,7 @@ def settings(*, browser: bool) -> Config:
 
 def announce(server: ServerApp) -> None:
     token = server.identity_provider.token
-    print(f"The book, with a kernel: {server.connection_url}{FIRST}?token={token}")
+    print(f"The book, with a kernel: http://127.0.0.1:{server.port}/{FIRST}?token={token}")
     print("Ctrl-C ends both.", flush=True)
 
 
@@ -64,7 +64,12 @@ def main() -> int:
         description="Serve the built book with a kernel of this machine, until Ctrl-C.",
     )
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    browser = not parser.parse_args().no_browser
+    parser.add_argument(
+        "--all-interfaces",
+        action="store_true",
+        help="answer other machines too; inside a container, whose engine decides who reaches it",
+    )
+    asked = parser.parse_args()
     if not (SITE / LIVE).is_dir():
         print(
             "The book is not built, or without thebe, which runs cells: "
@@ -72,7 +77,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    server = ServerApp(config=settings(browser=browser))
+    server = ServerApp(
+        config=settings(browser=not asked.no_browser, everywhere=asked.all_interfaces)
+    )
     server.initialize([], find_extensions=False)
     server.web_app.add_handlers(".*", [(r"/book/(.*)", Page, {"path": str(SITE)})])
     signal.signal(signal.SIGINT, lambda *_: server.stop(from_signal=True))  # without a question
