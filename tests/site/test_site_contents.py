@@ -39,6 +39,19 @@ def test_every_internal_link_and_anchor_resolves(site, pages):
     assert not broken, "\n".join(broken)
 
 
+def test_a_link_to_a_file_saves_it(pages):
+    opened = {
+        f"{name}: {link['href']}"
+        for name, page in pages.items()
+        for link in page.select("a[href]:not([download])")
+        if not EXTERNAL.match(link["href"])
+        and not urldefrag(link["href"])[0].endswith((".html", "/"))
+        and urldefrag(link["href"])[0]
+    }
+    assert not opened
+    assert pages["identity.html"].select(".btn-download-source-button[download]")
+
+
 def test_every_page_ends_with_the_version_and_its_date(pages):
     book = release()
     for name in set(pages) - {"index.html"}:  # which leads to the first page
