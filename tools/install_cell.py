@@ -8,6 +8,7 @@ not fit. What the chapters draw with, and take data from, an index has; without 
 comes alone, and the cell says what is missing.
 """
 
+import json
 from dataclasses import replace
 
 from tools.publication import DEV, DISTRIBUTION, NOTEBOOKS, Addresses, Release, folder_of
@@ -17,6 +18,7 @@ CELL = """\
 import subprocess
 import sys
 from importlib import metadata, util
+from itertools import product
 from pathlib import Path
 
 if util.find_spec("companion") is None:
@@ -26,7 +28,7 @@ if util.find_spec("companion") is None:
     present = [name for name in ("numpy", "torch") if util.find_spec(name)]
     kept = [f"{{name}}=={{metadata.version(name)}}" for name in present]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--retries=1"]
-    for source, extras in [(source, extras) for source in sources for extras in ("{extras}", "")]:
+    for source, extras in product(sources, ("{extras}", "")):
         package = f"{distribution}{{extras}} @ {{source}}"
         run = subprocess.run([*pip, package, *kept], capture_output=True, text=True)
         if run.returncode == 0:
@@ -44,15 +46,17 @@ EXTRAS = "[cpu,data,plots,questions]"  # what the chapters' cells need
 def install_cell(release: Release, addresses: Addresses) -> str:
     """Source of the cell that installs the package of `release`.
 
-    Its wheel is beside the published notebooks: those of the release, or of the edition in which it
-    was in preparation. As long as the book is published nowhere, it is taken from the repository's tag of that version, or else has to be beside the notebook.
+    Its wheel is beside the published notebooks: those of the release or, before that, of the
+    edition in preparation. As long as the book is published nowhere, it is taken from the
+    repository's tag of that version, or else has to be beside the notebook.
     """
     advice = "It needs Python 3.11, NumPy 1.26 and PyTorch 2.6, or newer ones."
     if addresses.site:
         editions = [replace(addresses, folder=name) for name in (folder_of(release.version), DEV)]
-        elsewhere = [edition.file(f"{NOTEBOOKS}/{release.wheel}") for edition in editions]
+        wheels = [edition.file(f"{NOTEBOOKS}/{release.wheel}") for edition in editions]
+        elsewhere = json.dumps(wheels)
     elif addresses.repository:
-        elsewhere = [f"git+{addresses.repository.rstrip('/')}@{release.tag}"]
+        elsewhere = f'["git+{addresses.repository.rstrip("/")}@{release.tag}"]'
     else:
         elsewhere = "[beside[0].as_uri()]"
         advice = "Its wheel is in the folder `notebooks` of the built book: put it beside this."
@@ -60,6 +64,6 @@ def install_cell(release: Release, addresses: Addresses) -> str:
         distribution=DISTRIBUTION,
         extras=EXTRAS,
         wheel=release.wheel,
-        elsewhere=str(elsewhere).replace("'", '"'),
+        elsewhere=elsewhere,
         advice=advice,
     )

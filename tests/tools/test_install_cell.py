@@ -9,13 +9,14 @@ from contextlib import nullcontext
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata, util
+from itertools import product
 from threading import Thread
 from zipfile import ZipFile
 
 import pytest
 
 from tools.install_cell import EXTRAS, install_cell
-from tools.publication import NOTEBOOKS, ROOT, Addresses, release
+from tools.publication import DEV, NOTEBOOKS, ROOT, Addresses, folder_of, release
 
 # In one process, which makes once what they share.
 pytestmark = pytest.mark.xdist_group("install-cell")
@@ -110,23 +111,25 @@ def test_where_the_package_is_there_nothing_happens():
 
 
 @pytest.mark.parametrize(
-    ("beside", "addresses", "source"),
+    ("beside", "addresses", "sources"),
     [
-        (".", Addresses(site="https://site.example"), "{folder}/{wheel}"),
-        ("..", Addresses(site="https://site.example"), "{above}/{wheel}"),
-        (None, Addresses(site="https://site.example/"), "https://site.example/notebooks/{wheel}"),
+        (".", Addresses(site="https://site.example"), ["{folder}/{wheel}"]),
+        ("..", Addresses(site="https://site.example"), ["{above}/{wheel}"]),
         (
             None,
-            Addresses("https://github.com/o/n", site="https://o.github.io/n"),
-            "https://o.github.io/n/notebooks/{wheel}",
+            Addresses("https://github.com/o/n", site="https://o.github.io/n/"),
+            [
+                f"https://o.github.io/n/{folder_of(VERSION)}/notebooks/{{wheel}}",
+                "https://o.github.io/n/dev/notebooks/{wheel}",
+            ],
         ),
-        (None, Addresses("https://github.com/o/n/"), "git+https://github.com/o/n@v{version}"),
-        (None, Addresses(), "{folder}/{wheel}"),
+        (None, Addresses("https://github.com/o/n/"), ["git+https://github.com/o/n@v{version}"]),
+        (None, Addresses(), ["{folder}/{wheel}"]),
     ],
 )
 @pytest.mark.parametrize("fits", [True, False])
 def test_pip_is_asked_for_the_package_and_for_what_is_there(
-    monkeypatch, tmp_path, fits, beside, addresses, source
+    monkeypatch, tmp_path, fits, beside, addresses, sources
 ):
     there = {name: metadata.version(name) for name in ("numpy", "torch")}
     commands = []
@@ -144,14 +147,16 @@ def test_pip_is_asked_for_the_package_and_for_what_is_there(
     monkeypatch.setattr(util, "find_spec", lambda name: name in there or None)
     with nullcontext() if fits else pytest.raises(ModuleNotFoundError, match="pip's reason"):
         exec(install_cell(release(), addresses), {})
-    expected = source.format(
-        folder=notebook.as_uri(), above=tmp_path.as_uri(), wheel=release().wheel, version=VERSION
-    )
-    kept = [f"{name}=={there[name]}" for name in there]
-    tries = [EXTRAS] if fits else [EXTRAS, ""]
-    assert [command[-3:] for command in commands] == [
-        [f"batchnorm-companion{extras} @ {expected}", *kept] for extras in tries
+    folders = {"folder": notebook.as_uri(), "above": tmp_path.as_uri()}
+    tries = [
+        f"batchnorm-companion{extras} @ {source}".format(
+            wheel=release().wheel, version=VERSION, **folders
+        )
+        for source, extras in product(sources, [EXTRAS, ""])
     ]
+    kept = [f"{name}=={there[name]}" for name in there]
+    tried = tries[:1] if fits else tries
+    assert [command[-3:] for command in commands] == [[package, *kept] for package in tried]
 
 
 def test_the_extras_have_what_the_cell_misses():
@@ -188,7 +193,7 @@ def test_without_an_index_the_package_comes_alone(run, tmp_path, index):
 
 @SLOW
 def test_from_a_published_book_it_comes_by_http(run, tmp_path):
-    offer(tmp_path / NOTEBOOKS)
+    offer(tmp_path / DEV / NOTEBOOKS)  # not yet released
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()

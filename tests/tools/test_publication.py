@@ -137,7 +137,7 @@ def test_an_error_is_reported_with_the_page_and_the_version():
     assert parse_qs(parts.query) == {
         "template": ["error.yml"],
         "title": ["Error on the page a page"],
-        "page": ["https://o.github.io/n/a page.html"],
+        "page": ["https://o.github.io/n/dev/a page.html"],
         "version": ["1.2+é"],
     }
     assert parse_qs(urlsplit(Addresses("https://github.com/o/n").report("a", "1")).query)[
