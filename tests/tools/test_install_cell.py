@@ -97,7 +97,7 @@ def run(colab, index, tmp_path):
 
 
 def offer(folder, *, requires=NEEDS):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     wheel(folder, "batchnorm-companion", VERSION, "companion", requires=requires)
 
 
