@@ -46,7 +46,10 @@ class Chapter:
         self.path = path
         self.cell = 0
         self.stopped = False
-        self.client = NotebookClient(notebook, timeout=timeout, on_cell_start=self._start_cell)
+        # Times would be part of what the cache knows a notebook by.
+        self.client = NotebookClient(
+            notebook, timeout=timeout, record_timing=False, on_cell_start=self._start_cell
+        )
 
     def _start_cell(self, cell_index: int, **_: Any) -> None:
         self.cell = cell_index
