@@ -9,8 +9,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from tools.downloads import made
-from tools.publication import BUILD, KEY, folder_of, release
+from tools.downloads import BUILD, SITE, made
+from tools.publication import KEY, folder_of, release
 
 RELEASE = BUILD / "release"
 
@@ -23,7 +23,7 @@ def gather(target: Path, version: str) -> None:
     kit = target / f"{KEY}-{version}-course"
     shutil.make_archive(str(kit), "zip", BUILD, "course")
     with tarfile.open(target / f"{KEY}-{version}-site.tar.gz", "w:gz") as site:
-        site.add(BUILD / "html", folder_of(version))
+        site.add(SITE, folder_of(version))
 
 
 def main() -> int:

@@ -15,9 +15,9 @@ import sys
 import tarfile
 from pathlib import Path
 
-from tools.publication import DEV, KEY, ROOT, STABLE, folder_of
+from tools.downloads import BUILD, SITE
+from tools.publication import DEV, KEY, STABLE, folder_of
 
-BUILD = ROOT / "_build"
 ARCHIVE = re.compile(rf"{KEY}-(\d+\.\d+\.\d+)-site\.tar\.gz")
 # The places that `book/_templates` leave on a page.
 LIST = "<!-- versions -->"
@@ -93,7 +93,7 @@ def main() -> int:
         prog="python -m tools.versions",
         description="Make one site of the built book and of the releases' archives.",
     )
-    parser.add_argument("--dev", type=Path, default=BUILD / "html", help="the built book")
+    parser.add_argument("--dev", type=Path, default=SITE, help="the built book")
     parser.add_argument("--releases", type=Path, default=BUILD / "releases", help="the archives")
     parser.add_argument("--target", type=Path, default=BUILD / "published", help="made anew")
     folders = parser.parse_args()
