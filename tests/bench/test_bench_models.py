@@ -23,8 +23,10 @@ TIMES = {
     "compiled ours": (40e-3, 80e-3),
     "compiled fused": (30e-3, 60e-3),
 }
+# With 4 channels, channels-last, oneDNN's gradient of a 1×1 convolution with stride 2 corrupts
+# memory on processors that have AVX2 and no AVX-512.
 TINY = {
-    "resnet": lambda: networks.resnet((1, 1), width=4),
+    "resnet": lambda: networks.resnet((1, 1), width=8),
     "mobilenet": lambda: networks.mobilenet((4, 8)),
     "densenet": lambda: networks.densenet((1, 1), growth=2),
 }
