@@ -132,7 +132,7 @@ lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types, CITATION.cff, spelling
 lock: $(INSTALLED) ## resolve requirements.lock for every platform; UPGRADE=--upgrade renews it
 	$(BIN)/python -m uv pip compile pyproject.toml \
 		--extra book --extra course --extra test --extra dev --extra networks $(UPGRADE) \
-		--universal --python-version 3.11 --no-emit-package setuptools --no-emit-package wheel \
+		--universal --python-version 3.11 --no-emit-package wheel \
 		--no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
 # The wheel is made from the sdist, so that has what it needs. check-wheel-contents reads pyproject.toml.
