@@ -291,7 +291,7 @@ def test_a_missing_compiler_is_an_error_only_if_compiling_was_asked_for(capsys, 
         return {"summary": {"interrupted": False, "failed": []}}
 
     monkeypatch.setattr(session, "run", run)
-    monkeypatch.setenv("CXX", "python3")
+    monkeypatch.setenv("CXX", sys.executable)
     for options in ([], ["--quick"], ["--quick", "--compile"], ["--no-compile"]):
         assert main(["bench", *options]) == 0
     monkeypatch.setenv("CXX", "there-is-no-such-compiler")
