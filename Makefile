@@ -124,7 +124,7 @@ lint: $(INSTALLED) | $(CFFCONVERT) ## check style, types, CITATION.cff, spelling
 	$(BIN)/python -m codespell_lib $(SPELLED)
 	$(BIN)/python -m tools.prose
 	$(CFFCONVERT)/bin/cffconvert --validate -i CITATION.cff
-	$(BIN)/shellcheck .ci/*
+	PATH="$(BIN):$$PATH" shellcheck .ci/*
 	PATH="$(BIN):$$PATH" $(BIN)/actionlint
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/hadolint Dockerfile

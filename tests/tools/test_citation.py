@@ -20,7 +20,7 @@ PEOPLE = replace(BODY, authors=(CURIE, PRONY))
 DOI = "10.5281/zenodo.1234567"
 # All that can be filled in.
 FULL = replace(PEOPLE, editors=(NOETHER, {"name": "A Group"}), doi=DOI)
-HERE = Addresses("https://github.com/owner/name", "main", "https://owner.github.io/name/")
+HERE = Addresses("https://github.com/owner/name", "main", "https://owner.github.io/name/", "v1.2")
 NOWHERE = Addresses()
 
 # Each file, one behind the other, in the one process that knows CFF.
@@ -43,7 +43,7 @@ def test_bibtex_of_a_chapter_has_its_fields():
     assert entry.fields["booktitle"] == "{A Book}"
     assert (entry.fields["year"], entry.fields["month"]) == ("2027", "March")
     assert entry.fields["note"] == "Version 1.2.0 of 2027-03-01"
-    assert entry.fields["url"] == "https://owner.github.io/name/identity.html"
+    assert entry.fields["url"] == "https://owner.github.io/name/v1.2/identity.html"
 
 
 def test_bibtex_of_the_book_names_no_chapter():
@@ -77,7 +77,7 @@ def test_without_an_address_a_reference_names_the_page():
 def test_people_are_named_as_each_style_wants():
     assert apa(PEOPLE, HERE, "identity", "T") == (
         "Curie, M. S., & de Prony, J.-L. (2027, March 1). T. In A Book (Version 1.2.0). "
-        "https://owner.github.io/name/identity.html"
+        "https://owner.github.io/name/v1.2/identity.html"
     )
     [entry] = parse_string(bibtex(PEOPLE, HERE, "intro", None), "bibtex").entries.values()
     first, second = entry.persons["author"]
@@ -110,7 +110,7 @@ def test_an_editor_and_a_doi_reach_every_reference():
         [entry] = parse_string(bibtex(FULL, HERE, "identity", each), "bibtex").entries.values()
         assert [str(editor) for editor in entry.persons["editor"]] == ["Noether, Emmy", "{A Group}"]
         assert entry.fields["doi"] == DOI
-        assert entry.fields["url"] == "https://owner.github.io/name/identity.html"
+        assert entry.fields["url"] == "https://owner.github.io/name/v1.2/identity.html"
 
 
 def test_without_an_editor_and_a_doi_no_reference_names_one():
@@ -133,7 +133,7 @@ def test_cff_of_a_chapter_cites_it_in_the_book():
         "collection-type": "book",
         "collection-doi": DOI,
         "editors": [NOETHER, {"name": "A Group"}],
-        "url": "https://owner.github.io/name/identity.html",
+        "url": "https://owner.github.io/name/v1.2/identity.html",
         "version": "1.2.0",
         "date-released": date(2027, 3, 1),
     }
@@ -172,8 +172,8 @@ def test_the_head_of_a_chapter_speaks_to_google_scholar():
         ("citation_publication_date", "2027/03/01"),
         ("citation_language", "en"),
         ("citation_inbook_title", "A Book"),
-        ("citation_fulltext_html_url", "https://owner.github.io/name/identity.html"),
-        ("citation_public_url", "https://owner.github.io/name/identity.html"),
+        ("citation_fulltext_html_url", "https://owner.github.io/name/v1.2/identity.html"),
+        ("citation_public_url", "https://owner.github.io/name/v1.2/identity.html"),
     ]
     nowhere = dict(tags(BODY, NOWHERE, "identity", "T"))
     assert nowhere["citation_author"] == "The maintainers"

@@ -61,8 +61,9 @@ def test_the_lock_resolves_for_every_platform_and_python():
 def test_the_lock_is_what_make_lock_writes(tmp_path):
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
-    make = ["make", "--silent", "--old-file=.venv/.installed", f"BIN={Path(sys.executable).parent}"]
-    subprocess.run([*make, "lock"], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / ".venv").symlink_to(sys.prefix)  # a name that has no spaces
+    make = ["make", "--silent", "--old-file=.venv/.installed", "lock"]
+    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
     written, kept = ((folder / "requirements.lock").read_text() for folder in (tmp_path, ROOT))
     assert written == kept
 
