@@ -62,7 +62,7 @@ class Basic(nn.Module):
 
 
 class ResNet(nn.Module):
-    # With fewer channels, the last in memory, oneDNN's gradient of the 1×1 convolution with stride 2
+    # With fewer channels, the last in memory, oneDNN's gradient of a 1×1 convolution with stride 2
     # corrupts memory on processors that have AVX2 and no AVX-512.
     def __init__(self):
         super().__init__()
