@@ -145,8 +145,8 @@ dist: $(INSTALLED) ## build the package into _build/dist, and try it where nothi
 	$(ALONE)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint requirements.lock _build/dist/*.whl
 	$(ALONE)/bin/python tests/installed/alone.py
-	cd $(ALONE) && $(CURDIR)/$(BIN)/python -m mypy --strict --config-file= \
-		--python-executable bin/python $(CURDIR)/tests/installed/user.py
+	cd $(ALONE) && "$(CURDIR)/$(BIN)/python" -m mypy --strict --config-file= \
+		--python-executable bin/python "$(CURDIR)/tests/installed/user.py"
 
 clean: ## remove everything that make has made
 	rm -rf _build build $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

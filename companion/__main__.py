@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from companion import __version__
 from companion.bench import command as bench
 from companion.diagnosis import command as diagnosis
 from companion.exercises import command as exercises
@@ -25,6 +26,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """All commands; each sets `run`, a function of the options that returns the exit status."""
     parser = _Parser(prog="python -m companion", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"companion {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     bench.add_to(commands)
     experiments.add_to(commands)

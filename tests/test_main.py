@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import companion
 from companion.__main__ import main
 from companion.bench import command, document, machine, session
 from companion.bench.operations import PASSES
@@ -193,6 +194,12 @@ import companion
 assert not [name for name in sys.modules if name.startswith(("companion.bench", "companion.__"))]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"companion {companion.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["bench", "--help"]])

@@ -101,8 +101,9 @@ def source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def choose_cache(app: Sphinx, config: Config) -> None:
-    caches = Path(app.outdir).parent / ".execution_cache"
+def choose_cache(_app: Sphinx, config: Config) -> None:
+    """The same for all that is built of the book, wherever it is written."""
+    caches = ROOT / "_build" / ".execution_cache"
     current = caches / source_digest()
     for stale in set(caches.glob("*")) - {current}:
         shutil.rmtree(stale)

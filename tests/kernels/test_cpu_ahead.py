@@ -23,8 +23,11 @@ def run(*arguments):
 
 
 @pytest.fixture
-def _nothing_compiled(monkeypatch):
-    monkeypatch.setattr(workers, "is_compiled", lambda *_: False)
+def nothing_compiled(monkeypatch):
+    """On the disk; what is compiled then is found there."""
+    asked = set()
+    monkeypatch.setattr(workers, "is_compiled", lambda *part: part in asked or asked.add(part))
+    return asked
 
 
 @pytest.fixture
@@ -42,8 +45,7 @@ def programs(monkeypatch, tmp_path):
     return seen
 
 
-@pytest.mark.usefixtures("_nothing_compiled")
-def test_half_precision_is_compiled_when_asked_for(programs, capsys):
+def test_half_precision_is_compiled_when_asked_for(nothing_compiled, programs, capsys):
     assert run("compile") == 0
     assert sorted(programs) == sorted(
         ahead._PROGRAM.format(backward, dtype)
@@ -52,13 +54,14 @@ def test_half_precision_is_compiled_when_asked_for(programs, capsys):
     )
     assert "the forward pass (float64): 0 s" in capsys.readouterr().err
     programs.clear()
+    nothing_compiled.clear()
     assert run("compile", "--all") == 0
     assert len(programs) == 8
     assert ahead._PROGRAM.format(True, "bfloat16") in programs
 
 
-def test_what_is_there_is_not_compiled_again(programs, monkeypatch, capsys):
-    monkeypatch.setattr(workers, "is_compiled", lambda _, dtype: dtype == "float32")
+def test_what_is_there_is_not_compiled_again(nothing_compiled, programs, monkeypatch, capsys):
+    nothing_compiled |= {(backward, "float32") for backward in (False, True)}
     assert run("compile") == 0
     assert all("float64" in program for program in programs)
     assert len(programs) == 2
@@ -68,7 +71,7 @@ def test_what_is_there_is_not_compiled_again(programs, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("_nothing_compiled", "programs")
+@pytest.mark.usefixtures("nothing_compiled", "programs")
 @pytest.mark.parametrize("cores", [1, 3])
 def test_all_cores_are_busy_and_no_more(monkeypatch, cores):
     running, most = 0, 0
@@ -87,7 +90,7 @@ def test_all_cores_are_busy_and_no_more(monkeypatch, cores):
     assert most == cores
 
 
-@pytest.mark.usefixtures("_nothing_compiled")
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_failure_is_told_and_the_others_go_on(monkeypatch, tmp_path, capsys):
     (tmp_path / "built").touch()
     monkeypatch.setattr(ahead.calls, "path", lambda: tmp_path / "built")
@@ -99,7 +102,17 @@ def test_a_failure_is_told_and_the_others_go_on(monkeypatch, tmp_path, capsys):
     assert sum(line.endswith(" s") for line in lines) == 3
 
 
-@pytest.mark.usefixtures("_nothing_compiled")
+def test_what_is_not_kept_is_told_in_a_line(monkeypatch, tmp_path, capsys):
+    (tmp_path / "built").touch()
+    monkeypatch.setattr(ahead.calls, "path", lambda: tmp_path / "built")
+    monkeypatch.setattr(workers, "is_compiled", lambda _, dtype: dtype == "float64")
+    monkeypatch.setattr(ahead, "_PROGRAM", "print('compiling\\n{1} cannot be kept')")
+    assert run("compile") == 1
+    _, *lines = capsys.readouterr().err.splitlines()
+    assert lines == ["compile: float32 cannot be kept"] * 2
+
+
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_process_that_cannot_be_started_is_told_in_a_line(monkeypatch, tmp_path, capsys):
     (tmp_path / "built").touch()
     monkeypatch.setattr(ahead.calls, "path", lambda: tmp_path / "built")

@@ -94,6 +94,21 @@ def test_two_processes_at_once(tmp_path, environment):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the user's cache has other names elsewhere")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no process's files")
+def test_where_the_disk_is_full_it_is_compiled_and_said_in_a_line(tmp_path, environment):
+    folder = clone(tmp_path / "copy")
+    kept = 'assert is_kept("run", sources)'
+    assert kept in KERNEL
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n{KERNEL}"
+    (folder / "kernel.py").write_text(limited.replace(kept, f"assert not {kept[7:]}"))
+    output, errors = start(folder, **environment).communicate()
+    assert output == "10 compiled\n", errors
+    _, line = errors.splitlines()
+    place = environment["NUMBA_CACHE_DIR"]
+    assert line.startswith(f"the test is compiled, but cannot be kept in {place}")
+    assert line.endswith("File too large")  # what a disk's end is to a process with a limit
+
+
 def test_it_is_kept_in_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -28,8 +28,8 @@ def compile_missing(dtypes: Iterable[str]) -> int:
     Returns
     -------
     int
-        The exit status: 1 if a function could not be compiled. Without a C++ compiler, or if that
-        fails, everything works, and the status is 0.
+        The exit status: 1 if a function could not be compiled, or not kept. Without a C++ compiler,
+        or if that fails, everything works, and the status is 0.
 
     Raises
     ------
@@ -83,6 +83,10 @@ async def _compile_function(slots: asyncio.Semaphore, backward: bool, dtype: str
             return 1
     if status != 0:
         _say(f"compile: {title} failed:\n{output}")
+        return 1
+    if not workers.is_compiled(backward, dtype):
+        [*_, reason] = output.strip().splitlines() or [f"{title} was not kept"]
+        _say(f"compile: {reason}")
         return 1
     _say(f"  {title}: {time.monotonic() - start:.0f} s")
     return 0

@@ -94,11 +94,17 @@ def compile_function(
         See :func:`keep`.
     """
     mark = _mark(keep(function, dependencies), function.__qualname__)
+    signature = types.void(types.voidptr)
     message = "compiling %s for this machine, once; it takes up to a minute"
     with when_compiling(lambda: _log.warning(message, title)):
-        compiled = numba.cfunc(types.void(types.voidptr), cache=True)(function)
-    with suppress(OSError):
-        mark.touch()
+        try:
+            compiled = numba.cfunc(signature, cache=True)(function)
+        except OSError as error:  # on a full disk, after it has been compiled
+            _log.warning("%s is compiled, but cannot be kept in %s: %s", title, mark.parent, error)
+            compiled = numba.cfunc(signature)(function)
+        else:
+            with suppress(OSError):
+                mark.touch()
     return CompiledFunction(compiled.ctypes, compiled.address, compiled)
 
 
