@@ -35,8 +35,10 @@ SPELLED := _config.yml _toc.yml book companion tests tools \
 # One thread a process, where no other number is given: the tests' tensors are small, and they run in parallel.
 THREADS := 1
 
-# A third process works while the other two wait for a browser, or for another process.
-PYTEST := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 3 --dist loadgroup \
+# A third process works while the other two wait for a browser, or for another process. One that crashes
+# ends the run: replaced, it would wait for ever (pytest-xdist 3.8, issue 1323).
+PYTEST := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest \
+	-n 3 --dist loadgroup --max-worker-restart 0 \
 	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .DEFAULT_GOAL := help
