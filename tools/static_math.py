@@ -4,6 +4,7 @@ A page then needs no script for them, nothing moves when it loads, and it is the
 style sheet and the fonts lie in `book/_static/katex`.
 """
 
+import atexit
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,7 @@ def checked(visit: Visitor) -> Visitor:
 def engine() -> MiniRacer:
     """KaTeX in this process; made by the first formula, after chapters are executed in forks."""
     engine = MiniRacer()
+    atexit.register(engine.close)  # left to itself, Python 3.13 waits for its thread for ever
     engine.eval(Path(katex.__file__).with_name("katex.min.js").read_text(encoding="utf-8"))
     return engine
 
