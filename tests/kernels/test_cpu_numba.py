@@ -1,4 +1,4 @@
-"""Numba's undocumented interfaces do what the kernels need; these tests pass with 0.60 to 0.68."""
+"""Numba's undocumented interfaces do what the kernels need; these tests pass with 0.62 to 0.68."""
 
 import ctypes
 from functools import partial
