@@ -2,7 +2,7 @@
 
 The leading underscore means that a release may change it without notice. So nothing else in the
 package touches such a name; ``tests/test_torch.py`` has a test for each of these, which
-says what would go wrong. Written for PyTorch 2.6 to 2.13. What ``calls.cpp`` includes of PyTorch's
+says what would go wrong. Written for PyTorch 2.8 to 2.13. What ``calls.cpp`` includes of PyTorch's
 private headers stays there: a change of theirs fails when it is compiled, and Python's way remains.
 
 Not here, since a subclass has no other way: the methods ``_apply`` and ``_check_input_dim`` of

@@ -7,7 +7,6 @@ moved outside, by tensor operations that the compiler fuses.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -18,10 +17,6 @@ from .kernels.layouts import empty_with_layout_of
 
 _PARAMETERS = "Tensor? weight, Tensor? bias"
 _OPTIONS = "float eps, bool relu, str backend"
-# The kernels take any strides. An older PyTorch cannot be told, and may copy an argument.
-_TAGS: dict[str, Any] = {"tags": (torch.Tag.flexible_layout,)}
-if "tags" not in inspect.signature(torch.library.custom_op).parameters:
-    _TAGS.clear()
 
 
 @torch.library.custom_op(
@@ -29,7 +24,7 @@ if "tags" not in inspect.signature(torch.library.custom_op).parameters:
     mutates_args=(),
     schema=f"(Tensor x, {_PARAMETERS}, Tensor? residual, Tensor? mean, Tensor? var, {_OPTIONS})"
     " -> (Tensor, Tensor)",
-    **_TAGS,
+    tags=(torch.Tag.flexible_layout,),
 )
 def normalize(
     x: Tensor,
@@ -59,7 +54,7 @@ def _normalize_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
     mutates_args=(),
     schema=f"(Tensor grad_y, Tensor x, Tensor? y, Tensor statistics, {_PARAMETERS}, {_OPTIONS}, "
     "bool residual, bool training) -> (Tensor, Tensor, Tensor, Tensor)",
-    **_TAGS,
+    tags=(torch.Tag.flexible_layout,),
 )
 def differentiate(
     grad_y: Tensor,

@@ -50,7 +50,7 @@ def install_cell(release: Release, addresses: Addresses) -> str:
     edition in preparation. As long as the book is published nowhere, it is taken from the
     repository's tag of that version, or else has to be beside the notebook.
     """
-    advice = "It needs Python 3.11, NumPy 1.26 and PyTorch 2.6, or newer ones."
+    advice = "It needs Python 3.11, NumPy 1.26 and PyTorch 2.8, or newer ones."
     if addresses.site:
         editions = [replace(addresses, folder=name) for name in (folder_of(release.version), DEV)]
         wheels = [edition.file(f"{NOTEBOOKS}/{release.wheel}") for edition in editions]

@@ -29,7 +29,7 @@ import companion
 print(companion.VERSION, *(f"{name}={metadata.version(name)}" for name in ("numpy", "torch")))
 """
 LIBRARIES = ("matplotlib", "sklearn", "numba", "jupyterquiz")
-NEEDS = ("numpy>=1.26", "torch>=2.6", *(f"{name}; extra == 'plots'" for name in LIBRARIES))
+NEEDS = ("numpy>=1.26", "torch>=2.8", *(f"{name}; extra == 'plots'" for name in LIBRARIES))
 
 
 def wheel(folder, name, version, module, *, requires=()):
@@ -62,7 +62,7 @@ def colab(tmp_path_factory):
     environment = tmp_path_factory.mktemp("colab")
     venv.create(environment, with_pip=True)
     wheels = tmp_path_factory.mktemp("there")
-    there = [wheel(wheels, "numpy", "2.0.1", "numpy"), wheel(wheels, "torch", "2.7.0", "torch")]
+    there = [wheel(wheels, "numpy", "2.0.1", "numpy"), wheel(wheels, "torch", "2.9.0", "torch")]
     pip = [python(environment), "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
     subprocess.run([*pip, *there], check=True)
     return environment
@@ -179,7 +179,7 @@ def test_the_package_is_installed_and_what_is_there_stays(run, tmp_path, index, 
     for name in LIBRARIES:
         wheel(index, name, "1.0", name)
     result = run(CELL + REPORT + "import matplotlib", folder)
-    assert result.stdout.split() == [VERSION, "numpy=2.0.1", "torch=2.7.0"], result.stderr
+    assert result.stdout.split() == [VERSION, "numpy=2.0.1", "torch=2.9.0"], result.stderr
 
 
 @SLOW
@@ -188,7 +188,7 @@ def test_without_an_index_the_package_comes_alone(run, tmp_path, index):
     wheel(index, "matplotlib", "1.0", "matplotlib")  # one of several is not enough
     said, report = run(CELL + REPORT).stdout.splitlines()
     assert said.endswith(f"could not be installed: {', '.join(LIBRARIES)}")
-    assert report.split() == [VERSION, "numpy=2.0.1", "torch=2.7.0"]
+    assert report.split() == [VERSION, "numpy=2.0.1", "torch=2.9.0"]
 
 
 @SLOW
@@ -205,12 +205,12 @@ def test_from_a_published_book_it_comes_by_http(run, tmp_path):
 
 @SLOW
 def test_what_does_not_fit_is_kept_and_said(run, tmp_path):
-    offer(tmp_path / "book", requires=("numpy>=1.26", "torch>=2.8"))
+    offer(tmp_path / "book", requires=("numpy>=1.26", "torch>=2.10"))
     result = run(CELL)
     assert "ModuleNotFoundError: The book's package is missing" in result.stderr
-    assert "torch==2.7.0" in result.stderr, "pip's reason is not shown"
+    assert "torch==2.9.0" in result.stderr, "pip's reason is not shown"
     kept = run("import torch; print(torch.VERSION)")
-    assert kept.stdout.strip() == "2.7.0"
+    assert kept.stdout.strip() == "2.9.0"
 
 
 @SLOW

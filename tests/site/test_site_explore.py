@@ -1,11 +1,13 @@
-"""The scripts of the interactive figures in the built pages; tests/site brings them to life."""
+"""The scripts of the interactive figures in the built pages."""
 
 import re
 from pathlib import Path
 
 import pytest
-from _page import FIGURES
 
+from companion import explore
+
+FIGURES = [name for name in explore.__all__ if name[0].islower()]
 BOOK = Path(__file__).parents[2] / "book"
 CALL = re.compile(r"^explore\.(\w+)\(", re.MULTILINE)
 PLACES = {
