@@ -75,8 +75,9 @@ class BatchNormState(NormBase):
         return text if self.backend == "auto" else f"{text}, backend={self.backend!r}"
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() not in self._layouts:
-            expected = " or ".join(f"{rank} {axes}" for rank, axes in self._layouts.items())
+        layouts = type(self)._layouts
+        if input.dim() not in layouts:
+            expected = " or ".join(f"{rank} {axes}" for rank, axes in layouts.items())
             shape = tuple(input.shape)
             raise ValueError(f"input: expected dimensions {expected}, got {input.dim()}: {shape}")
 

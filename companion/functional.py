@@ -30,7 +30,7 @@ from .kernels.interface import Running
 from .kernels.select import Way
 from .running import move_running, recomputing, update_running
 from .synchronization import channels
-from .synchronization.messages import Statistics
+from .synchronization.messages import unbiased
 from .synchronization.operators import sync_normalize
 from .ways import Call
 
@@ -335,11 +335,9 @@ def sync_batch_norm(
         raise ValueError("backend: expected one that takes given statistics, got 'torch'")
     name = layer or f"sync_batch_norm of {input.shape[1]} channels"
     call = (group, name, key or name, check)
-    y, *totals = sync_normalize(input, weight, bias, eps, momentum, backend, *call)
+    y, total, mean, var = sync_normalize(input, weight, bias, eps, momentum, backend, *call)
     if not recomputing():
-        statistics = Statistics(*totals)
-        not_empty = statistics.total > 0
-        move_running(running, statistics.mean, statistics.unbiased_var, not_empty)
+        move_running(running, mean, unbiased(var, total), total > 0)
     return y
 
 

@@ -53,7 +53,7 @@ class _Then(_Made):
         if isinstance(input, StandIn):
             return called_by_tracer(self, input)
         parts = [part for _, part in following(self, self.form.then)]
-        relu = bool(parts) and type(parts[0]) is nn.ReLU and not has_hooks(parts[0])
+        relu = len(parts) > 0 and type(parts[0]) is nn.ReLU and not has_hooks(parts[0])
         y = dispatch(batch_norm_act, self._arguments(input, None, relu), self.backend)
         for part in parts[relu:]:
             y = part(y)

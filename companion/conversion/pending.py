@@ -47,11 +47,11 @@ def _add(left: Any, right: Any) -> Any:
     """``left + right``, of which one may be put off."""
     if type(left) is _Pending:
         if _is_residual(right, left.input):
-            return left._replace(residual=right)
+            return _Pending(left.layer, left.input, right)
         left = _settle(left)
     elif type(right) is _Pending:
         if _is_residual(left, right.input):
-            return right._replace(residual=left)
+            return _Pending(right.layer, right.input, left)
         right = _settle(right)
     return left + right
 
@@ -60,7 +60,7 @@ def _iadd(left: Any, right: Any) -> Any:
     """``left += right``, of which the left may be put off."""
     if type(left) is _Pending:
         if _is_residual(right, left.input):
-            return left._replace(residual=right)
+            return _Pending(left.layer, left.input, right)
         left = _settle(left)
     left += right
     return left

@@ -35,7 +35,12 @@ class Statistics(NamedTuple):
     @property
     def unbiased_var(self) -> Tensor:
         """n/(n - 1) times the biased one; 0 of a single value."""
-        return self.var * (self.total / (self.total - 1.0).clamp(min=1.0))
+        return unbiased(self.var, self.total)
+
+
+def unbiased(var: Tensor, total: Tensor) -> Tensor:
+    """:attr:`Statistics.unbiased_var`, where a compiler may see no more than tensors."""
+    return var * (total / (total - 1.0).clamp(min=1.0))
 
 
 def tag_of(history: int, call: str) -> int:

@@ -197,8 +197,8 @@ class _DecorrelatedBatchNorm(nn.Module):
         shape = tuple(input.shape)
         if not input.is_floating_point():
             raise NotImplementedError(f"input: expected a floating-point tensor, got {input.dtype}")
-        if input.ndim not in self._layouts:
-            expected = " or ".join(f"{rank} {axes}" for rank, axes in self._layouts.items())
+        if input.ndim not in type(self)._layouts:
+            expected = " or ".join(f"{rank} {axes}" for rank, axes in type(self)._layouts.items())
             raise ValueError(f"input: expected dimensions {expected}, got {input.ndim}: {shape}")
         if shape[1] != self.num_features:
             raise RuntimeError(

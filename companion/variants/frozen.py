@@ -147,7 +147,7 @@ class _FrozenBatchNorm(nn.Module):
         """
         if isinstance(input, StandIn):
             return called_by_tracer(self, input, residual)
-        layouts = self._layouts
+        layouts = type(self)._layouts
         if layouts is not None and isinstance(input, Tensor) and input.dim() not in layouts:
             expected = " or ".join(f"{rank} {axes}" for rank, axes in layouts.items())
             shape = tuple(input.shape)

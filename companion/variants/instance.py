@@ -97,12 +97,12 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         if isinstance(input, StandIn):
             return called_by_tracer(self, input)
         check_input(input, 1, "(N, C, ...)")
-        if input.ndim not in self._layouts:
-            expected = " or ".join(f"{rank} {axes}" for rank, axes in self._layouts.items())
+        if input.ndim not in type(self)._layouts:
+            expected = " or ".join(f"{rank} {axes}" for rank, axes in type(self)._layouts.items())
             raise ValueError(
                 f"input: expected dimensions {expected}, got {input.ndim}: {tuple(input.shape)}"
             )
-        axis = input.ndim - min(self._layouts)
+        axis = input.ndim - min(type(self)._layouts)
         if input.shape[axis] != self.num_features:
             raise ValueError(
                 f"input: expected {self.num_features} channels in dimension {axis}, "

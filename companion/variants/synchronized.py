@@ -123,7 +123,7 @@ class _SyncBatchNorm(_CompanionBatchNorm):
         layer = self.name or f"SyncBatchNorm({self.num_features})"
         call = Call(*arguments)
         y = sync_batch_norm(
-            *call[:8],
+            *arguments[:8],
             process_group=self.process_group,
             num_batches_tracked=call.num_batches_tracked,
             skip_nonfinite=call.skip_nonfinite,

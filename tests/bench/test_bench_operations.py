@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -116,7 +118,7 @@ def test_statistics_and_parameters_of_half_precision_are_float32():
 
 
 def test_why_nothing_can_be_compiled(monkeypatch):
-    monkeypatch.setenv("CXX", "python3")
+    monkeypatch.setenv("CXX", sys.executable)
     assert operations.cannot_compile("cpu") is None
     monkeypatch.setenv("CXX", "there-is-no-such-compiler")
     assert operations.cannot_compile("cpu") == "there is no C++ compiler"

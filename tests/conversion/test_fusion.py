@@ -8,6 +8,7 @@ from functools import wraps
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import UserError
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
@@ -753,6 +754,15 @@ def test_compiled_whole_and_once(dynamic):
         torch.testing.assert_close(fused.state_dict()[name], value)
 
 
+def exports(model, x):
+    """Whether PyTorch exports a model strictly: 2.9 does not if it goes through unequal lists."""
+    try:
+        torch.export.export(model, (x,), strict=True)
+    except UserError:
+        return False
+    return True
+
+
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("network", [lambda: Basic(3, 4, 2), DenseNet, Lists, vgg])
 def test_exported_traced_and_folded(network):
@@ -762,7 +772,7 @@ def test_exported_traced_and_folded(network):
         model(x)
         model.eval()
     expected = plain(x)
-    for strict in (True, False):
+    for strict in (True, False) if network is not Lists or exports(plain, x) else (False,):
         exported = torch.export.export(fused, (x,), strict=strict).module()
         torch.testing.assert_close(exported(x), expected)
     folded, report = fold(fused, x)

@@ -18,7 +18,8 @@ def test_what_is_read_is_what_runs():
         for cls in vars(module).values()
         if inspect.isclass(cls) and cls.__module__ == module.__name__
         for function in vars(cls).values()
-        if inspect.isfunction(function)
+        # Of Python 3.14 on, what makes a class's annotations is a function without a source.
+        if inspect.isfunction(function) and function.__name__ != "__annotate__"
     ]
     assert len(functions) > 150
     for function in functions:
