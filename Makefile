@@ -39,7 +39,7 @@ THREADS := 1
 # ends the run: replaced, it would wait for ever (pytest-xdist 3.8, issue 1323).
 PYTEST := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest \
 	-n 3 --dist loadgroup --max-worker-restart 0 \
-	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
+	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300
 
 .DEFAULT_GOAL := help
 .PHONY: help book test test-all test-site test-cuda audit links notebooks lab live bench conventions lint lock \
