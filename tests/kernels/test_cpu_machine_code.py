@@ -93,7 +93,6 @@ def test_two_processes_at_once(tmp_path, environment):
     assert answer(start(folder, **environment)) == "10 loaded"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the user's cache has other names elsewhere")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no process's files")
 def test_where_the_disk_is_full_it_is_compiled_and_said_in_a_line(tmp_path, environment):
     folder = clone(tmp_path / "copy")
@@ -109,6 +108,7 @@ def test_where_the_disk_is_full_it_is_compiled_and_said_in_a_line(tmp_path, envi
     assert line.endswith("File too large")  # what a disk's end is to a process with a limit
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the user's cache has other names elsewhere")
 def test_it_is_kept_in_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
