@@ -33,11 +33,13 @@ SPELLED := _config.yml _toc.yml book companion tests tools \
 	CITATION.cff CONTRIBUTING.md Makefile README.md pyproject.toml
 
 # One thread a process, where no other number is given: the tests' tensors are small, and they run in parallel.
+# Idle threads sleep: spinning, those of three processes keep the working ones off two processors.
 THREADS := 1
 
 # A third process works while the other two wait for a browser, or for another process. One that crashes
 # ends the run: replaced, it would wait for ever (pytest-xdist 3.8, issue 1323).
-PYTEST := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest \
+PYTEST := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive \
+	$(BIN)/python -m pytest \
 	-n 3 --dist loadgroup --max-worker-restart 0 \
 	--nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300
 
