@@ -118,7 +118,8 @@ def batch_norm(
     *Activation checkpointing.* A forward pass that runs during a backward pass, as recomputation
     does (and as one in a gradient hook would), leaves running statistics and count alone, so that
     no batch counts twice. A compiled module inside an eager checkpoint is the exception: it counts
-    twice. Compile the function that checkpoints instead.
+    twice. Compile the function that checkpoints instead; with PyTorch 2.8 that counts twice, too,
+    as does PyTorch's layer there.
 
     *Function transforms.* Under ``torch.func`` a transformed function cannot change a tensor that
     it captured: running statistics must be among its arguments, else PyTorch's RuntimeError comes.

@@ -135,9 +135,11 @@ def test_per_channel_arguments_of_another_kind(name):
 )
 def test_eps(eps, training, text):
     given = arguments(eps=eps, training=training)
-    ours, theirs = refusal(batch_norm, **given), refusal(F.batch_norm, **given)
-    assert type(ours) is type(theirs)
+    ours = refusal(batch_norm, **given)
     assert str(ours) == text
+    # PyTorch 2.9 takes any number.
+    if torch.__version__ >= "2.10" or not isinstance(eps, float):
+        assert type(ours) is type(refusal(F.batch_norm, **given))
 
 
 @pytest.mark.parametrize("eps", [1, np.float32(1e-5), np.float64(1e-5), float("inf")])

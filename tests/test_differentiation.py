@@ -285,6 +285,7 @@ def test_checkpointing_counts_a_batch_once(reentrant, options):
     assert model.norm.num_batches_tracked.item() == 3
 
 
+@pytest.mark.skipif(torch.__version__ < "2.9", reason="PyTorch 2.8 itself counts twice then")
 def test_checkpointing_compiled():
     torch.compiler.reset()
     plain = Net()

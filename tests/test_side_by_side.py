@@ -66,6 +66,8 @@ REFUSED = {
     "stacked": ("Noisy", "vmap: called random operation"),
     "weight_double": ("Frozen", "running_mean: expected torch.float64"),
 }
+if torch.__version__ < "2.10":  # whose layers take any ε
+    REFUSED["eps_0_set"] = ("[ABMNSW]|Ghost|Renorm", "eps: expected a positive number")
 # No layer means anything by it.
 MEANINGLESS = {"variance_negative": "Renorm", "of_lower_type_under_autocast": "Frozen"}
 

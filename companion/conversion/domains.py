@@ -134,7 +134,7 @@ def keep_domain(model: nn.Module, name: str) -> nn.Module:
     --------
     >>> model = nn.Sequential(nn.Linear(3, 4), DomainBatchNorm1d(4, domains=["photo", "sketch"]))
     >>> keep_domain(model, "sketch")[1]
-    BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, ...)
     """
     layers = layers_with(model, name)
     return _replaced(model, {layer: layer.layers[name] for layer in layers})

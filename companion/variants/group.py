@@ -116,8 +116,8 @@ class GroupNorm(nn.GroupNorm):
             return called_by_tracer(self, input)
         check_input(input, 2, "(N, C, ...)")
         # Who prunes channels by hand may leave `num_channels` as it was: what is held counts.
-        held = (self.weight, self.bias)
-        channels = next((len(value) for value in held if value is not None), self.num_channels)
+        held = self.bias if self.weight is None else self.weight
+        channels = self.num_channels if held is None else len(held)
         if input.shape[1] != channels:
             raise ValueError(
                 f"input: expected {channels} channels in dimension 1, "

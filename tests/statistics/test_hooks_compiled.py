@@ -84,12 +84,15 @@ def test_accumulating_compiles_no_more_however_many_batches():
     torch.compiler.reset()
     model = nn.Sequential(companion.BatchNorm1d(3))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    counters.clear()
+    graphs = []
     for batches in (2, 12):
+        counters.clear()
         with companion.accumulated_statistics(model):
             for _ in range(batches):
                 compiled(BATCHES[0])
-    assert counters["stats"]["unique_graphs"] == 2  # One for the first batch, one for all others.
+        graphs.append(counters["stats"]["unique_graphs"])
+    # One for the first batch, one for all others. Before 2.11, PyTorch compiles them for each hook.
+    assert graphs == ([2, 2] if torch.__version__ < "2.11" else [2, 0])
     assert model[0].num_batches_tracked.item() == 2
 
 
