@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from bs4 import BeautifulSoup, Comment
+from jupyter_book.config import get_final_config
 from sphinx.application import Sphinx
 from sphinx.ext.intersphinx import fetch_inventory
 from sphinx.util.docutils import docutils_namespace, patch_docutils
@@ -158,6 +159,19 @@ def test_no_binder_is_asked_that_no_one_configured(build, tmp_path, monkeypatch,
     nav = build(**settings).chapter.select_one("nav.run-page")
     assert "data-live" in nav.attrs
     assert "data-binder" not in nav.attrs
+
+
+def test_the_addresses_in_the_settings_of_the_book_reach_sphinx():
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    settings["repository"]["url"], settings["html"]["baseurl"] = REPOSITORY, HOME
+    # What `jupyter-book build` asks for.
+    options = {"latex_individualpages": False}
+    config, _ = get_final_config(
+        user_yaml=settings, cli_config=options, sourcedir=ROOT / "book", raise_on_invalid=True
+    )
+    assert config["html_theme_options"]["repository_url"] == REPOSITORY
+    assert config["html_theme_options"]["repository_branch"] == settings["repository"]["branch"]
+    assert config["html_baseurl"] == HOME
 
 
 def test_without_a_repository_only_the_download_is_offered(unpublished):
