@@ -2,7 +2,7 @@
 
 The leading underscore means that a release may change it without notice. So nothing else in the
 package touches such a name; ``tests/test_torch.py`` has a test for each of these, which
-says what would go wrong. Written for PyTorch 2.8 to 2.13. What ``calls.cpp`` includes of PyTorch's
+says what would go wrong. Written for PyTorch 2.8 to 2.15. What ``calls.cpp`` includes of PyTorch's
 private headers stays there: a change of theirs fails when it is compiled, and Python's way remains.
 
 Not here, since a subclass has no other way: the methods ``_apply`` and ``_check_input_dim`` of
@@ -55,6 +55,15 @@ def forward_modes() -> int:
     levels = torch._C._functorch.get_interpreter_stack() or ()
     forward_mode = torch._C._functorch.TransformType.Jvp
     return sum(level.key() == forward_mode for level in levels)
+
+
+def in_transform() -> bool:
+    """Whether a transform of ``torch.func`` is at work; a compiler asks while it traces."""
+    return bool(torch._C._functorch.get_interpreter_stack())
+
+
+# As torch.compiler.assume_constant_result does, without loading the compiler.
+vars(in_transform)["_dynamo_marked_constant"] = True
 
 
 def in_backward_pass() -> bool:

@@ -157,7 +157,7 @@ def batch_eager(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Eqs. (1) to (4) of the chapter mini-batch-algorithm: y, mean, biased variance."""
-    if _nested_forward_mode():
+    if _by_operations():
         mean, var = eager.batch_stats(x)
         return eager.normalize(x, mean, var, weight, bias, eps), mean, var
     function: type[_BatchNorm] = _BatchNormForwardMode
@@ -177,7 +177,7 @@ def fixed_eager(
     eps: float,
 ) -> Tensor:
     """Eq. (13) mini-batch-algorithm/inference, centred first; `mean` and `var` are float64."""
-    if _nested_forward_mode():
+    if _by_operations():
         return eager.normalize(x, mean, var, weight, bias, eps)
     compiling = torch.compiler.is_compiling()
     apply: Any = (_FixedNorm if compiling else _FixedNormForwardMode).apply
@@ -192,13 +192,17 @@ def act(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
     return y.relu() if relu else y
 
 
-def _nested_forward_mode() -> bool:
-    """Whether forward mode runs inside forward mode, as in ``jacfwd(jacfwd(f))``.
+def _by_operations() -> bool:
+    """Whether PyTorch has to differentiate the elementary operations.
 
-    PyTorch then loses the outer tangents of whatever an autograd.Function saved, and returns
-    wrong second derivatives without a word. The kernels are differentiable as they are.
+    Where forward mode runs inside forward mode, as in ``jacfwd(jacfwd(f))``, PyTorch loses the
+    outer tangents of whatever an autograd.Function saved, and returns wrong second derivatives
+    without a word. And where a transform is compiled, vmap may refuse an autograd.Function:
+    https://github.com/pytorch/pytorch/issues/129845.
     """
-    return not torch.compiler.is_compiling() and _torch.forward_modes() > 1
+    if torch.compiler.is_compiling():
+        return _torch.in_transform()
+    return _torch.forward_modes() > 1
 
 
 class _Compiled(torch.autograd.Function):
