@@ -119,6 +119,21 @@ def test_forward_modes():
     assert _torch.forward_modes() == 0
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_in_transform(compiled):
+    """A compiler that traces a transform is told, and goes by it."""
+
+    def function(x):
+        return 2 * x if _torch.in_transform() else x
+
+    x, sums = torch.ones(2, 3), []
+    for called in (function, lambda x: torch.func.vmap(function)(x)):
+        if compiled:
+            called = torch.compile(called, backend="eager", fullgraph=True)
+        sums.append(called(x).sum())
+    assert sums == [6, 12]
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_in_backward_pass(reentrant):
     """Recomputation is told by it; PyTorch's own ``module_tracker`` and FSDP ask the same."""
