@@ -54,7 +54,7 @@ async def _compile(dtypes: Iterable[str]) -> int:
     if not calls.path().exists():
         jobs.insert(min(_cores(), len(jobs)), _build_calls(slots))
     if jobs:
-        _say(f"compiling {len(jobs)} parts for this machine, once")
+        _say(f"compiling {len(jobs)} part{'s' * (len(jobs) > 1)} for this machine, once")
     # Which, if this is interrupted, waits until all have ended.
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(job) for job in jobs]
