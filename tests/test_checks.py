@@ -148,8 +148,10 @@ def test_eps_of_other_number_types(eps):
 
 
 def test_eps_zero_is_allowed_in_evaluation():
+    # PyTorch 2.10 and 2.11 refuse it.
     given = arguments(eps=0.0, training=False)
-    torch.testing.assert_close(batch_norm(**given), F.batch_norm(**given))
+    expected = F.batch_norm(**(given | {"eps": 1e-30}))
+    torch.testing.assert_close(batch_norm(**given), expected)
 
 
 @pytest.mark.parametrize("momentum", [None, "a"])

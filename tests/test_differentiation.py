@@ -243,10 +243,11 @@ def test_compile_in_one_graph(backend, options):
     assert max_difference(compiled(x), plain(x)) < 1e-5
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("transform", ["vmap", "vmap of grad", "jvp"])
-def test_compiled_function_transforms(transform):
+def test_compiled_function_transforms(transform, training):
     torch.compiler.reset()
-    function, x = TRANSFORMS[transform](ours), double(4, 3)
+    function, x = TRANSFORMS[transform](lambda x: ours(x, training)), double(4, 3)
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), function(x), rtol=1e-9, atol=1e-9)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
@@ -53,8 +54,8 @@ def test_kernels_compile_for_an_h100(dtype, shapes, tmp_path):
         # registers that are left suffice, but for some around what hardly ever runs.
         assert line.get("registers", 0) <= line["registers allowed"], line
         if "part" in line["shape"] and "rows" not in line["shape"]:
-            # Triton 3.4 needs the most.
-            assert line.get("stack", 0) <= (176 if line["relu"] else 64), line
+            with_relu = 160 if torch.__version__ >= "2.9" else 176  # Triton 3.4 needs more
+            assert line.get("stack", 0) <= (with_relu if line["relu"] else 64), line
         # Rows that begin at multiples of 8 bytes are loaded so, and no value by itself. 1000
         # channels are a multiple of 8, and of no number that Triton looks for by itself. The other
         # loads are those of channels, which Triton 3.7 repeats.
