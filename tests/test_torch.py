@@ -259,14 +259,13 @@ def test_a_group_of_another_backend_has_no_gloo_store():
     assert _torch.gloo_store(Group(), torch.device("cpu")) is None
 
 
-def test_compile_for_timing(monkeypatch):
+def test_compile_for_timing():
     """With donated buffers a second backward pass through one graph is refused."""
     import torch._functorch.config as functorch
     import torch._inductor.config as inductor
 
     # As they were, afterwards; and a setting that does not exist is an error.
-    monkeypatch.setattr(functorch, "donated_buffer", True)
-    monkeypatch.setattr(inductor, "compile_threads", 2)
-    _torch.compile_for_timing()
-    assert functorch.donated_buffer is False
-    assert inductor.compile_threads == 1
+    with functorch.patch(donated_buffer=True), inductor.patch(compile_threads=2):
+        _torch.compile_for_timing()
+        assert functorch.donated_buffer is False
+        assert inductor.compile_threads == 1

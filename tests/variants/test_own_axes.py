@@ -164,6 +164,18 @@ def test_second_derivatives(function):
     assert torch.autograd.gradgradcheck(function, x, fast_mode=True)
 
 
+@pytest.mark.parametrize("held", ["weight", "bias"])
+def test_a_layer_pruned_by_hand_has_as_many_channels_as_its_one_parameter(held):
+    layer = GroupNorm(2, 6).double()
+    layer.weight = layer.bias = None
+    value = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64))
+    setattr(layer, held, value)
+    x = batch((5, 4, 3))
+    assert torch.equal(layer(x), group_norm(x, 2, **{held: value}))
+    with pytest.raises(ValueError, match="input: expected 4 channels in dimension 1, got 6"):
+        layer(batch((5, 6, 3)))
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
