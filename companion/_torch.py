@@ -66,6 +66,21 @@ def in_transform() -> bool:
 vars(in_transform)["_dynamo_marked_constant"] = True
 
 
+_LOSES_GRADIENTS = torch.__version__.startswith("2.11.")
+
+
+def apart(*outputs: Tensor) -> tuple[Tensor, ...]:
+    """Outputs of an autograd.Function, each another tensor than all that its operations return.
+
+    The compiler of PyTorch 2.11 makes what an operation returns an output, too. One that is the
+    same tensor as ours, as of a conversion to the type it has, takes its gradient, without a word:
+    https://github.com/pytorch/pytorch/issues/180642.
+    """
+    if _LOSES_GRADIENTS and torch.compiler.is_compiling():
+        return tuple(output.clone() for output in outputs)
+    return outputs
+
+
 def in_backward_pass() -> bool:
     """Whether autograd is working on a backward pass in this thread."""
     return torch._C._current_graph_task_id() != -1

@@ -32,7 +32,8 @@ class _BatchNorm(torch.autograd.Function):
         x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, var = eager.batch_stats(x)
-        return eager.normalize(x, mean, var, weight, bias, eps), mean, var
+        y, mean, var = _torch.apart(eager.normalize(x, mean, var, weight, bias, eps), mean, var)
+        return y, mean, var
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -113,7 +114,8 @@ class _FixedNorm(torch.autograd.Function):
         bias: Tensor | None,
         eps: float,
     ) -> Tensor:
-        return eager.normalize(x, mean, var, weight, bias, eps)
+        (y,) = _torch.apart(eager.normalize(x, mean, var, weight, bias, eps))
+        return y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:

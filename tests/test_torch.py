@@ -259,6 +259,18 @@ def test_a_group_of_another_backend_has_no_gloo_store():
     assert _torch.gloo_store(Group(), torch.device("cpu")) is None
 
 
+@pytest.mark.parametrize("loses", [True, False])
+def test_apart(monkeypatch, loses):
+    """With PyTorch 2.11 `tests/test_differentiation.py` compiles what would lose its gradients."""
+    monkeypatch.setattr(_torch, "_LOSES_GRADIENTS", loses)
+    outputs = torch.ones(2), torch.zeros(3)
+    assert all(a is b for a, b in zip(_torch.apart(*outputs), outputs, strict=True))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for a, b in zip(_torch.apart(*outputs), outputs, strict=True):
+        assert torch.equal(a, b)
+        assert (a is b) is not loses
+
+
 def test_compile_for_timing():
     """With donated buffers a second backward pass through one graph is refused."""
     import torch._functorch.config as functorch
