@@ -50,6 +50,15 @@ def is_plain(x: Tensor) -> bool:
     )
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is at work.
+
+    To the compilers of PyTorch up to 2.11 its own function answers that it is, whenever they
+    compile.
+    """
+    return torch.compiler._is_exporting_flag
+
+
 def forward_modes() -> int:
     """How many levels of ``torch.func``'s forward mode are inside one another."""
     levels = torch._C._functorch.get_interpreter_stack() or ()

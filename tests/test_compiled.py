@@ -49,6 +49,8 @@ def test_one_graph_serves_all_batches(backend, momentum):
         plain(images(size))
         graphs.append(counter.frame_count)
     assert graphs == [1, 1, 1, 2, 2, 2, 2, 2]
+    for graph in counter.graphs:
+        assert ("companion.normalize" in str(graph.graph)) is (backend == "cpu")
     assert layer.num_batches_tracked.item() == 8
     assert max_difference(layer.running_var, plain.running_var) < 1e-6
     layer.eval()

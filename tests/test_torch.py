@@ -134,6 +134,20 @@ def test_in_transform(compiled):
     assert sums == [6, 12]
 
 
+def test_is_exporting():
+    """PyTorch's own answer holds from 2.12 on."""
+
+    class Told(nn.Module):
+        def forward(self, x):
+            return 2 * x if _torch.is_exporting() else x
+
+    model, x = Told(), torch.ones(3)
+    assert model(x).sum() == 3
+    assert torch.compile(model, backend="eager", fullgraph=True)(x).sum() == 3
+    for strict in (True, False):
+        assert torch.export.export(model, (x,), strict=strict).module()(x).sum() == 6
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_in_backward_pass(reentrant):
     """Recomputation is told by it; PyTorch's own ``module_tracker`` and FSDP ask the same."""

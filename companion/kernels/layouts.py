@@ -51,7 +51,7 @@ def is_fused() -> bool:
     """Whether operations are put into the graph of a compiler, which will fuse them."""
     return (
         torch.compiler.is_compiling()
-        and not torch.compiler.is_exporting()
+        and not _torch.is_exporting()
         and not _torch.transforms_are_active()
     )
 

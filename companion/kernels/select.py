@@ -171,7 +171,7 @@ def way(x: Tensor, running: Running, backend: str) -> tuple[Way, str]:
         return Way.EAGER, backend
     if torch.compiler.is_compiling():
         # An exported program should run where this package is not.
-        exporting = torch.compiler.is_exporting()
+        exporting = _torch.is_exporting()
         opened = exporting or _torch.transforms_are_active() or (left_open and x.is_cpu)
         return Way.EAGER if opened else Way.OPERATOR, backend
     readable = _torch.is_plain(x) and _can_be_moved(running)
