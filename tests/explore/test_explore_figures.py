@@ -73,7 +73,7 @@ def make_choices(page, device):
         options = page.page.locator(f"input[type=radio][data-control={control}]")
         for index in range(1, options.count()):
             if device == "keyboard":
-                page.press(f"input[data-control={control}]:checked", "ArrowDown")
+                options.nth(index - 1).press("ArrowDown")
             elif device == "touch":
                 options.nth(index).tap()
             else:

@@ -93,6 +93,7 @@ def test_two_processes_at_once(tmp_path, environment):
     assert answer(start(folder, **environment)) == "10 loaded"
 
 
+@pytest.mark.no_cover  # which would be measured in a file that is too large, too
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no process's files")
 def test_where_the_disk_is_full_it_is_compiled_and_said_in_a_line(tmp_path, environment):
     folder = clone(tmp_path / "copy")

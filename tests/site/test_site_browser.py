@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from _checks import violations
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
@@ -73,6 +74,16 @@ def test_the_menu_of_downloads_opens(address, visit):
     expect(button).to_have_attribute("aria-expanded", "true")
     page.locator("article h1").click()
     expect(menu).to_be_hidden()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_way_back_to_the_top_can_be_read(address, visit, theme):
+    """The theme shows it to who scrolls up, so that whoever looks at a page misses it."""
+    page = visit(f"{address}/identity.html", theme=theme)
+    page.add_style_tag(content="#pst-back-to-top { display: block !important }")
+    faults = violations(page, "#pst-back-to-top")
+    page.hover("#pst-back-to-top")
+    assert not faults + violations(page, "#pst-back-to-top")
 
 
 def test_an_address_that_is_none_shows_the_404_page(address, browser):

@@ -135,6 +135,7 @@ def test_a_chapter_is_printed_tagged_with_outline_and_page_numbers(monkeypatch, 
 
 
 @pytest.mark.slow(reason="prints the whole book, twice")
+@pytest.mark.timeout(1800)
 @pytest.mark.browser
 @pytest.mark.usefixtures("browser")
 def test_the_book_is_one_file_whose_contents_name_its_pages(monkeypatch, tmp_path):
@@ -161,6 +162,7 @@ def test_the_book_is_one_file_whose_contents_name_its_pages(monkeypatch, tmp_pat
 
 
 @pytest.mark.slow(reason="prints every chapter")
+@pytest.mark.timeout(1800)
 @pytest.mark.browser
 @pytest.mark.usefixtures("browser")
 def test_each_chapter_is_a_file_of_its_own_without_its_solutions(monkeypatch, tmp_path):
